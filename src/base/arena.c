@@ -1,0 +1,118 @@
+#include "base/arena.h"
+
+#include "base/check.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void arena_init(struct arena *arena, struct arena_spares *spares)
+{
+    *arena = (struct arena) {.spares = spares};
+}
+
+static void block_release(struct arena *arena, struct arena_block *block)
+{
+    struct arena_spares *spares = arena->spares;
+    if (spares && block->size == ARENA_BLOCK && spares->count < spares->max) {
+        block->next = spares->first;
+        spares->first = block;
+        spares->count++;
+        return;
+    }
+    free(block);
+}
+
+void arena_reset(struct arena *arena)
+{
+    while (arena->blocks) {
+        struct arena_block *block = arena->blocks;
+        arena->blocks = block->next;
+        block_release(arena, block);
+    }
+    arena->at = arena->end = NULL;
+}
+
+void arena_spares_fini(struct arena_spares *spares)
+{
+    while (spares->first) {
+        struct arena_block *block = spares->first;
+        spares->first = block->next;
+        free(block);
+    }
+    spares->count = 0;
+}
+
+static struct arena_block *block_take(struct arena *arena, size_t size)
+{
+    struct arena_spares *spares = arena->spares;
+    if (size == ARENA_BLOCK && spares && spares->first) {
+        struct arena_block *block = spares->first;
+        spares->first = block->next;
+        spares->count--;
+        return block;
+    }
+    struct arena_block *block = malloc(sizeof *block + size);
+    check(block);
+    block->size = size;
+    return block;
+}
+
+static void *alloc_from_new_block(struct arena *arena, size_t size)
+{
+    if (size > ARENA_BLOCK / 2) { // a block of its own, behind the current one
+        struct arena_block *block = block_take(arena, size);
+        if (arena->blocks) {
+            block->next = arena->blocks->next;
+            arena->blocks->next = block;
+        } else {
+            block->next = NULL;
+            arena->blocks = block;
+        }
+        return block->data;
+    }
+    struct arena_block *block = block_take(arena, ARENA_BLOCK);
+    block->next = arena->blocks;
+    arena->blocks = block;
+    arena->at = block->data + size;
+    arena->end = block->data + ARENA_BLOCK;
+    return block->data;
+}
+
+void *arena_alloc(struct arena *arena, size_t size)
+{
+    size = (size + 15) & ~(size_t) 15;
+    if ((size_t) (arena->end - arena->at) < size)
+        return alloc_from_new_block(arena, size);
+    char *p = arena->at;
+    arena->at += size;
+    return p;
+}
+
+void *arena_zalloc(struct arena *arena, size_t size)
+{
+    return memset(arena_alloc(arena, size), 0, size);
+}
+
+struct str arena_copy(struct arena *arena, struct str s)
+{
+    char *p = arena_alloc(arena, s.n + 1);
+    if (s.n)
+        memcpy(p, s.p, s.n);
+    p[s.n] = 0;
+    return (struct str) {p, s.n};
+}
+
+struct str arena_printf(struct arena *arena, const char *format, ...)
+{
+    va_list args, again;
+    va_start(args, format);
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    check(n >= 0);
+    char *p = arena_alloc(arena, (size_t) n + 1);
+    vsnprintf(p, (size_t) n + 1, format, again);
+    va_end(again);
+    return (struct str) {p, (size_t) n};
+}

@@ -1,0 +1,43 @@
+// The snapshot: everything that a configuration file means, compiled, read-only and reference-counted. Workers pick up
+// a new one between turns; each exchange holds the one it began with.
+#pragma once
+
+#include "exchange/gateway_config.h"
+#include "observe/access_log.h"
+#include "route/route.h"
+#include "upstream/upstream.h"
+
+#include <stdatomic.h>
+
+// A listener's settings, ready for use on the path.
+struct gateway_listener {
+    const struct listener_settings *settings;
+    struct str name;
+    uint32_t metric_id;
+    struct addr addr;
+    uint32_t port; // for X-Forwarded-Port; 0: unix
+};
+
+struct gateway {
+    atomic_uint references;
+    struct arena arena; // all of it
+    struct gateway_settings settings;
+    struct gateway_listener *listeners;
+    uint32_t listener_count;
+    struct upstream **upstreams;
+    uint32_t upstream_count;
+    struct route_table *routes;
+    const struct access_format *log_format;
+    uint64_t generation;
+    struct str file;
+};
+
+// Compiles text. NULL when it has mistakes (in *report, allocated from report->arena). One reference is the caller's.
+struct gateway *gateway_new(struct str file, struct str text, struct config_report *report);
+struct gateway *gateway_ref(struct gateway *gateway);
+// Any thread may drop its reference; the last one hands it to gateway_reap's list, since endpoint references are the
+// control thread's to drop.
+void gateway_unref(struct gateway *gateway);
+// Control thread: frees what nobody holds any more.
+void gateway_reap(void);
+const struct gateway_listener *gateway_listener_named(const struct gateway *gateway, struct str name);

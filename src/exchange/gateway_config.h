@@ -1,0 +1,68 @@
+// The whole configuration file: its root table and the settings no other room owns.
+#pragma once
+
+#include "route/route_config.h"
+#include "upstream/upstream_config.h"
+
+enum { PROTOCOL_HTTP1 = 1 }; // bits of listener_settings.protocols
+
+struct listener_settings {
+    CONFIG_POSITION_FIELDS;
+    struct str name;
+    struct str address;
+    unsigned protocols;
+    struct cidr_set trusted_proxies;
+    bool proxy_protocol;
+    int underscores;    // enum h1_underscores: underscore in request header names: drop (default) | reject | allow
+    bool merge_slashes; // default false
+    struct {
+        uint64_t header_bytes, uri_bytes, body_bytes;
+        int64_t headers, connections;
+    } limits;
+    struct {
+        uint64_t header_us, body_us, idle_us, write_us;
+    } timeouts;
+};
+
+enum log_format { LOG_FORMAT_JSON, LOG_FORMAT_COMBINED, LOG_FORMAT_TEMPLATE };
+
+struct access_log_settings {
+    enum log_format format;
+    struct str template; // LOG_FORMAT_TEMPLATE: "$client $method …"
+    struct str output;   // stdout | stderr | off | a path
+    double sample;
+};
+
+struct telemetry_settings {
+    struct access_log_settings access_log;
+    struct {
+        struct str request_id; // header name
+        bool server_timing;
+    } headers;
+};
+
+struct gateway_settings {
+    int64_t version;
+    int64_t workers; // 0: auto
+    struct config_list listeners; // of listener_settings
+    struct {
+        struct str address;
+        struct str token; // n == 0: loopback addresses only
+    } admin;
+    struct {
+        struct str address;
+    } status;
+    struct config_list upstreams; // of upstream_settings
+    struct config_list routes;    // of route_settings
+    struct telemetry_settings telemetry;
+    struct {
+        uint64_t delay_us, timeout_us;
+    } drain;
+};
+
+extern const struct config_object gateway_object;
+
+// Text → settings with every rule checked, names across sections included (dangling upstreams, duplicate names and
+// addresses, a route with no action …). Everything points into arena. False when the report has errors.
+bool gateway_settings_load(struct str file, struct str text, struct arena *arena, struct gateway_settings *settings,
+                           struct config_report *report);

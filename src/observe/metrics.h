@@ -1,0 +1,84 @@
+// Counters and histograms. Each worker writes its own shard with plain stores and shares no cache line; the control
+// thread collects by asking each worker's loop for a copy, so there is no lock and no atomic on the request path.
+//
+// Series are named by small dense ids that live as long as the process: a reload that keeps a route's name keeps its
+// counters. The set of label values comes from the configuration alone.
+#pragma once
+
+#include "base/buf.h"
+#include "observe/end.h"
+
+// ---- names: process-wide, locked, for configuration time and for scraping ----
+
+enum name_kind { NAME_LISTENER, NAME_ROUTE, NAME_UPSTREAM, NAME_ENDPOINT, NAME_KINDS };
+
+// The id of a name, the same for the life of the process. Endpoint names are "upstream\0address" pairs.
+uint32_t metric_name_id(enum name_kind kind, struct str name);
+// The name of an id, valid for ever.
+struct str metric_name(enum name_kind kind, uint32_t id);
+uint32_t metric_name_count(enum name_kind kind);
+
+// ---- a worker's shard ----
+
+struct metrics; // opaque; one for each worker, one thread writes
+struct metrics *metrics_new(void);
+void metrics_free(struct metrics *metrics);
+// Makes room for every id handed out so far: call after picking up a snapshot, so that the path never grows arrays.
+void metrics_reserve(struct metrics *metrics);
+
+// What one finished exchange adds.
+struct metric_request {
+    uint32_t listener, route; // ids; route UINT32_MAX: none matched (label "")
+    unsigned method;          // enum http_method
+    unsigned status;
+    enum end_cause cause;
+    uint64_t duration_us, bytes_in, bytes_out;
+};
+void metrics_request(struct metrics *metrics, const struct metric_request *request);
+
+// One attempt at an upstream; status 0: no response.
+void metrics_upstream(struct metrics *metrics, uint32_t upstream, unsigned status, uint64_t duration_us);
+enum retry_reason { RETRIED_CONNECT_FAILURE, RETRIED_RESET, RETRIED_STATUS, RETRY_REASONS };
+void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason);
+
+// Gauges that move by ±1.
+enum connection_state { CONNECTIONS_ACTIVE, CONNECTIONS_IDLE, CONNECTION_STATES };
+void metrics_connections(struct metrics *metrics, uint32_t listener, enum connection_state state, int change);
+void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, enum connection_state state, int change);
+
+// Plain counters by name, for all that has no labels.
+#define METRIC_COUNTERS(X)                                                                                   \
+    X(COUNT_ACCEPTED, "sallyport_accepted_connections_total", "Connections accepted.")                       \
+    X(COUNT_ACCEPT_PAUSES, "sallyport_accept_pauses_total", "Times accepting paused for want of descriptors.") \
+    X(COUNT_REFUSED, "sallyport_refused_connections_total", "Connections closed at once: over the limit.")   \
+    X(COUNT_LOG_DROPPED, "sallyport_access_log_dropped_total", "Access log lines that could not be written.")
+enum metric_counter {
+#define X(id, name, help) id,
+    METRIC_COUNTERS(X)
+#undef X
+        METRIC_COUNTER_COUNT,
+};
+void metrics_count(struct metrics *metrics, enum metric_counter counter, uint64_t n);
+
+// ---- collecting ----
+
+// A deep copy of a shard, made in the worker's thread; metrics_free it.
+struct metrics *metrics_copy(const struct metrics *metrics);
+// Adds from's values to into.
+void metrics_merge(struct metrics *into, const struct metrics *from);
+
+// What the control thread knows by itself.
+struct metrics_process {
+    uint64_t worker_restarts;
+    uint64_t reloads_ok, reloads_failed;
+    bool last_reload_ok;
+    double start_seconds; // wall clock
+};
+struct metrics_endpoint {
+    uint32_t endpoint; // id
+    bool up;
+};
+// Prometheus text 0.0.4, or OpenMetrics 1.0 (with # EOF); process_* from /proc/self.
+void metrics_print(const struct metrics *total, const struct metrics_process *process,
+                   const struct metrics_endpoint *endpoints, size_t endpoint_count, bool openmetrics,
+                   struct buf *out);

@@ -1,0 +1,58 @@
+// The policy contract. A policy judges a request by its head, and may edit the response head. It sees the request, an
+// arena, its own settings and a place for its verdict; never a socket, never the loop.
+//
+// A new policy is one new file, one row in policy.c, one wire test, one page in docs/.
+#pragma once
+
+#include "base/arena.h"
+#include "base/rand.h"
+#include "http/message.h"
+#include "net/addr.h"
+#include "observe/end.h"
+
+enum verdict {
+    PASS,  // go on with the next policy
+    REPLY, // answer filled in: the exchange ends with it
+    WAIT,  // call->wait_ms from now, or when the ticket is resumed, call again with call->again set
+    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error)
+};
+
+// A full answer (REPLY).
+struct policy_answer {
+    unsigned status;
+    struct str content_type, body;
+    struct headers headers;
+};
+
+struct policy_call {
+    const void *settings;
+    struct request_head *request;   // may be edited: headers, never method, path or framing
+    struct response_head *response; // on_response only
+    struct arena *arena;            // lives as long as the exchange
+    struct rand *rand;
+    uint64_t now_us;
+    const struct ip *client; // the client's address in force (trusted_proxies)
+    bool again;              // called after a WAIT
+    // Filled in by the policy:
+    uint64_t wait_ms;
+    enum end_cause cause;
+    struct str detail; // FAIL: a sentence for the problem's detail
+    struct policy_answer answer;
+};
+
+struct policy {
+    const char *name;
+    enum verdict (*on_request)(struct policy_call *call);   // NULL: nothing to say
+    void (*on_response)(struct policy_call *call);          // NULL: nothing to say
+};
+
+// One use of a policy on a route.
+struct policy_use {
+    const struct policy *policy;
+    const void *settings; // in the snapshot's arena
+};
+
+// In the order in which a route runs them.
+extern const struct policy policy_ip;      // struct ip_rules
+extern const struct policy policy_fault;   // struct fault_settings
+extern const struct policy policy_headers; // struct header_rules

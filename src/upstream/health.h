@@ -1,0 +1,14 @@
+// Active health checks: GET health_check.path on each endpoint from the control thread, on its loop, each with its own
+// deadline and connection. `healthy` successes in a row mark an endpoint up, `unhealthy` failures in a row mark it
+// down. Intervals are jittered by ±10 %; the first check runs at once. An endpoint is up until its checks say otherwise.
+#pragma once
+
+#include "upstream/upstream.h"
+
+struct health; // the checks of one snapshot
+
+// Starts checking every upstream with a path. before (may be NULL): the checks of the last snapshot, whose counts are
+// taken over for endpoints that stay. Frees before.
+struct health *health_start(struct loop *loop, struct upstream *const *upstreams, uint32_t count,
+                            struct health *before);
+void health_stop(struct health *health);

@@ -1,0 +1,134 @@
+// Upstreams: who can answer (endpoints), and lending connections to them.
+//
+//   struct upstream        in the snapshot: settings, endpoints, ring. Read-only but for per-worker slots.
+//   struct upstream_local  a worker's side, by the upstream's name across reloads: balancer, pools, waiting calls
+//   struct upstream_call   one attempt at one request, embedded in the exchange: picks, waits, sends, hears back
+//
+//   exchange                          upstream                                    net
+//     upstream_call_start ───────────▶ pick endpoint, take idle or connect ─────▶ conn_connect
+//     ◀── on_ready                     lent connection
+//     call_send_head, call_send_body ▶ h1 framing, out buffer ──────────────────▶ conn_sendv
+//     ◀── on_head, on_body, on_end     response parser ◀──────────────────────── conn_recv
+//     upstream_call_finish ──────────▶ give back to the pool, or close
+#pragma once
+
+#include "http/body.h"
+#include "http/message.h"
+#include "observe/metrics.h"
+#include "upstream/balance.h"
+
+struct upstream_link; // a connection to an endpoint; h1 now, a stream of a shared connection with h2
+
+struct upstream_target {
+    struct endpoint *endpoint;
+    uint32_t weight;
+};
+
+struct upstream {
+    const struct upstream_settings *settings;
+    struct str name;
+    uint32_t index;     // dense by name, process-wide: workers' arrays use it
+    uint32_t metric_id;
+    struct upstream_target *targets;
+    uint32_t target_count;
+    const struct hash_ring *ring;
+    uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
+};
+
+// Builds the upstreams of a snapshot; host names are looked up. Control thread. ERR_INVALID and *err on failure.
+must_check enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
+                                          uint64_t generation, struct arena *arena, struct err *err);
+void upstream_fini(struct upstream *upstream); // drops the endpoint references
+
+// ---- a worker's side ----
+
+struct upstream_worker; // all upstreams of one worker
+
+struct upstream_worker_needs { // borrowed from the worker
+    struct loop *loop;
+    struct buf_pool *buffers;
+    struct arena_spares *spares;
+    struct rand *rand;
+    struct metrics *metrics;
+    unsigned slot, workers; // which worker of how many: limits are shared
+};
+struct upstream_worker *upstream_worker_new(const struct upstream_worker_needs *needs);
+void upstream_worker_free(struct upstream_worker *worker);
+// A new snapshot is in force: pools of endpoints that are gone are closed, the rest is kept.
+void upstream_worker_update(struct upstream_worker *worker, struct upstream *const *upstreams, uint32_t count);
+// Drain: idle connections are closed, none are kept from now on.
+void upstream_worker_drain(struct upstream_worker *worker);
+// For tests and the admin API.
+uint32_t upstream_worker_lent(const struct upstream_worker *worker);
+
+// ---- one attempt ----
+
+enum flow {
+    FLOW_MORE, // go on
+    FLOW_FULL  // taken, but send no more until told (on_drain / resume)
+};
+
+struct upstream_call;
+
+struct upstream_call_events {
+    // A connection is lent; reused says that it served a request before.
+    void (*on_ready)(struct upstream_call *call, bool reused);
+    // 1xx but 101.
+    void (*on_informational)(struct upstream_call *call, struct response_head *head);
+    // The response head; it lives in the call's arena.
+    void (*on_head)(struct upstream_call *call, struct response_head *head);
+    enum flow (*on_body)(struct upstream_call *call, struct str span);
+    // The response is complete; trailers may be NULL.
+    void (*on_end)(struct upstream_call *call, struct headers *trailers);
+    // All that was read has been handed over: flush what is gathered.
+    void (*on_flush)(struct upstream_call *call);
+    // FLOW_FULL is over for the request body.
+    void (*on_drain)(struct upstream_call *call);
+    // It ends here, whatever came before: connect failure, reset, timeout, garbage, truncation. Nothing follows.
+    void (*on_fail)(struct upstream_call *call, enum end_cause cause);
+};
+
+struct upstream_call { // zero it, then fill in the first block
+    const struct upstream_call_events *events;
+    struct upstream *upstream;
+    struct arena *arena; // the exchange's
+    enum http_method method;
+    uint64_t hash;  // consistent_hash key
+    uint64_t tried; // bitmap of targets that this exchange has tried
+
+    // Set by the room:
+    struct upstream_local *local;
+    struct upstream_link *link; // NULL: none lent
+    int target;                 // index into upstream->targets, -1: none
+    struct endpoint *endpoint;
+    struct list waiting; // for a connection: pending queue
+    struct loop_timer pending_timer;
+    uint64_t ready_us, sent_us, head_us; // when lent, when the request's end was sent, when the head came
+    bool reused;
+    bool response_begun; // at least one byte of the response was read
+};
+
+enum call_start { CALL_READY, CALL_WAITING, CALL_REFUSED };
+
+// Picks an endpoint and a connection. CALL_READY: lent now (on_ready is not called). CALL_WAITING: on_ready or on_fail
+// will be called. CALL_REFUSED: *cause says why (END_NO_ENDPOINT, END_OVERLOADED, END_UPSTREAM_CONNECT_FAILED).
+// fresh: do not take a connection that was used before (second try).
+enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
+                                    enum end_cause *cause);
+
+// The request. Heads and chunk framing are gathered; upstream_call_flush sends them, and so does a body span.
+// framing: NONE, LENGTH, CHUNKED or TUNNEL (upgrade). False: out of memory.
+must_check bool upstream_call_head(struct upstream_call *call, const struct request_head *head, struct str target,
+                                   enum framing framing, bool upgrade);
+enum flow upstream_call_body(struct upstream_call *call, struct str span);
+// The request's end; trailers may be NULL. For a tunnel: half-close.
+void upstream_call_end(struct upstream_call *call, const struct headers *trailers);
+void upstream_call_flush(struct upstream_call *call);
+// Back-pressure of the response: go on after on_body said FLOW_FULL.
+void upstream_call_resume(struct upstream_call *call);
+// True when nothing of the request has reached the kernel yet, so that any method may be tried again.
+bool upstream_call_unsent(const struct upstream_call *call);
+
+// Ends the attempt, from any state, also from inside an event: a connection whose request and response are both
+// complete goes back to its pool, any other is closed. Nothing is called afterwards.
+void upstream_call_finish(struct upstream_call *call);

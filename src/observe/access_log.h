@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/arena.h"
+#include "base/err.h"
 #include "observe/metrics.h"
 
 // A compiled output and format; read-only after compile, in the snapshot.

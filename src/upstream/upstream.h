@@ -14,6 +14,7 @@
 
 #include "http/body.h"
 #include "http/message.h"
+#include "loop/loop.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
 

@@ -44,6 +44,7 @@ struct conn {
     int error; // errno of the failure
     bool readable, writable;
     bool peer_closed; // EPOLLRDHUP seen: recv will reach the end of stream
+    bool hung_up;     // EPOLLHUP or EPOLLERR seen: nothing more can be sent
     bool connecting;
     bool closed;
 };

@@ -14,7 +14,7 @@
 
 #include "http/body.h"
 #include "http/message.h"
-#include "loop/loop.h"
+#include "net/out.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
 
@@ -63,11 +63,6 @@ void upstream_worker_drain(struct upstream_worker *worker);
 uint32_t upstream_worker_lent(const struct upstream_worker *worker);
 
 // ---- one attempt ----
-
-enum flow {
-    FLOW_MORE, // go on
-    FLOW_FULL  // taken, but send no more until told (on_drain / resume)
-};
 
 struct upstream_call;
 

@@ -1,0 +1,41 @@
+// A worker: one thread, one loop, and everything that a request needs without asking another thread.
+#pragma once
+
+#include "exchange/gateway.h"
+#include "loop/loop.h"
+
+struct exchange;
+
+struct worker {
+    unsigned slot, count; // which of how many
+    struct loop loop;
+    struct buf_pool buffers;
+    struct arena_spares spares;
+    struct rand rand;
+    struct metrics *metrics;
+    struct access_log log;
+    struct gateway *gateway; // in force for new exchanges
+    struct upstream_worker *upstreams;
+    struct route_scratch *scratch;
+    struct loop_hook turn_end;
+    bool draining; // answers carry Connection: close, health says draining
+
+    // Live exchanges by slot, so that a late answer's ticket finds its exchange or nothing.
+    struct exchange **slots;
+    uint32_t slot_count, slot_capacity, live;
+    uint32_t *free_slots;
+    struct exchange *spare; // kept for the next request
+    unsigned spare_count;
+};
+
+// Takes a reference to gateway. writer may be NULL (no access log). NULL and *err when the machine refuses.
+struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway, struct access_writer *writer,
+                          struct err *err);
+// After the loop has ended, with no exchange alive. Drops everything.
+void worker_free(struct worker *worker);
+
+// ---- in the worker's thread (loop_post) ----
+
+// A new snapshot is in force; takes over the caller's reference.
+void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer);
+void worker_drain(struct worker *worker);

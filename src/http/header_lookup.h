@@ -1,0 +1,66 @@
+// The name table behind header_id_of, inline for the parsers of this room.
+//
+// An open-addressing hash over the length and three characters; nearly every name sits in its own slot, one that does
+// not takes the next. It is filled before main() from HEADER_NAMES, so a new name is one table row.
+#pragma once
+
+#include "http/header.h"
+
+enum { HEADER_NAME_MAX = 32, HEADER_SLOTS = 256 };
+
+struct header_slot {
+    uint8_t length; // 0: free
+    uint8_t id;
+};
+
+struct header_entry {
+    char name[HEADER_NAME_MAX];
+    char fold[HEADER_NAME_MAX]; // 0x20 where name has a letter
+};
+
+extern struct header_slot header_slots[HEADER_SLOTS];
+extern struct header_entry header_entries[HEADER_ID_COUNT];
+
+static inline unsigned header_hash(const char *p, size_t n)
+{
+    unsigned first = (unsigned char) p[0] | 0x20, middle = (unsigned char) p[n / 2] | 0x20,
+             last = (unsigned char) p[n - 1] | 0x20;
+    // The factors were searched for; any others are right too, only slower.
+    return (first + last * 10 + middle * 23 + (unsigned) n * 112) >> 2 & (HEADER_SLOTS - 1);
+}
+
+static inline uint64_t load8(const char *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// Compares n (2 to 32) bytes of p, folded, by overlapping words: no byte beyond p[n) is read.
+static inline bool header_entry_eq(const struct header_entry *entry, const char *p, size_t n)
+{
+    const char *name = entry->name, *fold = entry->fold;
+    if (n < 8) {
+        char folded = 0;
+        for (size_t i = 0; i < n; i++)
+            folded |= (char) ((p[i] | fold[i]) ^ name[i]);
+        return folded == 0;
+    }
+    size_t last = n - 8;
+    uint64_t differ = (load8(p + last) | load8(fold + last)) ^ load8(name + last);
+    for (size_t i = 0; i < last; i += 8)
+        differ |= (load8(p + i) | load8(fold + i)) ^ load8(name + i);
+    return differ == 0;
+}
+
+// n > 0.
+static inline enum header_id header_lookup(const char *p, size_t n)
+{
+    for (unsigned i = header_hash(p, n);; i = (i + 1) & (HEADER_SLOTS - 1)) {
+        struct header_slot slot = header_slots[i];
+        if (slot.length == 0)
+            return HEADER_OTHER;
+        if (slot.length == n && header_entry_eq(&header_entries[slot.id], p, n))
+            return (enum header_id) slot.id;
+    }
+}

@@ -1,0 +1,42 @@
+// Gathered output of a connection: small pieces are copied together and leave in one send; large spans leave by one
+// writev without a copy. What the kernel does not take stays here, bounded by what callers put in before they heed
+// FLOW_FULL: one head and one span.
+#pragma once
+
+#include "base/buf.h"
+#include "net/conn.h"
+
+enum flow {
+    FLOW_MORE, // go on
+    FLOW_FULL  // taken, but send no more until told
+};
+
+enum {
+    OUT_GATHER = 8 * 1024, // spans up to this size are copied and wait for the flush
+    OUT_MAX = 1024 * 1024  // more than this unsent is a bug of the flow control, or an upstream's monstrous head
+};
+
+struct out {
+    struct buf buf;
+    bool blocked; // the kernel took less than there was
+    bool broken;  // the connection failed, or memory ran out: everything is discarded from now on
+};
+
+// Room for n bytes at buf's end, to be filled by the h1_write functions. False: memory is out (broken is set).
+must_check bool out_reserve(struct out *out, struct buf_pool *pool, size_t n);
+// Takes the whole span: copies it, or sends it with what is gathered.
+void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct str span);
+// Sends what is gathered; the buffer goes back to the pool when it is empty.
+void out_flush(struct out *out, struct conn *conn, struct buf_pool *pool);
+
+static inline enum flow out_flow(const struct out *out)
+{
+    return out->blocked && !out->broken ? FLOW_FULL : FLOW_MORE;
+}
+
+static inline bool out_empty(const struct out *out)
+{
+    return buf_len(&out->buf) == 0;
+}
+
+void out_release(struct out *out, struct buf_pool *pool);

@@ -8,7 +8,7 @@
 
 void arena_init(struct arena *arena, struct arena_spares *spares)
 {
-    *arena = (struct arena) {.spares = spares};
+    *arena = (struct arena){.spares = spares};
 }
 
 static void block_release(struct arena *arena, struct arena_block *block)
@@ -81,8 +81,8 @@ static void *alloc_from_new_block(struct arena *arena, size_t size)
 
 void *arena_alloc(struct arena *arena, size_t size)
 {
-    size = (size + 15) & ~(size_t) 15;
-    if ((size_t) (arena->end - arena->at) < size)
+    size = (size + 15) & ~(size_t)15;
+    if ((size_t)(arena->end - arena->at) < size)
         return alloc_from_new_block(arena, size);
     char *p = arena->at;
     arena->at += size;
@@ -100,7 +100,7 @@ struct str arena_copy(struct arena *arena, struct str s)
     if (s.n)
         memcpy(p, s.p, s.n);
     p[s.n] = 0;
-    return (struct str) {p, s.n};
+    return (struct str){p, s.n};
 }
 
 struct str arena_printf(struct arena *arena, const char *format, ...)
@@ -111,8 +111,8 @@ struct str arena_printf(struct arena *arena, const char *format, ...)
     int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
     check(n >= 0);
-    char *p = arena_alloc(arena, (size_t) n + 1);
-    vsnprintf(p, (size_t) n + 1, format, again);
+    char *p = arena_alloc(arena, (size_t)n + 1);
+    vsnprintf(p, (size_t)n + 1, format, again);
     va_end(again);
-    return (struct str) {p, (size_t) n};
+    return (struct str){p, (size_t)n};
 }

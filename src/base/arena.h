@@ -1,5 +1,5 @@
-// A bump allocator for things that die together: one exchange, one configuration. Blocks come from a block list
-// that the worker keeps, so the steady path never asks the heap.
+// A bump allocator for things that die together: one exchange, one configuration. Blocks come from a block
+// list that the worker keeps, so the steady path never asks the heap.
 #pragma once
 
 #include "base/str.h"
@@ -29,13 +29,13 @@ void arena_init(struct arena *arena, struct arena_spares *spares);
 void arena_reset(struct arena *arena);
 void arena_spares_fini(struct arena_spares *spares);
 
-// 16-byte aligned, not zeroed. Never NULL: running out of memory for at most a few KiB is a bug of the bounds and
-// aborts; sizes that a peer chooses are bounded by the configured limits before they get here.
+// 16-byte aligned, not zeroed. Never NULL: running out of memory for at most a few KiB is a bug of the bounds
+// and aborts; sizes that a peer chooses are bounded by the configured limits before they get here.
 void *arena_alloc(struct arena *arena, size_t size);
 void *arena_zalloc(struct arena *arena, size_t size);
 struct str arena_copy(struct arena *arena, struct str s);
 // printf into the arena; the str has a NUL behind it.
 struct str arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-#define arena_new(arena, type) ((type *) arena_zalloc((arena), sizeof(type)))
-#define arena_array(arena, type, count) ((type *) arena_zalloc((arena), sizeof(type) * (count)))
+#define arena_new(arena, type)          ((type *)arena_zalloc((arena), sizeof(type)))
+#define arena_array(arena, type, count) ((type *)arena_zalloc((arena), sizeof(type) * (count)))

@@ -13,7 +13,7 @@ bool buf_acquire(struct buf *buf, struct buf_pool *pool)
     if (buf->base)
         return true;
     if (pool->first) {
-        buf->base = (char *) pool->first;
+        buf->base = (char *)pool->first;
         pool->first = pool->first->next;
         pool->count--;
     } else if (!(buf->base = malloc(BUF_BLOCK))) {
@@ -27,7 +27,7 @@ bool buf_acquire(struct buf *buf, struct buf_pool *pool)
 static void block_release(char *base, uint32_t cap, struct buf_pool *pool)
 {
     if (cap == BUF_BLOCK && pool->count < pool->max) {
-        struct slist_block *block = (struct slist_block *) (void *) base;
+        struct slist_block *block = (struct slist_block *)(void *)base;
         block->next = pool->first;
         pool->first = block;
         pool->count++;
@@ -40,7 +40,7 @@ void buf_release(struct buf *buf, struct buf_pool *pool)
 {
     if (buf->base)
         block_release(buf->base, buf->cap, pool);
-    *buf = (struct buf) {0};
+    *buf = (struct buf){0};
 }
 
 bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max)
@@ -53,7 +53,7 @@ bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max)
     if (need <= buf->cap) {
         memmove(buf->base, buf->base + buf->start, len);
         buf->start = 0;
-        buf->end = (uint32_t) len;
+        buf->end = (uint32_t)len;
         return true;
     }
     if (need > max)
@@ -66,7 +66,7 @@ bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max)
         return false;
     memcpy(base, buf->base + buf->start, len);
     block_release(buf->base, buf->cap, pool);
-    *buf = (struct buf) {.base = base, .start = 0, .end = (uint32_t) len, .cap = (uint32_t) cap};
+    *buf = (struct buf){.base = base, .start = 0, .end = (uint32_t)len, .cap = (uint32_t)cap};
     return true;
 }
 
@@ -90,7 +90,7 @@ static void grow_heap(struct buf *buf, size_t n)
     check(cap <= UINT32_MAX);
     buf->base = realloc(buf->base, cap);
     check(buf->base);
-    buf->cap = (uint32_t) cap;
+    buf->cap = (uint32_t)cap;
 }
 
 void buf_append(struct buf *buf, struct str s)
@@ -108,14 +108,14 @@ void buf_printf(struct buf *buf, const char *format, ...)
     int n = vsnprintf(NULL, 0, format, args);
     va_end(args);
     check(n >= 0);
-    grow_heap(buf, (size_t) n + 1);
-    vsnprintf(buf->base + buf->end, (size_t) n + 1, format, again);
+    grow_heap(buf, (size_t)n + 1);
+    vsnprintf(buf->base + buf->end, (size_t)n + 1, format, again);
     va_end(again);
-    buf->end += (uint32_t) n;
+    buf->end += (uint32_t)n;
 }
 
 void buf_free(struct buf *buf)
 {
     free(buf->base);
-    *buf = (struct buf) {0};
+    *buf = (struct buf){0};
 }

@@ -24,7 +24,7 @@ static inline size_t buf_len(const struct buf *buf)
 
 static inline struct str buf_str(const struct buf *buf)
 {
-    return (struct str) {buf->base + buf->start, buf->end - buf->start};
+    return (struct str){buf->base + buf->start, buf->end - buf->start};
 }
 
 static inline size_t buf_space(const struct buf *buf)
@@ -34,7 +34,7 @@ static inline size_t buf_space(const struct buf *buf)
 
 static inline void buf_consume(struct buf *buf, size_t n)
 {
-    buf->start += (uint32_t) n;
+    buf->start += (uint32_t)n;
     if (buf->start == buf->end)
         buf->start = buf->end = 0;
 }
@@ -48,8 +48,8 @@ void buf_release(struct buf *buf, struct buf_pool *pool);
 must_check bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max);
 void buf_pool_fini(struct buf_pool *pool);
 
-// Text building, on the heap, for what is not on the request path (admin, metrics, documents): grows as it must and
-// aborts when memory is out. pool is not used; free with buf_free.
+// Text building, on the heap, for what is not on the request path (admin, metrics, documents): grows as it
+// must and aborts when memory is out. pool is not used; free with buf_free.
 void buf_append(struct buf *buf, struct str s);
 void buf_printf(struct buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_free(struct buf *buf);
@@ -58,5 +58,5 @@ void buf_free(struct buf *buf);
 static inline void buf_put(struct buf *buf, struct str s)
 {
     memcpy(buf->base + buf->end, s.p, s.n);
-    buf->end += (uint32_t) s.n;
+    buf->end += (uint32_t)s.n;
 }

@@ -6,7 +6,7 @@ static uint64_t read_us(clockid_t id)
 {
     struct timespec t;
     clock_gettime(id, &t);
-    return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
 uint64_t clock_monotonic_us(void)

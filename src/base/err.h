@@ -1,5 +1,5 @@
-// A failure of the machine or of the configuration: a code, where, and words. Verdicts on requests (401, 429, breaker
-// open) are not failures: see observe/end.h.
+// A failure of the machine or of the configuration: a code, where, and words. Verdicts on requests (401, 429,
+// breaker open) are not failures: see observe/end.h.
 #pragma once
 
 #include "base/check.h"

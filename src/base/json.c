@@ -5,13 +5,13 @@
 
 void json_init(struct json *json, struct buf *out, bool pretty)
 {
-    *json = (struct json) {.out = out, .pretty = pretty};
+    *json = (struct json){.out = out, .pretty = pretty};
 }
 
 static void newline(struct json *json)
 {
     if (json->pretty)
-        buf_printf(json->out, "\n%*s", (int) json->depth * 2, "");
+        buf_printf(json->out, "\n%*s", (int)json->depth * 2, "");
 }
 
 static void begin_item(struct json *json)
@@ -67,14 +67,18 @@ void json_array_end(struct json *json)
 // Length of the valid UTF-8 sequence (RFC 3629) at s, or 0.
 static size_t utf8_length(struct str s)
 {
-    unsigned char c = (unsigned char) s.p[0];
-    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    unsigned char c = (unsigned char)s.p[0];
+    size_t n = c < 0x80                ? 1
+               : c >= 0xc2 && c < 0xe0 ? 2
+               : c >= 0xe0 && c < 0xf0 ? 3
+               : c >= 0xf0 && c < 0xf5 ? 4
+                                       : 0;
     if (n == 0 || n > s.n)
         return 0;
     for (size_t i = 1; i < n; i++)
-        if (((unsigned char) s.p[i] & 0xc0) != 0x80)
+        if (((unsigned char)s.p[i] & 0xc0) != 0x80)
             return 0;
-    unsigned char second = n > 1 ? (unsigned char) s.p[1] : 0;
+    unsigned char second = n > 1 ? (unsigned char)s.p[1] : 0;
     if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
         (c == 0xf4 && second > 0x8f))
         return 0;
@@ -100,9 +104,9 @@ size_t json_escape(struct str s, char *out)
 {
     char *at = out;
     while (s.n) {
-        unsigned char c = (unsigned char) s.p[0];
+        unsigned char c = (unsigned char)s.p[0];
         if (c >= 0x20 && c < 0x7f && c != '"' && c != '\\') {
-            *at++ = (char) c;
+            *at++ = (char)c;
             s = str_skip(s, 1);
         } else if (c < 0x80) {
             at += escape_control(c, at);
@@ -120,7 +124,7 @@ size_t json_escape(struct str s, char *out)
             s = str_skip(s, n);
         }
     }
-    return (size_t) (at - out);
+    return (size_t)(at - out);
 }
 
 static void append_quoted(struct json *json, struct str value)
@@ -129,9 +133,9 @@ static void append_quoted(struct json *json, struct str value)
     while (value.n) {
         char piece[JSON_ESCAPE_MAX * 256];
         size_t n = value.n < 256 ? value.n : 256;
-        while (n < value.n && n > 250 && ((unsigned char) value.p[n] & 0xc0) == 0x80)
+        while (n < value.n && n > 250 && ((unsigned char)value.p[n] & 0xc0) == 0x80)
             n--; // do not split a character
-        buf_append(json->out, (struct str) {piece, json_escape((struct str) {value.p, n}, piece)});
+        buf_append(json->out, (struct str){piece, json_escape((struct str){value.p, n}, piece)});
         value = str_skip(value, n);
     }
     buf_append(json->out, STR("\""));
@@ -154,13 +158,13 @@ void json_string(struct json *json, struct str value)
 void json_u64(struct json *json, uint64_t value)
 {
     char digits[20];
-    json_raw(json, (struct str) {digits, u64_print(value, digits)});
+    json_raw(json, (struct str){digits, u64_print(value, digits)});
 }
 
 void json_i64(struct json *json, int64_t value)
 {
     begin_item(json);
-    buf_printf(json->out, "%lld", (long long) value);
+    buf_printf(json->out, "%lld", (long long)value);
 }
 
 void json_double(struct json *json, double value)
@@ -174,7 +178,7 @@ void json_double(struct json *json, double value)
     double back = 0;
     if (sscanf(text, "%lf", &back) != 1 || back < value || back > value)
         n = snprintf(text, sizeof text, "%.17g", value);
-    json_raw(json, (struct str) {text, (size_t) n});
+    json_raw(json, (struct str){text, (size_t)n});
 }
 
 void json_bool(struct json *json, bool value)

@@ -1,5 +1,6 @@
-// A streaming JSON writer (RFC 8259) into a heap buf: admin answers, schema, problem+json. Commas and nesting are kept
-// by the writer; strings are escaped, invalid UTF-8 becomes U+FFFD, so the output is always valid JSON.
+// A streaming JSON writer (RFC 8259) into a heap buf: admin answers, schema, problem+json. Commas and nesting
+// are kept by the writer; strings are escaped, invalid UTF-8 becomes U+FFFD, so the output is always valid
+// JSON.
 #pragma once
 
 #include "base/buf.h"
@@ -34,10 +35,11 @@ void json_raw(struct json *json, struct str text);
 
 // Key and value at once, with a literal key.
 #define json_field_string(json, key, value) (json_key((json), STR(key)), json_string((json), (value)))
-#define json_field_u64(json, key, value) (json_key((json), STR(key)), json_u64((json), (value)))
-#define json_field_bool(json, key, value) (json_key((json), STR(key)), json_bool((json), (value)))
+#define json_field_u64(json, key, value)    (json_key((json), STR(key)), json_u64((json), (value)))
+#define json_field_bool(json, key, value)   (json_key((json), STR(key)), json_bool((json), (value)))
 #define json_field_double(json, key, value) (json_key((json), STR(key)), json_double((json), (value)))
 
-// Writes s escaped, without the quotes, into out, which has room for JSON_ESCAPE_MAX * s.n bytes; returns the length.
+// Writes s escaped, without the quotes, into out, which has room for JSON_ESCAPE_MAX * s.n bytes; returns the
+// length.
 enum { JSON_ESCAPE_MAX = 6 };
 size_t json_escape(struct str s, char *out);

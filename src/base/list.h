@@ -66,6 +66,6 @@ static inline void list_move_all(struct list *from, struct list *to)
 }
 
 // The body may remove node itself, not its neighbours.
-#define list_each(list, node)                                                                                \
-    for (struct list *node = (list)->next, *node##_next = node->next; node != (list);                        \
+#define list_each(head, node)                                                         \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head); \
          node = node##_next, node##_next = node->next)

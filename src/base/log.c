@@ -21,12 +21,13 @@ static size_t print_prefix(char *line, size_t size, enum log_level level, const 
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
     uint64_t now_us = clock_wall_us();
-    time_t seconds = (time_t) (now_us / 1000000);
+    time_t seconds = (time_t)(now_us / 1000000);
     struct tm utc;
     gmtime_r(&seconds, &utc);
     size_t n = strftime(line, size, "%Y-%m-%dT%H:%M:%S", &utc);
-    int more = snprintf(line + n, size - n, ".%03uZ %s %s: ", (unsigned) (now_us / 1000 % 1000), names[level], room);
-    return n + (size_t) more;
+    int more =
+        snprintf(line + n, size - n, ".%03uZ %s %s: ", (unsigned)(now_us / 1000 % 1000), names[level], room);
+    return n + (size_t)more;
 }
 
 void log_line(enum log_level level, const char *room, const char *format, ...)
@@ -39,11 +40,11 @@ void log_line(enum log_level level, const char *room, const char *format, ...)
     va_start(args, format);
     int more = vsnprintf(line + n, LINE_MAX_BYTES - n, format, args);
     va_end(args);
-    size_t end = more < 0 ? n : n + (size_t) more;
+    size_t end = more < 0 ? n : n + (size_t)more;
     if (end > LINE_MAX_BYTES - 1)
         end = LINE_MAX_BYTES - 1;
     for (size_t i = n; i < end; i++)
-        if ((unsigned char) line[i] < 0x20 || line[i] == 0x7f)
+        if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
             line[i] = '?';
     line[end++] = '\n';
     if (write(STDERR_FILENO, line, end) < 0)

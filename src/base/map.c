@@ -23,7 +23,7 @@ static uint64_t hash_of(struct str key)
 void map_fini(struct map *map)
 {
     free(map->entries);
-    *map = (struct map) {0};
+    *map = (struct map){0};
 }
 
 static struct map_entry *place_of(const struct map *map, struct str key, uint64_t hash)
@@ -63,7 +63,7 @@ void *map_put(struct map *map, struct str key, void *value)
     void *before = entry->value;
     if (!before)
         map->count++;
-    *entry = (struct map_entry) {key, hash, value};
+    *entry = (struct map_entry){key, hash, value};
     return before;
 }
 

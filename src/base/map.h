@@ -1,5 +1,5 @@
-// A string-keyed hash table for configuration time and for compiled, read-only tables. Open addressing, XXH3 with a
-// seed drawn at start. Keys are borrowed: they must outlive the map.
+// A string-keyed hash table for configuration time and for compiled, read-only tables. Open addressing, XXH3
+// with a seed drawn at start. Keys are borrowed: they must outlive the map.
 #pragma once
 
 #include "base/str.h"

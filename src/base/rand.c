@@ -7,7 +7,7 @@
 void rand_secret(void *out, unsigned n)
 {
     check(n <= 256); // getrandom is not interrupted up to 256 bytes
-    check(getrandom(out, n, 0) == (long) n);
+    check(getrandom(out, n, 0) == (long)n);
 }
 
 void rand_init(struct rand *rand)
@@ -50,10 +50,10 @@ uint64_t rand_u64(struct rand *rand)
 
 uint32_t rand_below(struct rand *rand, uint32_t n)
 {
-    return (uint32_t) (((rand_u64(rand) >> 32) * n) >> 32);
+    return (uint32_t)(((rand_u64(rand) >> 32) * n) >> 32);
 }
 
 double rand_unit(struct rand *rand)
 {
-    return (double) (rand_u64(rand) >> 11) * 0x1p-53;
+    return (double)(rand_u64(rand) >> 11) * 0x1p-53;
 }

@@ -1,4 +1,5 @@
-// A fast, seeded generator (xoshiro256**, Blackman and Vigna 2018) for jitter, balancing and ids. Not for secrets.
+// A fast, seeded generator (xoshiro256**, Blackman and Vigna 2018) for jitter, balancing and ids. Not for
+// secrets.
 #pragma once
 
 #include <stdint.h>

@@ -36,7 +36,7 @@ int str_compare(struct str a, struct str b)
 size_t str_find(struct str s, char c)
 {
     const char *hit = s.n ? memchr(s.p, c, s.n) : NULL;
-    return hit ? (size_t) (hit - s.p) : s.n;
+    return hit ? (size_t)(hit - s.p) : s.n;
 }
 
 static bool is_blank(char c)
@@ -57,7 +57,7 @@ bool str_next_token(struct str *rest, struct str *token)
 {
     while (rest->n) {
         size_t comma = str_find(*rest, ',');
-        *token = str_trim((struct str) {rest->p, comma});
+        *token = str_trim((struct str){rest->p, comma});
         *rest = str_skip(*rest, comma < rest->n ? comma + 1 : comma);
         if (token->n)
             return true;
@@ -73,7 +73,7 @@ bool str_to_u64(struct str s, uint64_t max, uint64_t *value)
     for (size_t i = 0; i < s.n; i++) {
         if (s.p[i] < '0' || s.p[i] > '9')
             return false;
-        uint64_t digit = (uint64_t) (s.p[i] - '0');
+        uint64_t digit = (uint64_t)(s.p[i] - '0');
         if (v > max / 10 || v * 10 > max - digit)
             return false;
         v = v * 10 + digit;
@@ -87,7 +87,7 @@ size_t u64_print(uint64_t value, char *out)
     char digits[20];
     size_t n = 0;
     do {
-        digits[n++] = (char) ('0' + value % 10);
+        digits[n++] = (char)('0' + value % 10);
         value /= 10;
     } while (value);
     for (size_t i = 0; i < n; i++)
@@ -112,10 +112,10 @@ unsigned str_distance(struct str a, struct str b)
     unsigned row[3][DISTANCE_MAX + 1];
     size_t an = a.n < DISTANCE_MAX ? a.n : DISTANCE_MAX, bn = b.n < DISTANCE_MAX ? b.n : DISTANCE_MAX;
     for (size_t j = 0; j <= bn; j++)
-        row[0][j] = (unsigned) j;
+        row[0][j] = (unsigned)j;
     for (size_t i = 1; i <= an; i++) {
         unsigned *now = row[i % 3], *before = row[(i + 2) % 3], *earlier = row[(i + 1) % 3];
-        now[0] = (unsigned) i;
+        now[0] = (unsigned)i;
         for (size_t j = 1; j <= bn; j++) {
             unsigned best = before[j - 1] + (a.p[i - 1] != b.p[j - 1]);
             if (before[j] + 1 < best)

@@ -12,19 +12,19 @@ struct str {
     size_t n;
 };
 
-#define STR(literal) ((struct str) {(literal), sizeof(literal) - 1})
-#define STR_NULL ((struct str) {NULL, 0})
+#define STR(literal) ((struct str){(literal), sizeof(literal) - 1})
+#define STR_NULL     ((struct str){NULL, 0})
 // For printf("%.*s", STR_ARG(s)).
-#define STR_ARG(s) (int) (s).n, (s).p
+#define STR_ARG(s)   (int)(s).n, (s).p
 
 static inline struct str str_of(const char *cstring)
 {
-    return (struct str) {cstring, cstring ? strlen(cstring) : 0};
+    return (struct str){cstring, cstring ? strlen(cstring) : 0};
 }
 
 static inline struct str str_range(const char *from, const char *to)
 {
-    return (struct str) {from, (size_t) (to - from)};
+    return (struct str){from, (size_t)(to - from)};
 }
 
 static inline bool str_eq(struct str a, struct str b)
@@ -34,12 +34,12 @@ static inline bool str_eq(struct str a, struct str b)
 
 static inline struct str str_skip(struct str s, size_t n)
 {
-    return (struct str) {s.p + n, s.n - n};
+    return (struct str){s.p + n, s.n - n};
 }
 
 static inline char ascii_lower(char c)
 {
-    return (c >= 'A' && c <= 'Z') ? (char) (c | 0x20) : c;
+    return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c;
 }
 
 // ASCII case folding only: HTTP names, tokens and host names.

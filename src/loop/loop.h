@@ -1,11 +1,14 @@
-// One event loop for each worker: descriptors, timers, work from other threads, and what must wait for the end of a
-// turn. Nothing in it is shared but loop_post and loop_stop, which any thread may call.
+// One event loop for each worker: descriptors, timers, work from other threads, and what must wait for the
+// end of a turn. Nothing in it is shared but loop_post and loop_stop, which any thread may call.
 //
-//   loop_turn   wait for events  →  run descriptors  →  run timers  →  run posted tasks  →  turn hooks  →  free list
+//   loop_turn   wait for events  →  run descriptors  →  run timers  →  run posted tasks  →  turn hooks  →
+//   free list
 #pragma once
 
 #include "base/err.h"
 #include "base/list.h"
+
+#include <stddef.h>
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -55,8 +58,7 @@ struct loop {
     _Atomic(struct loop_task *) posted;
     atomic_bool woken;
     atomic_bool stopping;
-    uint64_t turns, busy_us; // for metrics: how long turns take
-    uint64_t longest_turn_us;
+    uint64_t turns;
     struct loop_source wake;
 };
 
@@ -76,8 +78,8 @@ static inline uint64_t loop_now_ms(const struct loop *loop)
 // events: EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET …, registered once. ERR_SYSTEM when the kernel refuses.
 must_check enum err_code loop_add(struct loop *loop, struct loop_source *source, uint32_t events);
 void loop_modify(struct loop *loop, struct loop_source *source, uint32_t events);
-// The owner must outlive the turn (loop_defer its free): events already taken may still name it, and are dropped
-// because fd is set to -1 here. Does not close the descriptor.
+// The owner must outlive the turn (loop_defer its free): events already taken may still name it, and are
+// dropped because fd is set to -1 here. Does not close the descriptor.
 void loop_remove(struct loop *loop, struct loop_source *source);
 
 void loop_timer_init(struct loop_timer *timer, void (*on_fire)(struct loop_timer *timer));

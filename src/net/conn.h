@@ -1,5 +1,6 @@
-// A byte connection on a loop. It moves bytes and knows no HTTP; plain TCP or unix now, TLS is a second row of
-// the verb table. Registered once, edge-triggered: readable and writable say what the last event or call left.
+// A byte connection on a loop. It moves bytes and knows no HTTP; plain TCP or unix now, TLS is a second row
+// of the verb table. Registered once, edge-triggered: readable and writable say what the last event or call
+// left.
 #pragma once
 
 #include "loop/loop.h"
@@ -51,12 +52,13 @@ struct conn {
 
 // Takes over fd (non-blocking) and registers it. False: the kernel refused, fd is closed.
 must_check bool conn_open(struct conn *conn, struct loop *loop, int fd, const struct conn_events *events);
-// Starts a connection; on_connected reports. False with conn->error when it failed at once (nothing will be called).
+// Starts a connection; on_connected reports. False with conn->error when it failed at once (nothing will be
+// called).
 must_check bool conn_connect(struct conn *conn, struct loop *loop, const struct addr *addr,
                              const struct conn_events *events);
 
-// recv reads at most n bytes. A short read clears readable unless the peer has closed, so that no call is wasted on
-// asking for EAGAIN.
+// recv reads at most n bytes. A short read clears readable unless the peer has closed, so that no call is
+// wasted on asking for EAGAIN.
 static inline ssize_t conn_recv(struct conn *conn, void *data, size_t n)
 {
     return conn->transport->recv(conn, data, n);

@@ -1,5 +1,5 @@
-// A listening socket on a loop. Descriptors come from the supervisor, which holds them open across worker restarts and
-// binary upgrades, so that no connection is refused meanwhile.
+// A listening socket on a loop. Descriptors come from the supervisor, which holds them open across worker
+// restarts and binary upgrades, so that no connection is refused meanwhile.
 #pragma once
 
 #include "loop/loop.h"
@@ -13,14 +13,15 @@ struct listener {
     uint64_t pauses; // how often that happened
     // fd is non-blocking, close-on-exec and the owner's to close.
     void (*on_accept)(struct listener *listener, int fd, const struct addr *peer);
-    // Descriptors ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM): accepting pauses for LISTENER_PAUSE_MS. May be NULL.
+    // Descriptors ran out (EMFILE, ENFILE, ENOBUFS, ENOMEM): accepting pauses for LISTENER_PAUSE_MS. May be
+    // NULL.
     void (*on_exhausted)(struct listener *listener);
 };
 
 enum { LISTENER_PAUSE_MS = 50, LISTENER_BATCH = 64 /* accepted in one go */ };
 
-// A bound and listening socket: SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY inherited by accepted ones, TCP_DEFER_ACCEPT
-// off; a stale unix socket file is replaced. -1 and *err on failure.
+// A bound and listening socket: SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY inherited by accepted ones,
+// TCP_DEFER_ACCEPT off; a stale unix socket file is replaced. -1 and *err on failure.
 must_check int listen_socket(const struct addr *addr, struct err *err);
 
 // fd stays the caller's.

@@ -1,6 +1,6 @@
-// Gathered output of a connection: small pieces are copied together and leave in one send; large spans leave by one
-// writev without a copy. What the kernel does not take stays here, bounded by what callers put in before they heed
-// FLOW_FULL: one head and one span.
+// Gathered output of a connection: small pieces are copied together and leave in one send; large spans leave
+// by one writev without a copy. What the kernel does not take stays here, bounded by what callers put in
+// before they heed FLOW_FULL: one head and one span.
 #pragma once
 
 #include "base/buf.h"
@@ -13,7 +13,8 @@ enum flow {
 
 enum {
     OUT_GATHER = 8 * 1024, // spans up to this size are copied and wait for the flush
-    OUT_MAX = 1024 * 1024  // more than this unsent is a bug of the flow control, or an upstream's monstrous head
+    OUT_MAX =
+        1024 * 1024 // more than this unsent is a bug of the flow control, or an upstream's monstrous head
 };
 
 struct out {
@@ -22,7 +23,8 @@ struct out {
     bool broken;  // the connection failed, or memory ran out: everything is discarded from now on
 };
 
-// Room for n bytes at buf's end, to be filled by the h1_write functions. False: memory is out (broken is set).
+// Room for n bytes at buf's end, to be filled by the h1_write functions. False: memory is out (broken is
+// set).
 must_check bool out_reserve(struct out *out, struct buf_pool *pool, size_t n);
 // Takes the whole span: copies it, or sends it with what is gathered.
 void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct str span);

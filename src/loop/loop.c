@@ -1,0 +1,169 @@
+#include "loop/loop.h"
+
+#include "base/clock.h"
+#include "loop/wheel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static void on_wake(struct loop_source *source, uint32_t events)
+{
+    struct loop *loop = container_of(source, struct loop, wake);
+    (void)events;
+    uint64_t count;
+    // Before the queue is looked at: a post from now on writes again.
+    if (read(source->fd, &count, sizeof count) < 0)
+        check(errno == EAGAIN);
+    atomic_exchange(&loop->woken, false); // reads it, too: sees every post before the one that set it
+}
+
+enum err_code loop_init(struct loop *loop, struct err *err)
+{
+    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1};
+    list_init(&loop->hooks);
+    loop->now_us = clock_monotonic_us();
+    loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    loop->wake = (struct loop_source){.fd = loop->wake_fd, .on_event = on_wake};
+    if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop_add(loop, &loop->wake, EPOLLIN) != ERR_OK) {
+        err_system(err, "loop", "epoll or eventfd");
+        loop_fini(loop);
+        return ERR_SYSTEM;
+    }
+    if (!wheel_init(loop)) {
+        loop_fini(loop);
+        return err_set(err, ERR_MEMORY, "loop", "no memory for the timer wheel");
+    }
+    return ERR_OK;
+}
+
+void loop_fini(struct loop *loop)
+{
+    if (loop->epoll_fd >= 0)
+        close(loop->epoll_fd);
+    if (loop->wake_fd >= 0)
+        close(loop->wake_fd);
+    free(loop->slots);
+    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1};
+}
+
+enum err_code loop_add(struct loop *loop, struct loop_source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = source};
+    return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, source->fd, &event) == 0 ? ERR_OK : ERR_SYSTEM;
+}
+
+void loop_modify(struct loop *loop, struct loop_source *source, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = source};
+    check(epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event) == 0);
+}
+
+void loop_remove(struct loop *loop, struct loop_source *source)
+{
+    if (source->fd < 0)
+        return;
+    epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
+    source->fd = -1;
+}
+
+void loop_post(struct loop *loop, struct loop_task *task)
+{
+    struct loop_task *head = atomic_load_explicit(&loop->posted, memory_order_relaxed);
+    do
+        task->next = head;
+    while (!atomic_compare_exchange_weak_explicit(&loop->posted, &head, task, memory_order_release,
+                                                  memory_order_relaxed));
+    if (!atomic_exchange(&loop->woken, true)) {
+        uint64_t one = 1;
+        check(write(loop->wake_fd, &one, sizeof one) == sizeof one);
+    }
+}
+
+void loop_stop(struct loop *loop)
+{
+    atomic_store(&loop->stopping, true);
+    if (!atomic_exchange(&loop->woken, true)) {
+        uint64_t one = 1;
+        check(write(loop->wake_fd, &one, sizeof one) == sizeof one);
+    }
+}
+
+void loop_defer(struct loop *loop, struct loop_task *task)
+{
+    task->next = loop->deferred;
+    loop->deferred = task;
+}
+
+void loop_hook_add(struct loop *loop, struct loop_hook *hook)
+{
+    list_push_back(&loop->hooks, &hook->node);
+}
+
+static void run_events(struct loop *loop, uint64_t wait_ms)
+{
+    struct epoll_event events[LOOP_EVENTS];
+    int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, (int)wait_ms);
+    check(n >= 0 || errno == EINTR);
+    loop->now_us = clock_monotonic_us();
+    for (int i = 0; i < n; i++) {
+        struct loop_source *source = events[i].data.ptr;
+        if (source->fd >= 0) // removed by an earlier event of this turn?
+            source->on_event(source, events[i].events);
+    }
+}
+
+static void run_posted(struct loop *loop)
+{
+    struct loop_task *task = atomic_exchange_explicit(&loop->posted, NULL, memory_order_acquire),
+                     *ordered = NULL;
+    while (task) { // the newest is first: turn round
+        struct loop_task *next = task->next;
+        task->next = ordered;
+        ordered = task;
+        task = next;
+    }
+    while (ordered) {
+        task = ordered;
+        ordered = task->next;
+        task->run(task);
+    }
+}
+
+static void run_hooks(struct loop *loop)
+{
+    list_each (&loop->hooks, node) {
+        struct loop_hook *hook = container_of(node, struct loop_hook, node);
+        hook->on_turn_end(hook);
+    }
+}
+
+static void run_deferred(struct loop *loop)
+{
+    while (loop->deferred) {
+        struct loop_task *task = loop->deferred;
+        loop->deferred = task->next;
+        task->run(task);
+    }
+}
+
+void loop_turn(struct loop *loop, uint64_t wait_ms)
+{
+    if (atomic_load_explicit(&loop->posted, memory_order_relaxed))
+        wait_ms = 0;
+    run_events(loop, wheel_wait_ms(loop, wait_ms));
+    wheel_advance(loop);
+    run_posted(loop);
+    run_hooks(loop);
+    run_deferred(loop);
+    loop->turns++;
+}
+
+void loop_run(struct loop *loop)
+{
+    while (!atomic_load_explicit(&loop->stopping, memory_order_relaxed))
+        loop_turn(loop, LOOP_IDLE_MS);
+}

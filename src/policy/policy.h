@@ -1,7 +1,7 @@
 // The policy contract. A policy judges a request by its head, and may edit the response head. It sees the request, an
 // arena, its own settings and a place for its verdict; never a socket, never the loop.
 //
-// A new policy is one new file, one row in policy.c, one wire test, one page in docs/.
+// A new policy is one new file, one row in route/route_guards.c, one wire test, one page in docs/.
 #pragma once
 
 #include "base/arena.h"
@@ -14,7 +14,8 @@ enum verdict {
     PASS,  // go on with the next policy
     REPLY, // answer filled in: the exchange ends with it
     WAIT,  // call->wait_ms from now, or when the ticket is resumed, call again with call->again set
-    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error)
+    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error); answer.status, if not 0, replaces
+           // the status of the cause's row
 };
 
 // A full answer (REPLY).

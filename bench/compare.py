@@ -1,0 +1,161 @@
+#!/usr/bin/python3
+"""script/bench: measures, then writes bench/results/MODE.md, .json and, for comparisons, .svg. See bench/README.md."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import checks
+import report
+import sidebyside
+import targets
+from harness import LOAD_CORE, PROXY_CORE, BenchError, Session
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Comparison:
+    """Peers side by side. `folder` of bench/peers/ holds their configurations, `load_args` what the load must do."""
+
+    def __init__(self, title, folder, load_args=()):
+        self.title = title
+        self.folder = folder
+        self.load_args = list(load_args)
+        self.default = list(targets.TARGETS)
+
+    def run(self, session, names, options, say):
+        options.load_args = self.load_args
+        rounds = sidebyside.run(session, names, options, self.folder, say)
+        summary = sidebyside.summarise(rounds, names)
+        versions = {name: targets.TARGETS[name].version(session) for name in names}
+        intro = ("Every program one after the other in one run, on core 0 with one worker; load, origin and log server "
+                 "on core 1. Medians of the rounds; ratios are taken within each round. How to read this: "
+                 "[bench/README.md](../README.md).")
+        text = report.markdown(self.title, intro, summary, versions, options, machine(options))
+        results = {"summary": summary, "versions": versions, "rounds": rounds}
+        return results, text, report.svg(self.title, summary, options)
+
+
+class Check:
+    """A figure of the gateway's own. `others`: the measure makes sense for the peers too, with --only."""
+
+    def __init__(self, title, function, others=False):
+        self.title = title
+        self.function = function
+        self.folder = "plain"
+        self.others = others
+        self.default = [checks.GATEWAY]
+
+    def run(self, session, names, options, say):
+        if not self.others and names != [checks.GATEWAY]:
+            raise BenchError(f"this mode measures {checks.GATEWAY} only")
+        results, lines = self.function(session, names, options, say)
+        return results, "\n".join([f"# {self.title}", "", *lines, "", *machine(options), ""]), None
+
+
+MODES = {
+    "plain": Comparison("HTTP/1.1 without TLS: sallyport and its peers", "plain"),
+    "routes": Check("10 routes and 10,000", checks.routes),
+    "scale": Check("One worker and two", checks.scale),
+    "reload": Check("Start and reload", checks.reload),
+    "syscalls": Check("System calls a request", checks.syscalls, others=True),
+    "heap": Check("Heap allocations a request", checks.heap, others=True),
+}
+
+
+def machine(options):
+    """What it was measured on, in a sentence."""
+    model = "?"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return [f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}; "
+            f"{options.rounds} rounds of {options.seconds:g} s."]
+
+
+def options_read(argv):
+    parser = argparse.ArgumentParser(prog="script/bench", description="Measures sallyport beside its peers.")
+    parser.add_argument("--mode", default="plain", metavar="NAME,...", help="of " + ", ".join(MODES) + "; or all")
+    parser.add_argument("--rounds", type=int, help="each target is measured once a round (3)")
+    parser.add_argument("--seconds", type=float, help="of each measured run (5)")
+    parser.add_argument("--only", metavar="NAME,...", help="of " + ", ".join(targets.TARGETS))
+    parser.add_argument("--connections", type=int, default=64, help="kept-alive connections of the load (64)")
+    parser.add_argument("--rate", type=int, default=10000, help="requests a second of the open loop (10000)")
+    parser.add_argument("--idle", type=int, help="idle connections (5000)")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 s, 1000 idle: to see that it works")
+    parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
+    parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")
+    options = parser.parse_args(argv)
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = options.seconds or (1.0 if options.quick else 5.0)
+    options.idle = options.idle or (1000 if options.quick else 5000)
+    modes = list(MODES) if options.mode == "all" else options.mode.split(",")
+    for mode in modes:
+        if mode not in MODES:
+            parser.error(f"no mode '{mode}': there are {', '.join(MODES)}")
+    for name in options.only.split(",") if options.only else []:
+        if name not in targets.TARGETS:
+            parser.error(f"no target '{name}': there are {', '.join(targets.TARGETS)}")
+    return options, modes
+
+
+def chosen(session, mode, options, say):
+    """The targets to measure: those asked for, or the mode's own; what is not installed is left out, and said."""
+    names = []
+    for name in options.only.split(",") if options.only else mode.default:
+        if targets.TARGETS[name].available(session, mode.folder):
+            names.append(name)
+        else:
+            say(f"{name}: not installed, left out")
+    if not names:
+        raise BenchError("nothing to measure")
+    return names
+
+
+def say(words):
+    print(words, file=sys.stderr, flush=True)
+
+
+def run_mode(session, name, options):
+    mode = MODES[name]
+    say(f"== {name}: {mode.title}")
+    names = chosen(session, mode, options, say)
+    results, text, plot = mode.run(session, names, options, say)
+    options.out.mkdir(parents=True, exist_ok=True)
+    results["options"] = {key: str(value) if isinstance(value, Path) else value
+                          for key, value in vars(options).items() if key not in ("out", "build")}
+    (options.out / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (options.out / f"{name}.md").write_text(text)
+    if plot:
+        (options.out / f"{name}.svg").write_text(plot)
+    print(text)
+
+
+def main():
+    options, modes = options_read(sys.argv[1:])
+    if not {PROXY_CORE, LOAD_CORE} <= os.sched_getaffinity(0):
+        say("script/bench: needs cores 0 and 1 for itself")
+        return 1
+    options.build = options.build.resolve()
+    options.out = options.out.resolve()
+    try:
+        with Session(options.build) as session:
+            for name in modes:
+                run_mode(session, name, options)
+    except (BenchError, OSError, subprocess.SubprocessError) as e:
+        say(f"script/bench: {e}")
+        return 1
+    except KeyboardInterrupt:
+        say("script/bench: interrupted; everything started is stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

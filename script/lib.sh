@@ -23,7 +23,7 @@ meson_build() {
     options="CC=${CC:-cc} $*"
     if [ ! -f "$dir/build.ninja" ] || [ "$(cat "$dir/.options" 2>/dev/null)" != "$options" ]; then
       find "$dir" -mindepth 1 -delete
-      meson setup "$dir" "$@" >"$dir/setup.log" 2>&1 9<&- || { cat "$dir/setup.log"; exit 1; }
+      meson setup "$dir" "$@" >"$dir/setup.log" 2>&1 9<&- || { tail -n 5 "$dir/setup.log"; exit 1; }
       printf '%s' "$options" >"$dir/.options"
     fi
     ninja -C "$dir" --quiet "${targets[@]}" 9<&-

@@ -1,0 +1,8 @@
+#include "observe/end.h"
+
+const struct end_row end_rows[END_CAUSE_COUNT] = {
+#define X(id, code, status, level, against, retryable, title) \
+    [id] = {{code, sizeof(code) - 1}, status, level, against, retryable, {title, sizeof(title) - 1}},
+    END_CAUSES(X)
+#undef X
+};

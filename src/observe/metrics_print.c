@@ -1,0 +1,436 @@
+// Prometheus text format 0.0.4 and OpenMetrics 1.0. They differ in the name of a counter's family
+// (OpenMetrics leaves
+// `_total` to the sample), in how a bucket's bound is spelled (OpenMetrics: always a fraction) and in the
+// last line.
+#include "observe/metrics.h"
+#include "observe/process_stats.h"
+#include "observe/shard.h"
+
+#include "base/json.h"
+
+#include <stdlib.h>
+
+struct page {
+    struct buf *out;
+    bool openmetrics;
+};
+
+static const struct str bounds_text[] = {
+#define X(us, text) {text, sizeof(text) - 1},
+    METRIC_BOUNDS(X)
+#undef X
+};
+
+struct str metric_method_name(unsigned method)
+{
+    static const struct str names[] = {STR("OTHER"), STR("GET"),    STR("HEAD"),  STR("POST"),
+                                       STR("PUT"),   STR("DELETE"), STR("PATCH"), STR("OPTIONS"),
+                                       STR("TRACE"), STR("CONNECT")};
+    return names[method < countof(names) ? method : 0];
+}
+
+// ---- lines ----
+
+#define put(page, literal) buf_append((page)->out, STR(literal))
+
+static void put_str(struct page *page, struct str s)
+{
+    buf_append(page->out, s);
+}
+
+static void put_u64(struct page *page, uint64_t value)
+{
+    char digits[20];
+    put_str(page, (struct str){digits, u64_print(value, digits)});
+}
+
+static void put_i64(struct page *page, int64_t value)
+{
+    if (value < 0)
+        put(page, "-");
+    put_u64(page, value < 0 ? -(uint64_t)value : (uint64_t)value);
+}
+
+static void put_seconds(struct page *page, uint64_t us)
+{
+    char digits[20];
+    put_u64(page, us / 1000000);
+    size_t n = u64_print(us % 1000000 + 1000000, digits);
+    digits[0] = '.';
+    put_str(page, (struct str){digits, n});
+}
+
+enum family_type { FAMILY_COUNTER, FAMILY_GAUGE, FAMILY_HISTOGRAM };
+
+static void family(struct page *page, struct str name, enum family_type type, struct str help)
+{
+    static const struct str types[] = {STR(" counter\n"), STR(" gauge\n"), STR(" histogram\n")};
+    if (page->openmetrics && type == FAMILY_COUNTER)
+        name.n -= sizeof "_total" - 1;
+    put(page, "# HELP ");
+    put_str(page, name);
+    put(page, " ");
+    put_str(page, help);
+    put(page, "\n# TYPE ");
+    put_str(page, name);
+    put_str(page, types[type]);
+}
+
+// A label value: backslash, quote and line feed are escaped; what is no UTF-8 becomes U+FFFD (by json_escape,
+// which leaves well-formed characters beyond ASCII as they are).
+static void put_escaped(struct page *page, struct str value)
+{
+    while (value.n) {
+        size_t n = 1;
+        unsigned char c = (unsigned char)value.p[0];
+        if (c == '\\')
+            put(page, "\\\\");
+        else if (c == '"')
+            put(page, "\\\"");
+        else if (c == '\n')
+            put(page, "\\n");
+        else if (c < 0x80)
+            put_str(page, (struct str){value.p, 1});
+        else {
+            char utf8[JSON_ESCAPE_MAX * 64];
+            while (n < value.n && n < 64 && (unsigned char)value.p[n] >= 0x80)
+                n++;
+            if (n == 64) // do not split a character
+                while (n > 60 && n < value.n && ((unsigned char)value.p[n] & 0xc0) == 0x80)
+                    n--;
+            put_str(page, (struct str){utf8, json_escape((struct str){value.p, n}, utf8)});
+        }
+        value = str_skip(value, n);
+    }
+}
+
+// first: '{' or ','.
+static void put_label(struct page *page, struct str first, struct str name, struct str value)
+{
+    put_str(page, first);
+    put_str(page, name);
+    put(page, "=\"");
+    put_escaped(page, value);
+    put(page, "\"");
+}
+
+#define label_first(page, name, value) put_label((page), STR("{"), STR(name), (value))
+#define label(page, name, value)       put_label((page), STR(","), STR(name), (value))
+
+static void put_code(struct page *page, unsigned status)
+{
+    put(page, ",code=\"");
+    if (metric_class(status))
+        put_u64(page, status);
+    else
+        put(page, "none");
+    put(page, "\"");
+}
+
+static void sample_u64(struct page *page, uint64_t value)
+{
+    put(page, "} ");
+    put_u64(page, value);
+    put(page, "\n");
+}
+
+static void sample_i64(struct page *page, int64_t value)
+{
+    put(page, "} ");
+    put_i64(page, value);
+    put(page, "\n");
+}
+
+static void plain_sample(struct page *page, struct str name, enum family_type type, struct str help)
+{
+    family(page, name, type, help);
+    put_str(page, name);
+    put(page, " ");
+}
+
+// labels: `{route="x",code_class="2xx"`, not yet closed.
+static void put_histogram(struct page *page, struct str name, struct str labels,
+                          const struct metric_histogram *histogram)
+{
+    uint64_t below = 0;
+    for (unsigned i = 0; i <= METRIC_BUCKETS; i++) {
+        below += histogram->counts[i];
+        put_str(page, name);
+        put(page, "_bucket");
+        put_str(page, labels);
+        put(page, ",le=\"");
+        put_str(page, i < METRIC_BUCKETS ? bounds_text[i] : STR("+Inf"));
+        if (page->openmetrics && i < METRIC_BUCKETS && str_find(bounds_text[i], '.') == bounds_text[i].n)
+            put(page, ".0");
+        put(page, "\"");
+        sample_u64(page, below);
+    }
+    put_str(page, name);
+    put(page, "_sum");
+    put_str(page, labels);
+    put(page, "} ");
+    put_seconds(page, histogram->sum_us);
+    put(page, "\n");
+    put_str(page, name);
+    put(page, "_count");
+    put_str(page, labels);
+    sample_u64(page, below);
+}
+
+// ---- families ----
+
+static struct str route_name(uint32_t index)
+{
+    return index ? metric_name(NAME_ROUTE, index - 1) : STR("");
+}
+
+static void print_requests(struct page *page, const struct metrics *total)
+{
+    family(page, STR("sallyport_http_requests_total"), FAMILY_COUNTER, STR("Requests finished."));
+    for (uint32_t r = 0; r < total->route_count; r++) {
+        const struct metric_table *table = total->routes[r] ? &total->routes[r]->requests : NULL;
+        for (uint32_t i = 0; table && i < table->capacity; i++) {
+            uint64_t key = table->series[i].key;
+            if (!key)
+                continue;
+            put(page, "sallyport_http_requests_total");
+            label_first(page, "listener", metric_name(NAME_LISTENER, metric_key_listener(key)));
+            label(page, "route", route_name(r));
+            label(page, "method", metric_method_name(metric_key_method(key)));
+            put_code(page, metric_key_status(key));
+            sample_u64(page, table->series[i].count);
+        }
+    }
+}
+
+static void print_durations(struct page *page, const struct metrics *total)
+{
+    static const struct str classes[METRIC_CLASSES] = {STR("none"), STR("1xx"), STR("2xx"),
+                                                       STR("3xx"),  STR("4xx"), STR("5xx")};
+    struct buf labels = {0};
+    struct page label_page = {&labels, page->openmetrics};
+    family(page, STR("sallyport_http_request_duration_seconds"), FAMILY_HISTOGRAM,
+           STR("From the request's first byte to the response's last."));
+    for (uint32_t r = 0; r < total->route_count; r++) {
+        for (unsigned class = 0; total->routes[r] && class < METRIC_CLASSES; class ++) {
+            const struct metric_histogram *duration =
+                metric_table_duration(&total->routes[r]->requests, class);
+            if (!duration)
+                continue;
+            labels.start = labels.end = 0;
+            label_first(&label_page, "route", route_name(r));
+            label(&label_page, "code_class", classes[class]);
+            put_histogram(page, STR("sallyport_http_request_duration_seconds"), buf_str(&labels), duration);
+        }
+    }
+    buf_free(&labels);
+}
+
+static void print_bytes(struct page *page, const struct metrics *total)
+{
+    family(page, STR("sallyport_http_request_bytes_total"), FAMILY_COUNTER,
+           STR("Bytes received from clients in finished requests."));
+    for (uint32_t r = 0; r < total->route_count; r++) {
+        if (!total->routes[r])
+            continue;
+        put(page, "sallyport_http_request_bytes_total");
+        label_first(page, "route", route_name(r));
+        sample_u64(page, total->routes[r]->bytes_in);
+    }
+    family(page, STR("sallyport_http_response_bytes_total"), FAMILY_COUNTER,
+           STR("Bytes sent to clients in finished requests."));
+    for (uint32_t r = 0; r < total->route_count; r++) {
+        if (!total->routes[r])
+            continue;
+        put(page, "sallyport_http_response_bytes_total");
+        label_first(page, "route", route_name(r));
+        sample_u64(page, total->routes[r]->bytes_out);
+    }
+}
+
+static const struct str connection_states[CONNECTION_STATES] = {STR("active"), STR("idle")};
+
+static void print_listeners(struct page *page, const struct metrics *total)
+{
+    family(page, STR("sallyport_connections"), FAMILY_GAUGE, STR("Client connections open."));
+    for (uint32_t i = 0; i < total->listener_count; i++) {
+        for (unsigned state = 0; state < CONNECTION_STATES; state++) {
+            put(page, "sallyport_connections");
+            label_first(page, "listener", metric_name(NAME_LISTENER, i));
+            label(page, "state", connection_states[state]);
+            sample_i64(page, total->listeners[i].connections[state]);
+        }
+    }
+}
+
+static void print_ends(struct page *page, const struct metrics *total)
+{
+    family(page, STR("sallyport_ends_total"), FAMILY_COUNTER, STR("Exchanges by how they ended."));
+    for (unsigned cause = 0; cause < END_CAUSE_COUNT; cause++) {
+        put(page, "sallyport_ends_total");
+        label_first(page, "cause", end_rows[cause].code);
+        sample_u64(page, total->ends[cause]);
+    }
+}
+
+static void print_upstream_requests(struct page *page, const struct metrics *total)
+{
+    family(page, STR("sallyport_upstream_requests_total"), FAMILY_COUNTER,
+           STR("Attempts at upstreams, by the status of the response."));
+    for (uint32_t u = 0; u < total->upstream_count; u++) {
+        const struct metric_table *table = total->upstreams[u] ? &total->upstreams[u]->requests : NULL;
+        for (uint32_t i = 0; table && i < table->capacity; i++) {
+            if (!table->series[i].key)
+                continue;
+            put(page, "sallyport_upstream_requests_total");
+            label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
+            put_code(page, metric_key_status(table->series[i].key));
+            sample_u64(page, table->series[i].count);
+        }
+    }
+}
+
+static void print_upstream_durations(struct page *page, const struct metrics *total)
+{
+    struct buf labels = {0};
+    struct page label_page = {&labels, page->openmetrics};
+    family(page, STR("sallyport_upstream_request_duration_seconds"), FAMILY_HISTOGRAM,
+           STR("How long attempts at upstreams took."));
+    for (uint32_t u = 0; u < total->upstream_count; u++) {
+        if (!total->upstreams[u])
+            continue;
+        labels.start = labels.end = 0;
+        label_first(&label_page, "upstream", metric_name(NAME_UPSTREAM, u));
+        put_histogram(page, STR("sallyport_upstream_request_duration_seconds"), buf_str(&labels),
+                      total->upstreams[u]->duration);
+    }
+    buf_free(&labels);
+}
+
+static void print_upstream_states(struct page *page, const struct metrics *total)
+{
+    static const struct str reasons[RETRY_REASONS] = {STR("connect_failure"), STR("reset"), STR("status")};
+    family(page, STR("sallyport_upstream_connections"), FAMILY_GAUGE, STR("Connections to upstreams open."));
+    for (uint32_t u = 0; u < total->upstream_count; u++) {
+        for (unsigned state = 0; total->upstreams[u] && state < CONNECTION_STATES; state++) {
+            put(page, "sallyport_upstream_connections");
+            label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
+            label(page, "state", connection_states[state]);
+            sample_i64(page, total->upstreams[u]->connections[state]);
+        }
+    }
+    family(page, STR("sallyport_upstream_retries_total"), FAMILY_COUNTER,
+           STR("Requests tried again, by why."));
+    for (uint32_t u = 0; u < total->upstream_count; u++) {
+        for (unsigned reason = 0; total->upstreams[u] && reason < RETRY_REASONS; reason++) {
+            put(page, "sallyport_upstream_retries_total");
+            label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
+            label(page, "reason", reasons[reason]);
+            sample_u64(page, total->upstreams[u]->retries[reason]);
+        }
+    }
+}
+
+static int by_endpoint(const void *a, const void *b)
+{
+    const struct metrics_endpoint *left = a, *right = b;
+    return left->endpoint < right->endpoint ? -1 : left->endpoint > right->endpoint;
+}
+
+// A host name may stand for several addresses; they share a name and so a series, which is up when any of
+// them is.
+static void print_endpoints(struct page *page, const struct metrics_endpoint *endpoints, size_t count)
+{
+    family(page, STR("sallyport_upstream_endpoint_up"), FAMILY_GAUGE,
+           STR("1 when active health checks pass or there are none."));
+    struct metrics_endpoint *sorted = calloc(count ? count : 1, sizeof *sorted);
+    check(sorted);
+    if (count)
+        memcpy(sorted, endpoints, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, by_endpoint);
+    for (size_t i = 0; i < count;) {
+        bool up = false;
+        struct str name = metric_name(NAME_ENDPOINT, sorted[i].endpoint);
+        for (size_t first = i; i < count && sorted[i].endpoint == sorted[first].endpoint; i++)
+            up = up || sorted[i].up;
+        size_t nul = str_find(name, 0);
+        put(page, "sallyport_upstream_endpoint_up");
+        label_first(page, "upstream", ((struct str){name.p, nul}));
+        label(page, "endpoint", nul < name.n ? str_skip(name, nul + 1) : STR(""));
+        sample_u64(page, up);
+    }
+    free(sorted);
+}
+
+static void print_counters(struct page *page, const struct metrics *total)
+{
+    static const struct {
+        struct str name, help;
+    } rows[METRIC_COUNTER_COUNT] = {
+#define X(id, name, help) {{name, sizeof(name) - 1}, {help, sizeof(help) - 1}},
+        METRIC_COUNTERS(X)
+#undef X
+    };
+    for (unsigned i = 0; i < METRIC_COUNTER_COUNT; i++) {
+        plain_sample(page, rows[i].name, FAMILY_COUNTER, rows[i].help);
+        put_u64(page, total->counters[i]);
+        put(page, "\n");
+    }
+}
+
+#define plain_u64(page, name, type, help, value) \
+    (plain_sample((page), STR(name), (type), STR(help)), put_u64((page), (value)), put((page), "\n"))
+
+static void print_gateway(struct page *page, const struct metrics_process *process)
+{
+    family(page, STR("sallyport_config_reloads_total"), FAMILY_COUNTER, STR("Configuration reloads."));
+    put(page, "sallyport_config_reloads_total{result=\"success\"");
+    sample_u64(page, process->reloads_ok);
+    put(page, "sallyport_config_reloads_total{result=\"failure\"");
+    sample_u64(page, process->reloads_failed);
+    plain_u64(page, "sallyport_config_last_reload_success", FAMILY_GAUGE, "1 when the last reload was good.",
+              process->last_reload_ok);
+    plain_u64(page, "sallyport_worker_restarts_total", FAMILY_COUNTER,
+              "Worker processes started again after a crash.", process->worker_restarts);
+    family(page, STR("sallyport_build_info"), FAMILY_GAUGE, STR("Always 1; the version is the label."));
+    put(page, "sallyport_build_info");
+    label_first(page, "version", str_of(SALLYPORT_VERSION));
+    sample_u64(page, 1);
+}
+
+static void print_process(struct page *page, const struct metrics_process *process)
+{
+    struct process_stats stats = {0};
+    plain_sample(page, STR("process_start_time_seconds"), FAMILY_GAUGE, STR("Start, in seconds since 1970."));
+    buf_printf(page->out, "%.3f\n", process->start_seconds);
+    if (!process_stats_read(&stats))
+        return;
+    plain_sample(page, STR("process_cpu_seconds_total"), FAMILY_COUNTER, STR("User and system time."));
+    buf_printf(page->out, "%.2f\n", stats.cpu_seconds);
+    plain_u64(page, "process_resident_memory_bytes", FAMILY_GAUGE, "Resident memory.", stats.resident_bytes);
+    plain_u64(page, "process_virtual_memory_bytes", FAMILY_GAUGE, "Virtual memory.", stats.virtual_bytes);
+    plain_u64(page, "process_open_fds", FAMILY_GAUGE, "Open descriptors.", stats.open_fds);
+    plain_u64(page, "process_max_fds", FAMILY_GAUGE, "Most descriptors allowed.", stats.max_fds);
+    plain_u64(page, "process_threads", FAMILY_GAUGE, "Threads.", stats.threads);
+}
+
+void metrics_print(const struct metrics *total, const struct metrics_process *process,
+                   const struct metrics_endpoint *endpoints, size_t endpoint_count, bool openmetrics,
+                   struct buf *out)
+{
+    struct page page = {out, openmetrics};
+    print_requests(&page, total);
+    print_durations(&page, total);
+    print_bytes(&page, total);
+    print_listeners(&page, total);
+    print_ends(&page, total);
+    print_upstream_requests(&page, total);
+    print_upstream_durations(&page, total);
+    print_upstream_states(&page, total);
+    print_endpoints(&page, endpoints, endpoint_count);
+    print_counters(&page, total);
+    print_gateway(&page, process);
+    print_process(&page, process);
+    if (openmetrics)
+        put(&page, "# EOF\n");
+}

@@ -19,8 +19,11 @@ struct body_reader {
     uint64_t remaining; // LENGTH: of the body; CHUNKED: of the chunk
     uint64_t overhead_bytes, body_bytes;
     uint32_t extension_bytes, trailer_bytes;
-    uint8_t state; // chunk decoder's, private
-    bool done;
+    bool done; // nothing more belongs to this body: the next call says BODY_DONE
+    // The chunk decoder's, private.
+    uint8_t state, digits, trailer_fields;
+    uint32_t trailer_capacity;
+    char *trailer_text; // the trailer section so far, in the arena; only when trailers are asked for
 };
 
 enum body_result {
@@ -32,9 +35,10 @@ enum body_result {
 
 void body_reader_init(struct body_reader *reader, enum framing framing, uint64_t content_length);
 
-// Looks at data[0..n). Sets *consumed to the framing bytes and body bytes that this call used up (the span's bytes
+// Looks at data[0..n). Bytes of an unfinished line are remembered in *reader, so data may be reused after each call. Sets *consumed to the framing bytes and body bytes that this call used up (the span's bytes
 // included, and the span lies within them). After BODY_SPAN call again behind consumed. Trailers, if any, are added to
-// *trailers in arena (may be NULL: parsed and dropped). FRAMING_CLOSE and FRAMING_TUNNEL pass everything as spans and
-// never say DONE.
+// *trailers in arena with BODY_DONE (both may be NULL: parsed and dropped), pass the same ones in every call; names
+// that mean something to framing, routing, authentication or the gateway itself (RFC 9110 6.5.1) are dropped, and so
+// are names with an underscore. FRAMING_CLOSE and FRAMING_TUNNEL pass everything as spans and never say DONE.
 enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed, struct str *span,
                            struct headers *trailers, struct arena *arena);

@@ -82,8 +82,8 @@ def machine(options):
 def options_read(argv):
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures sallyport beside its peers.")
     parser.add_argument("--mode", default="plain", metavar="NAME,...", help="of " + ", ".join(MODES) + "; or all")
-    parser.add_argument("--rounds", type=int, help="each target is measured once a round (3)")
-    parser.add_argument("--seconds", type=float, help="of each measured run (5)")
+    parser.add_argument("--rounds", type=int, help="each target is measured once a round (5)")
+    parser.add_argument("--seconds", type=float, help="of each measured run (3)")
     parser.add_argument("--only", metavar="NAME,...", help="of " + ", ".join(targets.TARGETS))
     parser.add_argument("--connections", type=int, default=64, help="kept-alive connections of the load (64)")
     parser.add_argument("--rate", type=int, default=10000, help="requests a second of the open loop (10000)")
@@ -92,8 +92,8 @@ def options_read(argv):
     parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")
     options = parser.parse_args(argv)
-    options.rounds = options.rounds or (1 if options.quick else 3)
-    options.seconds = options.seconds or (1.0 if options.quick else 5.0)
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
     options.idle = options.idle or (1000 if options.quick else 5000)
     modes = list(MODES) if options.mode == "all" else options.mode.split(",")
     for mode in modes:

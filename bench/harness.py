@@ -194,7 +194,7 @@ class Session:
     def __enter__(self):
         self.dir = Path(tempfile.mkdtemp(prefix="sallyport-bench-"))
         self.dir.chmod(0o755)
-        for what in (signal.SIGTERM, signal.SIGHUP):
+        for what in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(what, self._interrupted)
         os.sched_setaffinity(0, {LOAD_CORE})
         return self
@@ -357,6 +357,7 @@ def measure_load(session, port, root, args):
     result["cpu_us_per_request"] = used["cpu_ns"] / 1000.0 / requests
     result["cpu_share"] = used["cpu_ns"] / 1e9 / result["seconds"]
     result["wait_share"] = used["waited_ns"] / 1e9 / result["seconds"]
+    result["foreign_share"] = max(0.0, result["core_busy"] - result["cpu_share"])
     return result
 
 

@@ -88,10 +88,10 @@ def markdown(title, intro, summary, versions, options, machine):
     lines += [f"## Memory of {options.idle:,} idle connections", "",
               "Proportional set size of all the program's processes; kernel socket memory is not in it.", "",
               *memory_table(summary), ""]
-    noisy = [r["name"] for r in summary if r["wait_share"] > sidebyside.NOISE_WAIT_SHARE or r["stolen"] > 0.02]
+    noisy = [r["name"] for r in summary if max(r["foreign_share"], r["stolen"]) > sidebyside.NOISE_SHARE]
     if noisy:
-        lines += [f"Noise: {', '.join(noisy)} had to wait for the core in some round; run again on a quiet machine.",
-                  ""]
+        lines += [f"Noise: in some round others used or were given the core of {', '.join(noisy)}; to be measured again "
+                  "on a quiet machine.", ""]
     return "\n".join(lines)
 
 

@@ -5,14 +5,32 @@ import statistics
 import targets
 from harness import Load, measure_idle, measure_load, memory_bytes, process_tree
 
-NOISE_WAIT_SHARE = 0.05  # a proxy that waited longer than this for its own core had company there
+NOISE_SHARE = 0.03  # more of the program's core than this used by others: somebody else was at work there
+BUSY_ENOUGH = 0.93  # less of it busy than this: the load may have been kept from its own core
+TRIES = 3
 
 
-def measure_running(session, port, root, options):
+def noise(result):
+    return result["foreign_share"] + max(0.0, BUSY_ENOUGH - result["core_busy"])
+
+
+def measure_saturated(session, port, root, args):
+    """Measured again, a few times at most, when others used the core; judged by that alone, never by the figure."""
+    results = []
+    while len(results) < TRIES:
+        results.append(measure_load(session, port, root, args))
+        if noise(results[-1]) <= NOISE_SHARE:
+            break
+    best = min(results, key=noise)
+    best["tries"] = len(results)
+    return best
+
+
+def measure_running(session, port, root, options, measure=measure_saturated):
     """Saturated, then at the fixed rate."""
     common = ["--seconds", str(options.seconds), "--connections", str(options.connections), *options.load_args]
     return {
-        "closed": measure_load(session, port, root, ["--warmup", "0.7", *common]),
+        "closed": measure(session, port, root, ["--warmup", "0.7", *common]),
         "open": measure_load(session, port, root, ["--warmup", "0.3", "--rate", str(options.rate), *common]),
     }
 
@@ -30,7 +48,7 @@ def measure_target(session, name, origin, options, folder):
     """One target: started and measured under load, started again and measured idle."""
     program, port = origin
     if name == "direct":
-        return measure_running(session, port, program.pid, options)
+        return measure_running(session, port, program.pid, options, measure_load)  # core 0 has nothing to do
     row = {}
     for measure in (measure_running, measure_memory):
         running = targets.start(session, name, [port], folder)
@@ -62,8 +80,8 @@ def run(session, names, options, folder, say):
                 words += f"  {errors} ERRORS"
             if closed["reconnects"] + opened["reconnects"]:
                 words += f"  {closed['reconnects'] + opened['reconnects']} connections closed by it"
-            if idle and closed["wait_share"] > NOISE_WAIT_SHARE:
-                words += f"  (noise: waited {100 * closed['wait_share']:.0f} % for its core)"
+            if idle and noise(closed) > NOISE_SHARE:
+                words += f"  (noise: others used {100 * closed['foreign_share']:.0f} % of its core)"
             say(words)
         rounds.append(rows)
     session.stop(origin[0])
@@ -109,7 +127,7 @@ def summarise(rounds, names):
         row["rps"] = median(rounds, name, lambda r: r["closed"]["rps"])
         row["core_busy"] = median(rounds, name, lambda r: r["closed"]["core_busy"])
         row["cpu_share"] = median(rounds, name, lambda r: r["closed"]["cpu_share"])
-        row["wait_share"] = 0 if name == "direct" else max(r[name]["closed"]["wait_share"] for r in rounds)
+        row["foreign_share"] = 0 if name == "direct" else max(r[name]["closed"]["foreign_share"] for r in rounds)
         row["stolen"] = max(r[name]["closed"]["core_stolen"] for r in rounds)
         row["to_relay"] = ratio(rounds, name, cpu_of("relay"))
         row["to_best_peer"] = ratio(rounds, name, cpu_of_best_peer)

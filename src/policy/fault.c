@@ -1,5 +1,5 @@
-// Faults on purpose, so that clients can be tried against a slow or failing service: a delay, then a status, each
-// with a probability of its own. The two draws are independent.
+// Faults on purpose, so that clients can be tried against a slow or failing service: a delay, then a status,
+// each with a probability of its own. The two draws are independent.
 #include "base/check.h"
 #include "policy/policy.h"
 #include "policy/policy_config.h"
@@ -20,7 +20,7 @@ static enum verdict inject(struct policy_call *call)
         return PASS;
     check(fault->status >= 100 && fault->status <= 599);
     call->cause = END_FAULT_INJECTED;
-    call->answer.status = (unsigned) fault->status;
+    call->answer.status = (unsigned)fault->status;
     call->detail = STR("The configuration asked for this failure.");
     return FAIL;
 }

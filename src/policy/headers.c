@@ -1,5 +1,5 @@
-// Edits of the request and response heads, in this order: remove, set, add. So a name that is both removed and added
-// holds the added value alone, whatever the peer sent.
+// Edits of the request and response heads, in this order: remove, set, add. So a name that is both removed
+// and added holds the added value alone, whatever the peer sent.
 #include "policy/policy.h"
 #include "policy/policy_config.h"
 
@@ -37,4 +37,5 @@ static void edit_response(struct policy_call *call)
     edit(&rules->response, &call->response->headers, call->arena);
 }
 
-const struct policy policy_headers = {.name = "headers", .on_request = edit_request, .on_response = edit_response};
+const struct policy policy_headers = {
+    .name = "headers", .on_request = edit_request, .on_response = edit_response};

@@ -1,0 +1,50 @@
+// Which policies guard a route: one row each, in the order they run.
+#include "route/route_table.h"
+
+static bool uses_ip(const struct route_settings *settings)
+{
+    return settings->ip.allow.count || settings->ip.deny.count;
+}
+
+static bool uses_fault(const struct route_settings *settings)
+{
+    const struct fault_settings *fault = &settings->fault;
+    return settings->has_fault && (fault->delay_us || fault->status);
+}
+
+static bool edits(const struct header_edit *edit)
+{
+    return edit->set.count || edit->add.count || edit->remove.count;
+}
+
+static bool uses_headers(const struct route_settings *settings)
+{
+    return edits(&settings->headers.request) || edits(&settings->headers.response);
+}
+
+static const struct guard {
+    const struct policy *policy;
+    size_t settings; // offset in struct route_settings
+    bool (*in_use)(const struct route_settings *settings);
+} guards[] = {
+    {&policy_ip, offsetof(struct route_settings, ip), uses_ip},
+    {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
+    {&policy_headers, offsetof(struct route_settings, headers), uses_headers},
+};
+
+void route_guards_compile(struct route *route, struct arena *arena)
+{
+    const struct route_settings *settings = route->settings;
+    struct policy_use uses[countof(guards)];
+    uint32_t count = 0;
+    for (size_t i = 0; i < countof(guards); i++)
+        if (guards[i].in_use(settings))
+            uses[count++] =
+                (struct policy_use){guards[i].policy, (const char *)settings + guards[i].settings};
+    if (!count)
+        return;
+    struct policy_use *kept = arena_array(arena, struct policy_use, count);
+    memcpy(kept, uses, sizeof *kept * count);
+    route->policies = kept;
+    route->policy_count = count;
+}

@@ -1,0 +1,231 @@
+#include "upstream/balance.h"
+
+#include "base/check.h"
+#include "upstream/hash_ring.h"
+
+#include <xxhash.h>
+
+enum {
+    WEIGHT_SCALE = 1024, // weights are counted in 1/1024, so that slow_start can take small steps
+    TRIED_BITS = 64,
+    EWMA_DECAY_US = 10000000,
+};
+
+#define BOUNDED_LOAD 1.25
+// A pick by latency leaves the first, weight-drawn candidate only for one that is faster by more than this:
+// noise must not undo the weights.
+#define EWMA_MARGIN  1.25
+
+// One pick.
+struct choice {
+    const struct balance *balance;
+    uint64_t now_us;
+    uint64_t excluded; // bitmap
+    bool panic;        // all count as up
+    uint64_t weight_sum;
+};
+
+static bool is_up(const struct balance_endpoint *at)
+{
+    return atomic_load_explicit(&at->endpoint->up, memory_order_relaxed);
+}
+
+// Linear from a tenth to the whole over slow_start. 1024: the whole.
+static uint64_t slow_start_scale(const struct balance *balance, const struct balance_endpoint *at,
+                                 uint64_t now_us)
+{
+    uint64_t since = atomic_load_explicit(&at->endpoint->up_since_us, memory_order_relaxed);
+    if (!since || now_us - since >= balance->slow_start_us)
+        return WEIGHT_SCALE;
+    uint64_t scale = now_us < since ? 0 : (now_us - since) * WEIGHT_SCALE / balance->slow_start_us;
+    return scale < WEIGHT_SCALE / 10 ? WEIGHT_SCALE / 10 : scale;
+}
+
+// The effective weight, 0 when this pick may not take it.
+static inline uint64_t weight_of(const struct choice *choice, uint32_t i)
+{
+    const struct balance *balance = choice->balance;
+    const struct balance_endpoint *at = &balance->endpoints[i];
+    if (!at->weight || (i < TRIED_BITS && (choice->excluded >> i & 1)) || !(choice->panic || is_up(at)))
+        return 0;
+    uint64_t scale = balance->slow_start_us ? slow_start_scale(balance, at, choice->now_us) : WEIGHT_SCALE;
+    return at->weight * scale;
+}
+
+static bool is_panic(const struct balance *balance)
+{
+    uint32_t all = 0, up = 0;
+    for (uint32_t i = 0; i < balance->count; i++) {
+        bool counts = balance->endpoints[i].weight > 0;
+        all += counts;
+        up += counts && is_up(&balance->endpoints[i]);
+    }
+    return up < all && (double)up < balance->panic_threshold * (double)all;
+}
+
+static uint64_t sum_weights(const struct choice *choice)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < choice->balance->count; i++)
+        sum += weight_of(choice, i);
+    return sum;
+}
+
+// ---- policies; weight_sum is not 0 ----
+
+static uint32_t pick_round_robin(const struct choice *choice)
+{
+    struct balance_endpoint *best = NULL;
+    for (uint32_t i = 0; i < choice->balance->count; i++) {
+        struct balance_endpoint *at = &choice->balance->endpoints[i];
+        uint64_t weight = weight_of(choice, i);
+        if (!weight)
+            continue;
+        at->current += (int64_t)weight;
+        if (!best || at->current > best->current)
+            best = at;
+    }
+    best->current -= (int64_t)choice->weight_sum;
+    return (uint32_t)(best - choice->balance->endpoints);
+}
+
+// By weight, but never `without`. sum: of the weights left, not 0.
+static uint32_t draw(const struct choice *choice, uint64_t sum, uint32_t without, struct rand *rand)
+{
+    uint64_t left = (uint64_t)(((unsigned __int128)rand_u64(rand) * sum) >> 64);
+    for (uint32_t i = 0;; i++) {
+        uint64_t weight = i == without ? 0 : weight_of(choice, i);
+        if (left < weight || i + 1 == choice->balance->count)
+            return i;
+        left -= weight;
+    }
+}
+
+// Less loaded both as they are and with the request added: without the second, one request on a heavy
+// endpoint would send the next to a light one; without the first, an idle light endpoint would never be
+// taken.
+static bool is_less_loaded(const struct choice *choice, uint32_t first, uint32_t second)
+{
+    const struct balance_endpoint *all = choice->balance->endpoints;
+    uint64_t first_active = all[first].active, second_active = all[second].active;
+    uint64_t first_weight = weight_of(choice, first), second_weight = weight_of(choice, second);
+    return second_active * first_weight < first_active * second_weight &&
+           (second_active + 1) * first_weight < (first_active + 1) * second_weight;
+}
+
+// e^-x within 5 % up to x = 1; beyond, it falls as 2/x², so that a slow endpoint is tried again in the end.
+static double decay(uint64_t elapsed_us)
+{
+    double x = (double)elapsed_us / EWMA_DECAY_US;
+    return 1 / (1 + x + x * x / 2);
+}
+
+static double latency_of(const struct balance_endpoint *at, uint64_t now_us)
+{
+    return at->ewma_us * decay(now_us > at->ewma_at_us ? now_us - at->ewma_at_us : 0);
+}
+
+// Peak EWMA: latency × (active + 1), active in units of a middle weight. What has not been measured yet gets
+// one request to measure it, and counts as fast as the other until that is back.
+static bool is_faster(const struct choice *choice, uint32_t first, uint32_t second)
+{
+    const struct balance_endpoint *a = &choice->balance->endpoints[first];
+    const struct balance_endpoint *b = &choice->balance->endpoints[second];
+    double a_us = latency_of(a, choice->now_us), b_us = latency_of(b, choice->now_us);
+    bool a_new = a->ewma_us <= 0, b_new = b->ewma_us <= 0;
+    if (a_new && b_new)
+        return is_less_loaded(choice, first, second);
+    if (a_new || b_new) {
+        const struct balance_endpoint *fresh = a_new ? a : b;
+        if (!fresh->active)
+            return b_new;
+        a_us = b_us = 1;
+    }
+    double a_weight = (double)weight_of(choice, first), b_weight = (double)weight_of(choice, second);
+    double middle = (a_weight + b_weight) / 2;
+    double a_cost = a_us * (1 + a->active * middle / a_weight);
+    double b_cost = b_us * (1 + b->active * middle / b_weight);
+    return b_cost * EWMA_MARGIN < a_cost;
+}
+
+static uint32_t pick_of_two(const struct choice *choice, struct rand *rand)
+{
+    uint32_t first = draw(choice, choice->weight_sum, UINT32_MAX, rand);
+    uint64_t left = choice->weight_sum - weight_of(choice, first);
+    if (!left)
+        return first;
+    uint32_t second = draw(choice, left, first, rand);
+    bool better = choice->balance->policy == BALANCE_EWMA ? is_faster(choice, first, second)
+                                                          : is_less_loaded(choice, first, second);
+    return better ? second : first;
+}
+
+// Clockwise from the key to the first endpoint that may take it and is below 1.25 × its share of the load.
+// When all of those that may are at their bound (others hold the rest of the load), the first one.
+static uint32_t pick_hashed(const struct choice *choice, uint64_t hash)
+{
+    const struct hash_ring *ring = choice->balance->ring;
+    double load = BOUNDED_LOAD * ((double)choice->balance->active + 1) / (double)choice->weight_sum;
+    uint32_t fallback = UINT32_MAX;
+    for (uint32_t i = 0, at = hash_ring_find(ring, hash); i < ring->count; i++, at++) {
+        at = at == ring->count ? 0 : at;
+        uint32_t owner = ring->owners[at];
+        uint64_t weight = weight_of(choice, owner);
+        if (!weight)
+            continue;
+        if ((double)choice->balance->endpoints[owner].active < load * (double)weight)
+            return owner;
+        if (fallback == UINT32_MAX)
+            fallback = owner;
+    }
+    check(fallback != UINT32_MAX); // weight_sum is not 0, so some owner has weight
+    return fallback;
+}
+
+// ---- the room's verbs ----
+
+int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand)
+{
+    struct choice choice = {balance, now_us, tried, is_panic(balance), 0};
+    choice.weight_sum = sum_weights(&choice);
+    if (!choice.weight_sum && tried) { // no other will do
+        choice.excluded = 0;
+        choice.weight_sum = sum_weights(&choice);
+    }
+    if (!choice.weight_sum)
+        return BALANCE_NONE;
+    switch (balance->policy) {
+    case BALANCE_ROUND_ROBIN: return (int)pick_round_robin(&choice);
+    case BALANCE_RANDOM: return (int)draw(&choice, choice.weight_sum, UINT32_MAX, rand);
+    case BALANCE_CONSISTENT_HASH: return (int)pick_hashed(&choice, hash);
+    case BALANCE_LEAST_REQUEST:
+    case BALANCE_EWMA: return (int)pick_of_two(&choice, rand);
+    }
+    return BALANCE_NONE;
+}
+
+void balance_began(struct balance *balance, uint32_t index)
+{
+    balance->endpoints[index].active++;
+    balance->active++;
+}
+
+void balance_ended(struct balance *balance, uint32_t index, uint64_t latency_us, uint64_t now_us)
+{
+    struct balance_endpoint *at = &balance->endpoints[index];
+    check(at->active > 0 && balance->active > 0);
+    at->active--;
+    balance->active--;
+    if (!latency_us || balance->policy != BALANCE_EWMA)
+        return;
+    double latency = (double)latency_us;
+    double keep = decay(now_us > at->ewma_at_us ? now_us - at->ewma_at_us : 0);
+    // A peak counts at once, calm only by and by.
+    at->ewma_us = latency > at->ewma_us ? latency : at->ewma_us * keep + latency * (1 - keep);
+    at->ewma_at_us = now_us;
+}
+
+uint64_t balance_hash(struct str key)
+{
+    return XXH3_64bits(key.p, key.n);
+}

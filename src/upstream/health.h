@@ -12,3 +12,14 @@ struct health; // the checks of one snapshot
 struct health *health_start(struct loop *loop, struct upstream *const *upstreams, uint32_t count,
                             struct health *before);
 void health_stop(struct health *health);
+
+// ---- the decision, pure ----
+
+struct health_tally { // of one endpoint: the last checks that agreed
+    uint32_t successes, failures;
+};
+enum health_change { HEALTH_SAME, HEALTH_UP, HEALTH_DOWN };
+// Counts one check of an endpoint that is up or not, and says whether that changes. A success ends a row of failures and
+// the other way round.
+enum health_change health_judge(struct health_tally *tally, bool up, bool success, int64_t healthy,
+                                int64_t unhealthy);

@@ -1,0 +1,218 @@
+// sallyport-echo: a service that answers with what it received, as JSON, and misbehaves on request.
+//
+//   server.c     listeners, shared state, turns
+//   client.c     a connection: head → body → answer, pipelined, both directions at once
+//   service.c    what the paths do: one row each
+//   misbehave.c  ?misbehave=NAME[=VALUE]: one row each, before or instead of the path's service
+//   answer.c     the writer of answers
+//   websocket.c  /ws after its 101
+//
+// A request's life:
+//
+//   read head ─▶ misbehave (AT_HEAD)? ─▶ service.begin ─▶ service.body… ─▶ misbehave (AT_END)? ─▶ service.end
+//                                                                              answer: at once, or by
+//                                                                              c->produce
+#pragma once
+
+#include "base/json.h"
+#include "base/map.h"
+#include "base/rand.h"
+#include "echo/query.h"
+#include "echo/sha1.h"
+#include "http/body.h"
+#include "http/h1_parse.h"
+#include "http/h1_write.h"
+#include "net/listener.h"
+#include "net/out.h"
+
+enum {
+    ECHO_HEAD_BYTES = 256 * 1024, // of a request, generous: it shows what a gateway let through
+    ECHO_HEADERS = 4096,          // fields of a request
+    ECHO_BODY_SHOWN = 64 * 1024,  // of a request body in the JSON
+    ECHO_LISTENERS = 8,
+    ECHO_KEYS = 65536, // counted by ?key=, the rest is not
+    ECHO_DELAY_MAX_MS = 3600 * 1000,
+    ECHO_SPANS_A_TURN = 64, // of one client's answer, before others get their turn
+};
+
+struct client;
+
+// What a part of an answer that is made as the client takes it has done.
+enum produced {
+    PRODUCE_MORE,  // call again when there is room
+    PRODUCE_WAITS, // a timer or the peer goes on
+    PRODUCE_ENDED, // the answer is complete
+};
+
+// One row: what a path does. Any hook may be NULL.
+struct service {
+    struct str path; // a trailing "*" stands for anything
+    const char *about;
+    void (*begin)(struct client *c); // the head is there
+    void (*body)(struct client *c,
+                 struct str span); // part of the request body, while there is room for output
+    void (*end)(struct client *c); // the request is complete: answer
+    void (*tunnel)(struct client *c, char *data, size_t n, size_t *consumed); // bytes after a 101
+};
+
+// One row: a way to misbehave.
+enum misbehave_at { AT_HEAD, AT_END };
+enum misbehaved {
+    INSTEAD, // of the service: it is not called (any more)
+    AND_GO_ON,
+};
+enum afterwards { THEN_KEEP, THEN_CLOSE, THEN_RESET, THEN_HANG };
+struct misbehaviour {
+    const char *name, *about;
+    enum misbehave_at at;
+    enum misbehaved (*act)(struct client *c, uint64_t value); // NULL: sends raw
+    uint64_t value;                                           // when none is given
+    struct str raw;
+    enum afterwards then;
+};
+
+struct counters {
+    uint64_t connections, requests, bad_requests, misbehaved, health_checks, body_bytes, upgrades;
+};
+
+struct echo {
+    struct loop loop;
+    struct listener listeners[ECHO_LISTENERS];
+    unsigned listener_count;
+    struct buf_pool buffers;
+    struct arena_spares spares;
+    struct rand rand;
+    struct str name;
+    struct list clients;
+    struct list again; // clients with more to do next turn
+    struct loop_task again_task;
+    bool again_posted;
+    bool healthy;
+    unsigned open;
+    struct counters counters;
+    struct map keys; // ?key= → struct key_count
+    struct buf json; // scratch for one answer's body
+    uint64_t date_second;
+    char date[32];
+    size_t date_length;
+};
+
+struct key_count {
+    uint64_t requests, misbehaved;
+};
+
+enum request_state { REQUEST_HEAD, REQUEST_BODY, REQUEST_DONE, REQUEST_TUNNEL };
+enum answer_state { ANSWER_NONE, ANSWER_GOING, ANSWER_DONE };
+
+struct websocket {
+    uint64_t left; // payload bytes of the frame still to come
+    unsigned char mask[4];
+    unsigned at; // offset in the mask
+    unsigned char opcode;
+    bool in_frame, in_message;
+    unsigned char control[125]; // the payload of a control frame
+    unsigned control_length;
+};
+
+struct client {
+    struct conn conn;
+    struct echo *echo;
+    struct list node, again;
+    struct buf in;
+    struct out out;
+    struct loop_timer timer;
+    void (*on_timer)(struct client *c);
+    uint64_t id;
+    uint64_t served; // requests whose head was read on this connection
+    bool eof;
+    bool ends_silently; // close after this answer without having said so
+    uint64_t ends_after_ms;
+
+    // The request.
+    enum request_state state;
+    struct arena arena;
+    struct h1_parse parse;
+    struct request_head request;
+    struct headers trailers;
+    struct body_reader reader;
+    struct buf body_text; // the first ECHO_BODY_SHOWN bytes
+    uint64_t body_bytes;
+    bool hash;
+    struct sha1 sha1;
+    const struct service *service;
+    const struct misbehaviour *misbehaviour;
+    uint64_t misbehave_value;
+    bool postponed; // the service has not begun: its time comes at the request's end
+    bool deaf;      // reads nothing more of this request
+    bool no_100;
+
+    // The answer.
+    enum answer_state answer;
+    enum produced (*produce)(struct client *c);
+    bool waiting; // for the timer, or for ever
+    bool keep;
+    bool head_only;       // HEAD, 204, 304: no body bytes
+    enum framing framing; // of the answer
+    unsigned status;      // instead of 200, 0: none
+    uint64_t pace_ms;     // between the pieces of a body
+    uint64_t total, sent; // of a body that is produced
+    uint64_t chunk, delay_ms;
+    struct str text; // what is produced from
+    struct websocket ws;
+};
+
+// ---- server.c
+
+must_check bool echo_init(struct echo *echo, struct str name, struct err *err);
+must_check bool echo_listen(struct echo *echo, const struct addr *addr, struct err *err);
+void echo_fini(struct echo *echo);
+// The client runs again in the next turn.
+void echo_run_again(struct echo *echo, struct client *c);
+struct str echo_date(struct echo *echo);
+// NULL when there are too many.
+struct key_count *echo_key(struct echo *echo, struct str key);
+
+// ---- client.c
+
+void client_accept(struct echo *echo, int fd);
+void client_run(struct client *c);
+void client_close(struct client *c);
+void client_reset(struct client *c); // with a RST
+// on_timer is called that much later; the answer waits meanwhile.
+void client_wait(struct client *c, uint64_t ms, void (*on_timer)(struct client *c));
+// What the service does at the request's end.
+void client_serve(struct client *c);
+
+// ---- answer.c
+
+// The head; length counts with FRAMING_LENGTH only. CHUNKED becomes CLOSE for HTTP/1.0.
+void answer_head(struct client *c, unsigned status, struct str type, enum framing framing, uint64_t length);
+// With further fields; framing fields are the writer's.
+void answer_head_with(struct client *c, unsigned status, struct str type, struct headers *more,
+                      enum framing framing, uint64_t length);
+void answer_informational(struct client *c, unsigned status, const struct headers *headers);
+void answer_span(struct client *c, struct str span);
+void answer_end(struct client *c, const struct headers *trailers);
+// Head, body and end; status 200 may become what ?misbehave=status= asks for.
+void answer_text(struct client *c, unsigned status, struct str type, struct str body);
+void answer_json(struct client *c, unsigned status); // echo->json is the body
+// Bytes as they are; nothing is added.
+void answer_raw(struct client *c, struct str bytes);
+// Goes on by produce from now on.
+void answer_produce(struct client *c, enum produced (*produce)(struct client *c));
+// What follows the last byte.
+void answer_then(struct client *c, enum afterwards then);
+// Endless text with a period of ANSWER_PERIOD: the piece at this offset, at most n bytes.
+enum { ANSWER_PERIOD = 26 };
+struct str answer_filler(uint64_t offset, uint64_t n);
+
+// ---- service.c, misbehave.c, websocket.c
+
+const struct service *service_find(struct str path, struct str query);
+void describe_request(struct client *c, struct json *json);
+// Notes which row this request asks for; false when it names none that exists (answered).
+bool misbehave_find(struct client *c);
+enum misbehaved misbehave_now(struct client *c);
+void misbehave_list(struct json *json);
+void websocket_begin(struct client *c);
+void websocket_tunnel(struct client *c, char *data, size_t n, size_t *consumed);

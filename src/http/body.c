@@ -34,7 +34,7 @@ enum { SIZE_DIGITS = 16 };
 
 void body_reader_init(struct body_reader *reader, enum framing framing, uint64_t content_length)
 {
-    *reader = (struct body_reader) {.framing = framing, .state = SIZE_FIRST};
+    *reader = (struct body_reader){.framing = framing, .state = SIZE_FIRST};
     if (framing == FRAMING_LENGTH)
         reader->remaining = content_length;
     reader->done = framing == FRAMING_NONE || (framing == FRAMING_LENGTH && content_length == 0);
@@ -153,9 +153,9 @@ static bool step_trailer(struct body_reader *reader, char c)
     }
 }
 
-// RFC 9110 6.5.1: fields that direct framing, routing, authentication, request modification, response control or
-// content processing have no meaning in a trailer, and an upstream that merged them would be fooled. That is every
-// name the gateway has a use for, and these.
+// RFC 9110 6.5.1: fields that direct framing, routing, authentication, request modification, response control
+// or content processing have no meaning in a trailer, and an upstream that merged them would be fooled. That
+// is every name the gateway has a use for, and these.
 static bool is_forbidden_trailer(struct str name)
 {
     static const struct str forbidden[] = {
@@ -230,8 +230,8 @@ static void keep_trailer_text(struct body_reader *reader, const char *data, size
     memcpy(reader->trailer_text + kept, data, n);
 }
 
-static enum body_result read_trailers(struct body_reader *reader, const char *data, size_t n, size_t *consumed,
-                                      struct headers *trailers, struct arena *arena)
+static enum body_result read_trailers(struct body_reader *reader, const char *data, size_t n,
+                                      size_t *consumed, struct headers *trailers, struct arena *arena)
 {
     size_t i = 0;
     while (i < n && !reader->done) {
@@ -245,7 +245,7 @@ static enum body_result read_trailers(struct body_reader *reader, const char *da
     if (trailers && i) {
         keep_trailer_text(reader, data, i, arena);
         if (reader->done)
-            add_trailers((struct str) {reader->trailer_text, reader->trailer_bytes}, trailers, arena);
+            add_trailers((struct str){reader->trailer_text, reader->trailer_bytes}, trailers, arena);
     }
     return reader->done ? BODY_DONE : BODY_MORE;
 }
@@ -279,8 +279,8 @@ static enum body_result take_span(struct body_reader *reader, const char *data, 
                                   struct str *span)
 {
     if (n > reader->remaining)
-        n = (size_t) reader->remaining;
-    *span = (struct str) {data, n};
+        n = (size_t)reader->remaining;
+    *span = (struct str){data, n};
     *consumed += n;
     reader->remaining -= n;
     reader->body_bytes += n;
@@ -310,8 +310,8 @@ static enum body_result read_chunked(struct body_reader *reader, const char *dat
     return BODY_SPAN;
 }
 
-enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed, struct str *span,
-                           struct headers *trailers, struct arena *arena)
+enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed,
+                           struct str *span, struct headers *trailers, struct arena *arena)
 {
     *consumed = 0;
     *span = STR_NULL;

@@ -1,6 +1,6 @@
-// Reads a message body out of received bytes, whatever its framing, without copying: each call names the next span.
-// Chunked (RFC 9112 7.1) is strict: only CRLF, hexadecimal sizes of at most 16 digits, extensions parsed and dropped,
-// trailers parsed by the same grammar as heads and kept apart from the head's fields.
+// Reads a message body out of received bytes, whatever its framing, without copying: each call names the next
+// span. Chunked (RFC 9112 7.1) is strict: only CRLF, hexadecimal sizes of at most 16 digits, extensions
+// parsed and dropped, trailers parsed by the same grammar as heads and kept apart from the head's fields.
 #pragma once
 
 #include "http/message.h"
@@ -8,8 +8,10 @@
 struct arena;
 
 enum {
-    CHUNK_EXTENSION_BYTES = 4096, // of chunk extensions in one message: more is an attack (CVE-2023-39326 class)
-    CHUNK_OVERHEAD_RATIO = 16,    // framing bytes allowed for each body byte, beyond a grace of CHUNK_EXTENSION_BYTES
+    CHUNK_EXTENSION_BYTES =
+        4096, // of chunk extensions in one message: more is an attack (CVE-2023-39326 class)
+    CHUNK_OVERHEAD_RATIO =
+        16, // framing bytes allowed for each body byte, beyond a grace of CHUNK_EXTENSION_BYTES
     TRAILER_BYTES = 8192,
     TRAILER_FIELDS = 64,
 };
@@ -35,10 +37,12 @@ enum body_result {
 
 void body_reader_init(struct body_reader *reader, enum framing framing, uint64_t content_length);
 
-// Looks at data[0..n). Bytes of an unfinished line are remembered in *reader, so data may be reused after each call. Sets *consumed to the framing bytes and body bytes that this call used up (the span's bytes
-// included, and the span lies within them). After BODY_SPAN call again behind consumed. Trailers, if any, are added to
-// *trailers in arena with BODY_DONE (both may be NULL: parsed and dropped), pass the same ones in every call; names
-// that mean something to framing, routing, authentication or the gateway itself (RFC 9110 6.5.1) are dropped, and so
-// are names with an underscore. FRAMING_CLOSE and FRAMING_TUNNEL pass everything as spans and never say DONE.
-enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed, struct str *span,
-                           struct headers *trailers, struct arena *arena);
+// Looks at data[0..n). Bytes of an unfinished line are remembered in *reader, so data may be reused after
+// each call. Sets *consumed to the framing bytes and body bytes that this call used up (the span's bytes
+// included, and the span lies within them). After BODY_SPAN call again behind consumed. Trailers, if any, are
+// added to *trailers in arena with BODY_DONE (both may be NULL: parsed and dropped), pass the same ones in
+// every call; names that mean something to framing, routing, authentication or the gateway itself (RFC
+// 9110 6.5.1) are dropped, and so are names with an underscore. FRAMING_CLOSE and FRAMING_TUNNEL pass
+// everything as spans and never say DONE.
+enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed,
+                           struct str *span, struct headers *trailers, struct arena *arena);

@@ -1,5 +1,5 @@
-// The character classes of RFC 9110, 9112 and 3986: one bit each in one table, and the same sets as predicates on an
-// int, from which both the table and the SIMD tables of h1_scan.c are made.
+// The character classes of RFC 9110, 9112 and 3986: one bit each in one table, and the same sets as
+// predicates on an int, from which both the table and the SIMD tables of h1_scan.c are made.
 #pragma once
 
 #include <stdbool.h>
@@ -48,12 +48,12 @@ extern const uint16_t char_classes[256];
 
 static inline bool char_is(char c, unsigned classes)
 {
-    return (char_classes[(unsigned char) c] & classes) != 0;
+    return (char_classes[(unsigned char)c] & classes) != 0;
 }
 
 // Of a character that is CHAR_HEX.
 static inline unsigned hex_value(char c)
 {
-    unsigned u = (unsigned char) c;
+    unsigned u = (unsigned char)c;
     return u <= '9' ? u - '0' : (u | 0x20) - 'a' + 10;
 }

@@ -1,7 +1,8 @@
-// A head's way: skip empty lines → h1_scan.head finds its end (and every bare CR, LF and control byte) → one copy into
-// the arena → the first line → h1_scan.fields → the rules over several fields. Only a head that is not complete, or
-// not clean, takes the slow road: the whole lines at hand are checked where they lie, so that the first fault in the
-// order of bytes is answered at once, and is the same however the bytes were split.
+// A head's way: skip empty lines → h1_scan.head finds its end (and every bare CR, LF and control byte) → one
+// copy into the arena → the first line → h1_scan.fields → the rules over several fields. Only a head that is
+// not complete, or not clean, takes the slow road: the whole lines at hand are checked where they lie, so
+// that the first fault in the order of bytes is answered at once, and is the same however the bytes were
+// split.
 #include "http/h1_parse.h"
 
 #include "base/arena.h"
@@ -11,12 +12,12 @@
 #include "http/uri.h"
 
 enum {
-    EMPTY_LINES = 2,       // before a request line
-    METHOD_BYTES = 32,     // longer than any registered method
-    CONNECTION_COMMAS = 32, // options are looked up one by one, so their number is bounded
-    PADDING = 32,          // readable bytes behind a copied head, one SIMD step
-    FIELDS_FIRST = 32,     // room for fields at first, and for a few that the gateway adds
-    FIELDS_CHECKED = 16,   // at a time, on the slow road
+    EMPTY_LINES = 2,         // before a request line
+    METHOD_BYTES = 32,       // longer than any registered method
+    CONNECTION_OPTIONS = 32, // each is looked up among the fields, so their number is bounded
+    PADDING = 64,            // readable bytes behind a copied head: what a SIMD step may read
+    FIELDS_FIRST = 32,       // room for fields at first, and for a few that the gateway adds
+    FIELDS_CHECKED = 16,     // at a time, on the slow road
 };
 
 static const uint64_t LENGTH_MAX = INT64_MAX;
@@ -124,7 +125,8 @@ static bool bad_target(struct head_parse *p, const struct first_line *line, cons
         return false;
     if (at == line->end)
         return bad(p, "request line without a version");
-    return bad(p, *at == '#' ? "fragment in the request target" : "character not allowed in the request target");
+    return bad(p,
+               *at == '#' ? "fragment in the request target" : "character not allowed in the request target");
 }
 
 // path [ "?" query ] from `at` up to SP; line->p still at the start of the target.
@@ -151,7 +153,7 @@ static size_t scheme_length(struct str target)
 {
     static const struct str schemes[] = {{"http://", 7}, {"https://", 8}};
     for (size_t i = 0; i < countof(schemes); i++)
-        if (target.n >= schemes[i].n && str_eq_fold((struct str) {target.p, schemes[i].n}, schemes[i]))
+        if (target.n >= schemes[i].n && str_eq_fold((struct str){target.p, schemes[i].n}, schemes[i]))
             return schemes[i].n;
     return 0;
 }
@@ -164,7 +166,7 @@ static bool take_absolute_form(struct head_parse *p, struct first_line *line, si
     while (at < line->end && *at != '/' && *at != '?' && *at != ' ')
         at++;
     head->authority = str_range(from, at);
-    if (!uri_authority_split(head->authority, &(struct str) {0}, &(struct str) {0}))
+    if (!uri_authority_split(head->authority, &(struct str){0}, &(struct str){0}))
         return check_target_length(p, line) && bad(p, "malformed authority in the request target");
     if (!take_path_query(p, line, at))
         return false;
@@ -181,7 +183,7 @@ static bool take_other_form(struct head_parse *p, struct first_line *line)
     if (!check_target_length(p, line))
         return false;
     if (head->method == METHOD_CONNECT) {
-        if (!uri_authority_split(target, &(struct str) {0}, &(struct str) {0}))
+        if (!uri_authority_split(target, &(struct str){0}, &(struct str){0}))
             return bad(p, "malformed target of CONNECT");
         return fail(p, H1_NOT_IMPLEMENTED, "CONNECT is not supported");
     }
@@ -221,7 +223,7 @@ static bool parse_request_line(struct head_parse *p, struct first_line line)
     struct request_head *head = p->request;
     if (line.end - line.p >= 4 && memcmp(line.p, "GET ", 4) == 0) {
         head->method = METHOD_GET;
-        head->method_name = (struct str) {line.p, 3};
+        head->method_name = (struct str){line.p, 3};
         line.p += 4;
     } else {
         bool ends;
@@ -255,17 +257,17 @@ static bool parse_status_line(struct head_parse *p, struct first_line line)
     const char *at = line.p;
     if (line.end - at < 12 || memcmp(at, "HTTP/", 5) != 0)
         return bad(p, "malformed status line");
-    if (!parse_version(p, (struct str) {at, 8}, &head->minor))
+    if (!parse_version(p, (struct str){at, 8}, &head->minor))
         return false;
     at += 8;
     if (at[0] != ' ' || !IS_DIGIT(at[1]) || !IS_DIGIT(at[2]) || !IS_DIGIT(at[3]))
         return bad(p, "malformed status line");
-    head->status = (unsigned) (at[1] - '0') * 100 + (unsigned) (at[2] - '0') * 10 + (unsigned) (at[3] - '0');
+    head->status = (unsigned)(at[1] - '0') * 100 + (unsigned)(at[2] - '0') * 10 + (unsigned)(at[3] - '0');
     if (head->status < 100 || head->status > 599)
         return bad(p, "status code out of range");
     at += 4;
     if (at == line.end) { // many servers leave out the last space with an empty reason
-        head->reason = (struct str) {at, 0};
+        head->reason = (struct str){at, 0};
         return true;
     }
     if (*at != ' ')
@@ -276,7 +278,7 @@ static bool parse_status_line(struct head_parse *p, struct first_line line)
 
 static bool check_partial_status_line(struct head_parse *p, struct first_line line)
 {
-    size_t n = (size_t) (line.end - line.p);
+    size_t n = (size_t)(line.end - line.p);
     return memcmp(line.p, "HTTP/", n < 5 ? n : 5) == 0 || bad(p, "malformed status line");
 }
 
@@ -287,9 +289,10 @@ static bool parse_first_line(struct head_parse *p, struct first_line line)
 
 // ---- fields
 
-static struct h1_fields fields_of(const struct head_parse *p, const char *from, const char *stop, const char *limit)
+static struct h1_fields fields_of(const struct head_parse *p, const char *from, const char *stop,
+                                  const char *limit)
 {
-    return (struct h1_fields) {
+    return (struct h1_fields){
         .at = from,
         .stop = stop,
         .limit = limit,
@@ -320,7 +323,7 @@ static bool parse_fields(struct head_parse *p, const char *from, const char *sto
     }
     if (result != H1_FIELDS_DONE)
         return fail_fields(p, &f, result);
-    *headers = (struct headers) {f.v, f.count, f.capacity};
+    *headers = (struct headers){f.v, f.count, f.capacity};
     p->seen = f.seen;
     p->repeated = f.repeated;
     return true;
@@ -333,8 +336,8 @@ static struct str value_of(const struct headers *headers, enum header_id id)
     return headers_find(headers, id)->value;
 }
 
-// Why a Transfer-Encoding other than "chunked" is refused (RFC 9112 6.1, 6.3): a final coding that is not chunked
-// leaves the length unknown; codings before it are merely unknown.
+// Why a Transfer-Encoding other than "chunked" is refused (RFC 9112 6.1, 6.3): a final coding that is not
+// chunked leaves the length unknown; codings before it are merely unknown.
 static bool fail_coding(struct head_parse *p, struct str value)
 {
     struct str coding, before = STR_NULL;
@@ -353,10 +356,10 @@ static bool fail_coding(struct head_parse *p, struct str value)
     return fail(p, H1_NOT_IMPLEMENTED, "transfer coding not supported");
 }
 
-// Content-Length and Transfer-Encoding: one of them, once, or none (RFC 9112 6.3). Answers where they are the same for
-// requests and responses; *framing stays as it is when there is neither.
-static bool take_framing(struct head_parse *p, const struct headers *headers, unsigned minor, enum framing *framing,
-                         uint64_t *length)
+// Content-Length and Transfer-Encoding: one of them, once, or none (RFC 9112 6.3). Answers where they are the
+// same for requests and responses; *framing stays as it is when there is neither.
+static bool take_framing(struct head_parse *p, const struct headers *headers, unsigned minor,
+                         enum framing *framing, uint64_t *length)
 {
     bool has_length = has(p, HEADER_CONTENT_LENGTH);
     if (has(p, HEADER_TRANSFER_ENCODING)) {
@@ -380,71 +383,115 @@ static bool take_framing(struct head_parse *p, const struct headers *headers, un
     return true;
 }
 
-// RFC 9112 9.3.
-static bool take_connection(struct head_parse *p, const struct headers *headers, unsigned minor, bool *keep_alive,
-                            bool *upgrade)
+// Does s, which holds no controls, spell the lower-case word of letters and "-"?
+static inline bool is_word(struct str s, struct str word)
 {
-    bool close = false, keep = false;
-    unsigned commas = 0;
-    *upgrade = false;
-    for (uint32_t i = 0; has(p, HEADER_CONNECTION) && i < headers->count; i++) {
-        if (headers->v[i].id != HEADER_CONNECTION)
-            continue;
-        struct str rest = headers->v[i].value, option;
-        for (size_t j = 0; j < rest.n; j++)
-            commas += rest.p[j] == ',';
-        if (++commas > CONNECTION_COMMAS)
-            return bad(p, "too many connection options");
-        while (str_next_token(&rest, &option)) {
-            close |= str_eq_fold(option, STR("close"));
-            keep |= str_eq_fold(option, STR("keep-alive"));
-            *upgrade |= str_eq_fold(option, STR("upgrade"));
-        }
+    char differ = 0;
+    for (size_t i = 0; i < word.n; i++)
+        differ |= (char)((s.p[i] | 0x20) ^ word.p[i]);
+    return differ == 0;
+}
+
+struct connection_options {
+    unsigned count;
+    bool close, keep_alive, upgrade;
+};
+
+static void take_option(struct connection_options *options, struct str option)
+{
+    options->count++;
+    switch (option.n) {
+    case 5: options->close |= is_word(option, STR("close")); break;
+    case 7: options->upgrade |= is_word(option, STR("upgrade")); break;
+    case 10: options->keep_alive |= is_word(option, STR("keep-alive")); break;
     }
-    *keep_alive = !close && (minor > 0 || keep);
-    return true;
+}
+
+static void take_options(struct connection_options *options, struct str value)
+{
+    struct str option;
+    if (str_find(value, ',') == value.n) // nearly always
+        take_option(options, value);
+    else
+        while (str_next_token(&value, &option))
+            take_option(options, option);
+}
+
+// RFC 9112 9.3.
+static bool take_connection(struct head_parse *p, const struct headers *headers, unsigned minor,
+                            bool *keep_alive, bool *upgrade)
+{
+    struct connection_options options = {0};
+    if (has_twice(p, HEADER_CONNECTION)) {
+        for (uint32_t i = 0; i < headers->count; i++)
+            if (headers->v[i].id == HEADER_CONNECTION)
+                take_options(&options, headers->v[i].value);
+    } else if (has(p, HEADER_CONNECTION)) {
+        take_options(&options, value_of(headers, HEADER_CONNECTION));
+    }
+    *upgrade = options.upgrade;
+    *keep_alive = !options.close && (minor > 0 || options.keep_alive);
+    return options.count <= CONNECTION_OPTIONS || bad(p, "too many connection options");
+}
+
+// Are there capital letters in 8 bytes of ASCII?
+static inline uint64_t capitals(uint64_t word)
+{
+    const uint64_t ones = ~UINT64_C(0) / 255;
+    return (word + (0x80 - 'A') * ones) & ~(word + (0x80 - 'Z' - 1) * ones) & 0x80 * ones;
+}
+
+static bool has_capitals(struct str ascii)
+{
+    uint64_t word = 0, found = 0;
+    size_t i = 0;
+    for (; ascii.n - i >= sizeof word; i += sizeof word) {
+        memcpy(&word, ascii.p + i, sizeof word);
+        found |= capitals(word);
+    }
+    for (; i < ascii.n; i++)
+        found |= char_is(ascii.p[i], CHAR_UPPER);
+    return found != 0;
 }
 
 static struct str lower_copy(struct arena *arena, struct str s)
 {
-    size_t i = 0;
-    while (i < s.n && !char_is(s.p[i], CHAR_UPPER))
-        i++;
-    if (i == s.n)
+    if (!has_capitals(s))
         return s;
     char *copy = arena_alloc(arena, s.n);
-    for (i = 0; i < s.n; i++)
+    for (size_t i = 0; i < s.n; i++)
         copy[i] = ascii_lower(s.p[i]);
-    return (struct str) {copy, s.n};
+    return (struct str){copy, s.n};
 }
 
-// RFC 9112 3.2: exactly one Host, except in HTTP/1.0; absolute-form's authority replaces its value.
+// RFC 9112 3.2: exactly one Host, except in HTTP/1.0.
 static bool take_host(struct head_parse *p)
 {
     struct request_head *head = p->request;
-    struct str port;
+    struct header *field = has(p, HEADER_HOST) ? headers_find(&head->headers, HEADER_HOST) : NULL;
+    struct str port, absolute = head->authority;
     if (has_twice(p, HEADER_HOST))
         return bad(p, "more than one Host");
-    if (!has(p, HEADER_HOST)) {
-        if (head->minor > 0)
-            return bad(p, "no Host");
-        if (head->authority.n)
-            headers_add_id(&head->headers, p->arena, HEADER_HOST, head->authority);
-    } else {
-        struct header *field = headers_find(&head->headers, HEADER_HOST);
-        if (!uri_authority_split(field->value, &head->host, &port))
-            return bad(p, "malformed Host");
-        if (head->authority.n)
-            field->value = head->authority;
+    if (!field && head->minor > 0)
+        return bad(p, "no Host");
+    if (field && !uri_authority_split(field->value, &head->host, &port))
+        return bad(p, "malformed Host");
+    if (absolute.n) { // 3.2.2: it replaces Host, so that all that look see the same
+        if (!uri_authority_split(absolute, &head->host, &port))
+            return bad(p, "malformed authority in the request target");
+        if (field)
+            field->value = absolute;
+        else
+            headers_add_id(&head->headers, p->arena, HEADER_HOST, absolute);
+    } else if (field) {
         head->authority = field->value;
     }
-    if (head->authority.n && !uri_authority_split(head->authority, &head->host, &port))
-        return bad(p, "malformed authority in the request target");
     head->host = lower_copy(p->arena, head->host);
     return true;
 }
 
-// One protocol, no body before it, and never h2c: that would be a tunnel past every check (CVE-2026-2833 class).
+// One protocol, no body before it, and never h2c: that would be a tunnel past every check (CVE-2026-2833
+// class).
 static struct str upgrade_of(const struct head_parse *p, const struct request_head *head)
 {
     bool has_body = head->framing == FRAMING_CHUNKED || head->content_length > 0;
@@ -469,7 +516,8 @@ static bool finish_request(struct head_parse *p)
         return false;
     if (upgrade)
         head->upgrade = upgrade_of(p, head);
-    if (has(p, HEADER_EXPECT) && head->minor > 0 && (head->framing == FRAMING_CHUNKED || head->content_length > 0))
+    if (has(p, HEADER_EXPECT) && head->minor > 0 &&
+        (head->framing == FRAMING_CHUNKED || head->content_length > 0))
         head->expect_continue = headers_list_has(&head->headers, HEADER_EXPECT, STR("100-continue"));
     return true;
 }
@@ -511,15 +559,15 @@ static const char *why_bad_byte(const char *at, bool first)
     return *at ? "control character" : "NUL byte";
 }
 
-// The first line of [start, end), whole or not. *next: behind it, NULL when it is not whole. A whole one is copied
-// first (once a message), so that *head never points into data.
+// The first line of [start, end), whole or not. *next: behind it, NULL when it is not whole. A whole one is
+// copied first (once a message), so that *head never points into data.
 static bool check_first_line(struct head_parse *p, const char *start, const char *end, const char **next)
 {
-    const char *lf = memchr(start, '\n', (size_t) (end - start));
+    const char *lf = memchr(start, '\n', (size_t)(end - start));
     *next = lf ? lf + 1 : NULL;
     if (lf) {
         struct str copy = arena_copy(p->arena, str_range(start, lf + 1));
-        return parse_first_line(p, (struct first_line) {copy.p, copy.p + copy.n - 2, copy.p + copy.n});
+        return parse_first_line(p, (struct first_line){copy.p, copy.p + copy.n - 2, copy.p + copy.n});
     }
     struct first_line line = {start, end, end};
     if (line.end > line.p && line.end[-1] == '\r') // of a CRLF that is still to come
@@ -530,7 +578,7 @@ static bool check_first_line(struct head_parse *p, const char *start, const char
 // Checks the whole field lines in [from, end); *next: where the unfinished line starts.
 static bool check_field_lines(struct head_parse *p, const char *from, const char *end, const char **next)
 {
-    const char *lf = memrchr(from, '\n', (size_t) (end - from));
+    const char *lf = memrchr(from, '\n', (size_t)(end - from));
     *next = from;
     if (!lf)
         return true;
@@ -559,7 +607,7 @@ static bool check_incomplete(struct head_parse *p, size_t upto)
     }
     if (!check_field_lines(p, next, end, &next))
         return false;
-    p->parse->scanned = (size_t) (next - p->data);
+    p->parse->scanned = (size_t)(next - p->data);
     return true;
 }
 
@@ -587,14 +635,14 @@ static bool skip_empty_lines(struct head_parse *p)
 static bool parse_head(struct head_parse *p, const char *data, size_t n)
 {
     struct headers headers = {.capacity = FIELDS_FIRST};
-    size_t fields_at = (n + PADDING + 15) & ~(size_t) 15;
+    size_t fields_at = (n + PADDING + 15) & ~(size_t)15;
     char *text = arena_alloc(p->arena, fields_at + FIELDS_FIRST * sizeof *headers.v);
     memcpy(text, data, n);
     memset(text + n, 0, PADDING);
-    headers.v = (struct header *) (void *) (text + fields_at);
+    headers.v = (struct header *)(void *)(text + fields_at);
 
     const char *stop = text + n - 2, *cr = memchr(text, '\r', n);
-    if (!parse_first_line(p, (struct first_line) {text, cr, stop + PADDING}) ||
+    if (!parse_first_line(p, (struct first_line){text, cr, stop + PADDING}) ||
         !parse_fields(p, cr + 2, stop, &headers))
         return false;
     *(p->request ? &p->request->headers : &p->response->headers) = headers;
@@ -625,25 +673,33 @@ static enum h1_result parse_message(struct head_parse *p)
     return parse->fault ? H1_FAULT : H1_MORE;
 }
 
-enum h1_result h1_parse_request(struct h1_parse *parse, const char *data, size_t n, const struct h1_limits *limits,
-                                enum h1_underscores underscores, struct arena *arena, struct request_head *head)
+enum h1_result h1_parse_request(struct h1_parse *parse, const char *data, size_t n,
+                                const struct h1_limits *limits, enum h1_underscores underscores,
+                                struct arena *arena, struct request_head *head)
 {
-    struct head_parse p = {.parse = parse, .limits = limits, .underscores = underscores, .arena = arena,
-                           .request = head, .data = data, .n = n};
-    *head = (struct request_head) {0};
+    struct head_parse p = {.parse = parse,
+                           .limits = limits,
+                           .underscores = underscores,
+                           .arena = arena,
+                           .request = head,
+                           .data = data,
+                           .n = n};
+    *head = (struct request_head){0};
     enum h1_result result = parse_message(&p);
     if (result == H1_MORE)
-        *head = (struct request_head) {0};
+        *head = (struct request_head){0};
     return result == H1_DONE && !finish_request(&p) ? H1_FAULT : result;
 }
 
-enum h1_result h1_parse_response(struct h1_parse *parse, const char *data, size_t n, const struct h1_limits *limits,
-                                 enum http_method request_method, struct arena *arena, struct response_head *head)
+enum h1_result h1_parse_response(struct h1_parse *parse, const char *data, size_t n,
+                                 const struct h1_limits *limits, enum http_method request_method,
+                                 struct arena *arena, struct response_head *head)
 {
-    struct head_parse p = {.parse = parse, .limits = limits, .arena = arena, .response = head, .data = data, .n = n};
-    *head = (struct response_head) {0};
+    struct head_parse p = {
+        .parse = parse, .limits = limits, .arena = arena, .response = head, .data = data, .n = n};
+    *head = (struct response_head){0};
     enum h1_result result = parse_message(&p);
     if (result == H1_MORE)
-        *head = (struct response_head) {0};
+        *head = (struct response_head){0};
     return result == H1_DONE && !finish_response(&p, request_method) ? H1_FAULT : result;
 }

@@ -16,36 +16,47 @@ enum { BLOCK = 64 };
 
 struct masks {
     uint64_t lf, cr, control; // bit i for byte i of a block; control: any forbidden but CR and LF
+    uint64_t valid;
 };
 
 typedef void masks_step(const char *block, struct masks *masks);
 typedef size_t name_step(const char *p, const char *limit, bool *underscore);
 typedef const char *line_end_step(const char *p, const char *limit);
+typedef enum header_id lookup_step(const char *name, size_t n, const char *limit);
 
 // ---- the loops
 
-// Finds the end of the head by bit arithmetic on 64 bytes at a time: an LF is right when, and only when, a CR is just
-// before it; a right LF two bytes behind another one is an empty line.
+// The masks of the last n - i bytes, fewer than BLOCK: those of the last BLOCK bytes, shifted; of a copy,
+// when there are fewer in all.
+INLINE void masks_of_tail(const char *data, size_t i, size_t n, struct masks *m, masks_step *step)
+{
+    size_t rest = n - i;
+    char copy[BLOCK] = {0};
+    if (n < BLOCK)
+        memcpy(copy + BLOCK - n, data, n);
+    step(n < BLOCK ? copy : data + n - BLOCK, m);
+    m->lf >>= BLOCK - rest;
+    m->cr >>= BLOCK - rest;
+    m->control >>= BLOCK - rest;
+    m->valid = (UINT64_C(1) << rest) - 1;
+}
+
+// Finds the end of the head by bit arithmetic on 64 bytes at a time: an LF is right when, and only when, a CR
+// is just before it; a right LF two bytes behind another one is an empty line.
 INLINE enum h1_scanned scan_head(const char *data, size_t n, size_t *at, masks_step *step)
 {
     uint64_t cr_before = 0, lf_before = 2; // the last bits of the previous block; an LF stands before data
     for (size_t i = 0; i < n; i += BLOCK) {
         struct masks m;
-        uint64_t valid = ~UINT64_C(0);
-        if (likely(n - i >= BLOCK)) {
+        if (likely(n - i >= BLOCK))
             step(data + i, &m);
-        } else {
-            char tail[BLOCK];
-            memset(tail, 'x', sizeof tail);
-            memcpy(tail, data + i, n - i);
-            valid = (UINT64_C(1) << (n - i)) - 1;
-            step(tail, &m);
-        }
-        uint64_t bad = (((m.cr << 1 | cr_before) ^ m.lf) | m.control) & valid;
+        else
+            masks_of_tail(data, i, n, &m, step);
+        uint64_t bad = (((m.cr << 1 | cr_before) & m.valid) ^ m.lf) | m.control;
         uint64_t end = m.lf & (m.lf << 2 | lf_before);
         if (unlikely(bad | end)) {
-            unsigned bad_at = bad ? (unsigned) __builtin_ctzll(bad) : BLOCK;
-            unsigned end_at = end ? (unsigned) __builtin_ctzll(end) : BLOCK;
+            unsigned bad_at = bad ? (unsigned)__builtin_ctzll(bad) : BLOCK;
+            unsigned end_at = end ? (unsigned)__builtin_ctzll(end) : BLOCK;
             *at = i + (end_at < bad_at ? end_at + 1 : bad_at);
             return end_at < bad_at ? SCAN_END : SCAN_BAD;
         }
@@ -71,7 +82,10 @@ static const char *why_not_a_name(const char *line, const char *after)
     return *after == '\r' ? "header line without a colon" : "character not allowed in a header name";
 }
 
-INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_length, line_end_step *line_end)
+// The end of a line is looked for from its start, not from the value: the next line then depends on nothing
+// that is found out about this one, and the processor works on several at once.
+INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_length, line_end_step *line_end,
+                                         lookup_step *lookup)
 {
     const char *p = f->at, *const limit = f->limit;
     uint64_t seen = f->seen, repeated = f->repeated;
@@ -86,6 +100,7 @@ INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_le
             result = H1_FIELDS_TOO_MANY;
             break;
         }
+        const char *end = line_end(p, limit), *next = end + 2;
         bool underscore;
         size_t n = name_length(p, limit, &underscore);
         const char *value = p + n;
@@ -97,8 +112,7 @@ INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_le
         do
             value++;
         while (is_blank(*value));
-        const char *end = line_end(value, limit), *next = end + 2;
-        while (end > value && is_blank(end[-1]))
+        while (end > value && (unsigned char)end[-1] <= ' ') // SP or HTAB: no other control is here
             end--;
         if (unlikely(underscore) && (f->drop_underscores || f->reject_underscores)) {
             if (f->reject_underscores) {
@@ -110,9 +124,9 @@ INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_le
             continue;
         }
         struct header *header = &f->v[count++];
-        header->name = (struct str) {p, n};
+        header->name = (struct str){p, n};
         header->value = str_range(value, end);
-        header->id = header_lookup(p, n);
+        header->id = lookup(p, n, limit);
         uint64_t bit = header_bit(header->id);
         repeated |= seen & bit;
         seen |= bit;
@@ -131,7 +145,8 @@ static bool always(void)
     return true;
 }
 
-// ---- plain C: the tails of the others, and the whole on other processors
+// ---- plain C: the tails of the others, the whole on other processors, and what the others are tested
+// against
 
 static size_t name_length_plain(const char *p, const char *limit, bool *underscore)
 {
@@ -142,9 +157,15 @@ static size_t name_length_plain(const char *p, const char *limit, bool *undersco
     return n;
 }
 
+static enum header_id lookup_plain(const char *name, size_t n, const char *limit)
+{
+    (void)limit;
+    return header_lookup(name, n);
+}
+
 static const char *line_end_plain(const char *p, const char *limit)
 {
-    const char *cr = memchr(p, '\r', (size_t) (limit - p));
+    const char *cr = memchr(p, '\r', (size_t)(limit - p));
     check(cr); // whole lines were promised
     return cr;
 }
@@ -156,11 +177,9 @@ static const char *span_plain(const char *p, const char *limit, unsigned classes
     return p;
 }
 
-#if !defined(__x86_64__)
-
 static void masks_plain(const char *block, struct masks *m)
 {
-    *m = (struct masks) {0};
+    *m = (struct masks){.valid = ~UINT64_C(0)};
     for (unsigned i = 0; i < BLOCK; i++) {
         uint64_t bit = UINT64_C(1) << i;
         if (block[i] == '\n')
@@ -172,8 +191,6 @@ static void masks_plain(const char *block, struct masks *m)
     }
 }
 
-#endif
-
 static const char *plain_path_plain(const char *p, const char *limit)
 {
     return span_plain(p, limit, CHAR_PLAIN_PATH);
@@ -184,8 +201,6 @@ static const char *query_plain(const char *p, const char *limit)
     return span_plain(p, limit, CHAR_QUERY);
 }
 
-#if !defined(__x86_64__)
-
 static enum h1_scanned head_plain(const char *data, size_t n, size_t *at)
 {
     return scan_head(data, n, at, masks_plain);
@@ -193,33 +208,32 @@ static enum h1_scanned head_plain(const char *data, size_t n, size_t *at)
 
 static enum h1_fields_result fields_plain(struct h1_fields *fields)
 {
-    return scan_fields(fields, name_length_plain, line_end_plain);
+    return scan_fields(fields, name_length_plain, line_end_plain, lookup_plain);
 }
 
-#else
+#if defined(__x86_64__)
 
 // ---- SSE2: every x86-64
 
 static inline __m128i load_16(const char *p)
 {
-    return _mm_loadu_si128((const __m128i *) (const void *) p);
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
 
 static inline uint64_t mask_16(__m128i v)
 {
-    return (uint64_t) (unsigned) _mm_movemask_epi8(v);
+    return (uint64_t)(unsigned)_mm_movemask_epi8(v);
 }
 
 static inline void masks_sse2(const char *block, struct masks *m)
 {
-    *m = (struct masks) {0};
+    *m = (struct masks){.valid = ~UINT64_C(0)};
     for (unsigned i = 0; i < BLOCK; i += 16) {
         __m128i v = load_16(block + i);
         __m128i cr = _mm_cmpeq_epi8(v, _mm_set1_epi8('\r')), lf = _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'));
         __m128i low = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8(0x1f)), _mm_set1_epi8(0x1f));
         __m128i good = _mm_or_si128(_mm_cmpeq_epi8(v, _mm_set1_epi8('\t')), _mm_or_si128(cr, lf));
-        __m128i control =
-            _mm_or_si128(_mm_andnot_si128(good, low), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
+        __m128i control = _mm_or_si128(_mm_andnot_si128(good, low), _mm_cmpeq_epi8(v, _mm_set1_epi8(0x7f)));
         m->lf |= mask_16(lf) << i;
         m->cr |= mask_16(cr) << i;
         m->control |= mask_16(control) << i;
@@ -229,7 +243,7 @@ static inline void masks_sse2(const char *block, struct masks *m)
 static inline const char *line_end_sse2(const char *p, const char *limit)
 {
     for (; limit - p >= 16; p += 16) {
-        unsigned cr = (unsigned) mask_16(_mm_cmpeq_epi8(load_16(p), _mm_set1_epi8('\r')));
+        unsigned cr = (unsigned)mask_16(_mm_cmpeq_epi8(load_16(p), _mm_set1_epi8('\r')));
         if (cr)
             return p + __builtin_ctz(cr);
     }
@@ -243,33 +257,33 @@ static enum h1_scanned head_sse2(const char *data, size_t n, size_t *at)
 
 static enum h1_fields_result fields_sse2(struct h1_fields *fields)
 {
-    return scan_fields(fields, name_length_plain, line_end_sse2);
+    return scan_fields(fields, name_length_plain, line_end_sse2, lookup_plain);
 }
 
 // ---- AVX2
 
 #define AVX2 __attribute__((target("avx2,bmi")))
 
-// A set of ASCII characters as two shuffle tables: in[low nibble] has bit h when the character with high nibble h is
-// in the set, and high[h] selects that bit. Bytes from 0x80 on select nothing.
+// A set of ASCII characters as two shuffle tables: in[low nibble] has bit h when the character with high
+// nibble h is in the set, and high[h] selects that bit. Bytes from 0x80 on select nothing.
 #define BIT(IS, c) ((IS(c)) ? 1 << ((c) >> 4) : 0)
-#define IN(IS, l)                                                                                            \
-    (char) (BIT(IS, (l)) | BIT(IS, (l) + 0x10) | BIT(IS, (l) + 0x20) | BIT(IS, (l) + 0x30) |                 \
-            BIT(IS, (l) + 0x40) | BIT(IS, (l) + 0x50) | BIT(IS, (l) + 0x60) | BIT(IS, (l) + 0x70))
-#define SET(IS)                                                                                              \
-    {                                                                                                        \
-        IN(IS, 0), IN(IS, 1), IN(IS, 2), IN(IS, 3), IN(IS, 4), IN(IS, 5), IN(IS, 6), IN(IS, 7), IN(IS, 8),   \
-            IN(IS, 9), IN(IS, 10), IN(IS, 11), IN(IS, 12), IN(IS, 13), IN(IS, 14), IN(IS, 15)                \
+#define IN(IS, l)                                                                           \
+    (char)(BIT(IS, (l)) | BIT(IS, (l) + 0x10) | BIT(IS, (l) + 0x20) | BIT(IS, (l) + 0x30) | \
+           BIT(IS, (l) + 0x40) | BIT(IS, (l) + 0x50) | BIT(IS, (l) + 0x60) | BIT(IS, (l) + 0x70))
+#define SET(IS)                                                                                            \
+    {                                                                                                      \
+        IN(IS, 0), IN(IS, 1), IN(IS, 2), IN(IS, 3), IN(IS, 4), IN(IS, 5), IN(IS, 6), IN(IS, 7), IN(IS, 8), \
+            IN(IS, 9), IN(IS, 10), IN(IS, 11), IN(IS, 12), IN(IS, 13), IN(IS, 14), IN(IS, 15)              \
     }
 
 static const char token_set[16] = SET(IS_TOKEN);
 static const char plain_path_set[16] = SET(IS_PLAIN_PATH);
 static const char query_set[16] = SET(IS_QUERY);
-static const char high_set[16] = {1, 2, 4, 8, 16, 32, 64, (char) 128};
+static const char high_set[16] = {1, 2, 4, 8, 16, 32, 64, (char)128};
 
 AVX2 static inline __m256i load_32(const char *p)
 {
-    return _mm256_loadu_si256((const __m256i *) (const void *) p);
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
 AVX2 static inline __m256i load_set(const char *set)
@@ -284,17 +298,17 @@ AVX2 static inline uint32_t outside(__m256i v, const char *set)
     __m256i high = _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(0x0f));
     __m256i bit = _mm256_shuffle_epi8(load_set(high_set), high);
     __m256i none = _mm256_cmpeq_epi8(_mm256_and_si256(in, bit), _mm256_setzero_si256());
-    return (uint32_t) _mm256_movemask_epi8(none);
+    return (uint32_t)_mm256_movemask_epi8(none);
 }
 
 AVX2 static inline uint64_t mask_32(__m256i v)
 {
-    return (uint32_t) _mm256_movemask_epi8(v);
+    return (uint32_t)_mm256_movemask_epi8(v);
 }
 
 AVX2 static inline void masks_avx2(const char *block, struct masks *m)
 {
-    *m = (struct masks) {0};
+    *m = (struct masks){.valid = ~UINT64_C(0)};
     for (unsigned i = 0; i < BLOCK; i += 32) {
         __m256i v = load_32(block + i);
         __m256i cr = _mm256_cmpeq_epi8(v, _mm256_set1_epi8('\r'));
@@ -315,22 +329,48 @@ AVX2 static inline size_t name_length_avx2(const char *p, const char *limit, boo
         __m256i v = load_32(p);
         uint32_t after = outside(v, token_set);
         if (likely(after)) {
-            uint32_t low = (uint32_t) mask_32(_mm256_cmpeq_epi8(v, _mm256_set1_epi8('_')));
+            uint32_t low = (uint32_t)mask_32(_mm256_cmpeq_epi8(v, _mm256_set1_epi8('_')));
             *underscore = (low & (after - 1) & ~after) != 0; // an underscore before the first bit of after
-            return (size_t) __builtin_ctz(after);
+            return (size_t)__builtin_ctz(after);
         }
     }
     return name_length_plain(p, limit, underscore);
 }
 
+AVX2 static inline uint32_t equals(const char *p, char c)
+{
+    return (uint32_t)mask_32(_mm256_cmpeq_epi8(load_32(p), _mm256_set1_epi8(c)));
+}
+
+// Two steps at a time: most lines end within them, so that the branch is well predicted.
 AVX2 static inline const char *line_end_avx2(const char *p, const char *limit)
 {
-    for (; limit - p >= 32; p += 32) {
-        uint32_t cr = (uint32_t) mask_32(_mm256_cmpeq_epi8(load_32(p), _mm256_set1_epi8('\r')));
-        if (cr)
-            return p + __builtin_ctz(cr);
+    for (; limit - p >= 64; p += 64) {
+        uint64_t cr = (uint64_t)equals(p + 32, '\r') << 32 | equals(p, '\r');
+        if (likely(cr))
+            return p + __builtin_ctzll(cr);
     }
     return line_end_plain(p, limit);
+}
+
+// As header_lookup, with the whole name compared in one step.
+AVX2 static inline enum header_id lookup_avx2(const char *name, size_t n, const char *limit)
+{
+    _Static_assert(HEADER_NAME_MAX == 32, "a name is one step");
+    if (unlikely(limit - name < 32 || n > 32))
+        return header_lookup(name, n);
+    for (unsigned i = header_hash(name, n);; i = (i + 1) % HEADER_SLOTS) {
+        struct header_slot slot = header_slots[i];
+        if (slot.length == 0)
+            return HEADER_OTHER;
+        if (slot.length != n)
+            continue;
+        const struct header_entry *entry = &header_entries[slot.id];
+        __m256i folded = _mm256_or_si256(load_32(name), load_32(entry->fold));
+        uint64_t same = mask_32(_mm256_cmpeq_epi8(folded, load_32(entry->name)));
+        if (((same + 1) & ((UINT64_C(1) << n) - 1)) == 0) // the first n bits are ones
+            return (enum header_id)slot.id;
+    }
 }
 
 AVX2 static inline const char *span_avx2(const char *p, const char *limit, const char *set, unsigned classes)
@@ -350,7 +390,7 @@ AVX2 static enum h1_scanned head_avx2(const char *data, size_t n, size_t *at)
 
 AVX2 static enum h1_fields_result fields_avx2(struct h1_fields *fields)
 {
-    return scan_fields(fields, name_length_avx2, line_end_avx2);
+    return scan_fields(fields, name_length_avx2, line_end_avx2, lookup_avx2);
 }
 
 AVX2 static const char *plain_path_avx2(const char *p, const char *limit)
@@ -374,11 +414,10 @@ static bool has_avx2(void)
 // ---- the choice
 
 const struct h1_scanner h1_scanners[] = {
+    {"plain", always, head_plain, fields_plain, plain_path_plain, query_plain},
 #if defined(__x86_64__)
     {"sse2", always, head_sse2, fields_sse2, plain_path_plain, query_plain},
     {"avx2", has_avx2, head_avx2, fields_avx2, plain_path_avx2, query_avx2},
-#else
-    {"plain", always, head_plain, fields_plain, plain_path_plain, query_plain},
 #endif
     {0},
 };

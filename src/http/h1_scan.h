@@ -1,5 +1,5 @@
-// The loops of h1_parse.c that look at every byte: SSE2 on every x86-64, AVX2 where the processor has it, plain C
-// elsewhere. All give the same answers; tests compare them.
+// The loops of h1_parse.c that look at every byte: SSE2 on every x86-64, AVX2 where the processor has it,
+// plain C elsewhere. All give the same answers; tests compare them.
 #pragma once
 
 #include "http/header.h"
@@ -11,8 +11,8 @@ enum h1_scanned {
 };
 
 struct h1_fields {
-    // In: whole lines from at to stop; limit is the end of readable memory (the further away the faster, never before
-    // stop). Every CR in there is followed by LF.
+    // In: whole lines from at to stop; limit is the end of readable memory (the further away the faster,
+    // never before stop). Every CR in there is followed by LF.
     const char *at, *stop, *limit;
     struct header *v; // filled from count up to capacity
     uint32_t count, capacity;
@@ -27,7 +27,7 @@ enum h1_fields_result { H1_FIELDS_DONE, H1_FIELDS_FULL, H1_FIELDS_BAD, H1_FIELDS
 
 static inline uint64_t header_bit(enum header_id id)
 {
-    return (uint64_t) (id < 64) << (id & 63);
+    return (uint64_t)(id < 64) << (id & 63);
 }
 
 struct h1_scanner {

@@ -19,8 +19,8 @@ size_t h1_headers_size(const struct headers *headers)
     return size;
 }
 
-// True when a field stands in memory as "name: value": two strs at this distance come from one received head, whose
-// bytes between them are readable.
+// True when a field stands in memory as "name: value": two strs at this distance come from one received head,
+// whose bytes between them are readable.
 static bool is_span(const struct header *header)
 {
     return header->value.p == header->name.p + header->name.n + 2 && header->name.p[header->name.n] == ':' &&
@@ -60,7 +60,7 @@ static void put_number_field(struct buf *buf, struct str start, uint64_t value)
 {
     char digits[20];
     buf_put(buf, start);
-    buf_put(buf, (struct str) {digits, u64_print(value, digits)});
+    buf_put(buf, (struct str){digits, u64_print(value, digits)});
     buf_put(buf, STR("\r\n"));
 }
 
@@ -86,8 +86,8 @@ size_t h1_request_size(const struct request_head *head, struct str target)
     return line + h1_headers_size(&head->headers) + FRAMING_FIELD_MAX + upgrade + 2;
 }
 
-void h1_write_request(struct buf *buf, const struct request_head *head, struct str target, enum framing framing,
-                      bool upgrade)
+void h1_write_request(struct buf *buf, const struct request_head *head, struct str target,
+                      enum framing framing, bool upgrade)
 {
     buf_put(buf, method_of(head));
     buf_put(buf, STR(" "));
@@ -121,15 +121,16 @@ static void put_status_line(struct buf *buf, const struct response_head *head)
 {
     char line[] = "HTTP/1.1 200 ";
     check(head->status >= 100 && head->status <= 999);
-    line[9] = (char) ('0' + head->status / 100);
-    line[10] = (char) ('0' + head->status / 10 % 10);
-    line[11] = (char) ('0' + head->status % 10);
-    buf_put(buf, (struct str) {line, sizeof line - 1});
+    line[9] = (char)('0' + head->status / 100);
+    line[10] = (char)('0' + head->status / 10 % 10);
+    line[11] = (char)('0' + head->status % 10);
+    buf_put(buf, (struct str){line, sizeof line - 1});
     buf_put(buf, reason_of(head));
     buf_put(buf, STR("\r\n"));
 }
 
-void h1_write_response(struct buf *buf, const struct response_head *head, enum framing framing, struct str connection)
+void h1_write_response(struct buf *buf, const struct response_head *head, enum framing framing,
+                       struct str connection)
 {
     check(connection.n <= CONNECTION_VALUE_MAX);
     if (head->status == 200 && str_eq(head->reason, STR("OK")))
@@ -147,7 +148,7 @@ void h1_write_response(struct buf *buf, const struct response_head *head, enum f
 size_t h1_write_chunk_head(uint64_t size, char *out)
 {
     static const char digits[] = "0123456789abcdef";
-    unsigned bits = size ? 64 - (unsigned) __builtin_clzll(size) : 1, n = (bits + 3) / 4;
+    unsigned bits = size ? 64 - (unsigned)__builtin_clzll(size) : 1, n = (bits + 3) / 4;
     for (unsigned i = 0; i < n; i++)
         out[i] = digits[size >> (4 * (n - 1 - i)) & 15];
     out[n] = '\r';

@@ -16,7 +16,8 @@ static const struct str names[HEADER_ID_COUNT] = {
 
 __attribute__((constructor)) static void fill_table(void)
 {
-    _Static_assert(HEADER_ID_COUNT < HEADER_GONE && HEADER_ID_COUNT < HEADER_SLOTS / 2, "the table is nearly full");
+    _Static_assert(HEADER_ID_COUNT < HEADER_GONE && HEADER_ID_COUNT < HEADER_SLOTS / 2,
+                   "the table is nearly full");
     for (unsigned id = 1; id < HEADER_ID_COUNT; id++) {
         struct str name = names[id];
         check(name.n >= 2 && name.n <= HEADER_NAME_MAX);
@@ -26,7 +27,7 @@ __attribute__((constructor)) static void fill_table(void)
         unsigned slot = header_hash(name.p, name.n);
         while (header_slots[slot].length)
             slot = (slot + 1) % HEADER_SLOTS;
-        header_slots[slot] = (struct header_slot) {.length = (uint8_t) name.n, .id = (uint8_t) id};
+        header_slots[slot] = (struct header_slot){.length = (uint8_t)name.n, .id = (uint8_t)id};
     }
 }
 
@@ -98,12 +99,12 @@ static struct header *take_slot(struct headers *headers, struct arena *arena)
 
 void headers_add(struct headers *headers, struct arena *arena, struct str name, struct str value)
 {
-    *take_slot(headers, arena) = (struct header) {.name = name, .value = value, .id = header_id_of(name)};
+    *take_slot(headers, arena) = (struct header){.name = name, .value = value, .id = header_id_of(name)};
 }
 
 void headers_add_id(struct headers *headers, struct arena *arena, enum header_id id, struct str value)
 {
-    *take_slot(headers, arena) = (struct header) {.name = header_name(id), .value = value, .id = id};
+    *take_slot(headers, arena) = (struct header){.name = header_name(id), .value = value, .id = id};
 }
 
 unsigned headers_remove(struct headers *headers, enum header_id id)
@@ -169,8 +170,8 @@ static bool is_hop_by_hop(enum header_id id)
     }
 }
 
-// What a peer must not be able to strip by naming it in Connection (CVE-2022-31813): Host, framing, and what the
-// gateway itself tells upstreams.
+// What a peer must not be able to strip by naming it in Connection (CVE-2022-31813): Host, framing, and what
+// the gateway itself tells upstreams.
 static bool is_protected(enum header_id id)
 {
     switch (id) {

@@ -1,7 +1,7 @@
 // The name table behind header_id_of, inline for the parsers of this room.
 //
-// An open-addressing hash over the length and three characters; nearly every name sits in its own slot, one that does
-// not takes the next. It is filled before main() from HEADER_NAMES, so a new name is one table row.
+// An open-addressing hash over the length and three characters; nearly every name sits in its own slot, one
+// that does not takes the next. It is filled before main() from HEADER_NAMES, so a new name is one table row.
 #pragma once
 
 #include "http/header.h"
@@ -23,10 +23,10 @@ extern struct header_entry header_entries[HEADER_ID_COUNT];
 
 static inline unsigned header_hash(const char *p, size_t n)
 {
-    unsigned first = (unsigned char) p[0] | 0x20, middle = (unsigned char) p[n / 2] | 0x20,
-             last = (unsigned char) p[n - 1] | 0x20;
+    unsigned first = (unsigned char)p[0] | 0x20, middle = (unsigned char)p[n / 2] | 0x20,
+             last = (unsigned char)p[n - 1] | 0x20;
     // The factors were searched for; any others are right too, only slower.
-    return (first + last * 10 + middle * 23 + (unsigned) n * 112) >> 2 & (HEADER_SLOTS - 1);
+    return (first + last * 10 + middle * 23 + (unsigned)n * 112) >> 2 & (HEADER_SLOTS - 1);
 }
 
 static inline uint64_t load8(const char *p)
@@ -43,7 +43,7 @@ static inline bool header_entry_eq(const struct header_entry *entry, const char 
     if (n < 8) {
         char folded = 0;
         for (size_t i = 0; i < n; i++)
-            folded |= (char) ((p[i] | fold[i]) ^ name[i]);
+            folded |= (char)((p[i] | fold[i]) ^ name[i]);
         return folded == 0;
     }
     size_t last = n - 8;
@@ -61,6 +61,6 @@ static inline enum header_id header_lookup(const char *p, size_t n)
         if (slot.length == 0)
             return HEADER_OTHER;
         if (slot.length == n && header_entry_eq(&header_entries[slot.id], p, n))
-            return (enum header_id) slot.id;
+            return (enum header_id)slot.id;
     }
 }

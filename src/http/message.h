@@ -1,17 +1,18 @@
-// The request and response heads that every protocol version turns into, and that every room to the left reads.
+// The request and response heads that every protocol version turns into, and that every room to the left
+// reads.
 #pragma once
 
 #include "http/header.h"
 
-#define HTTP_METHODS(X)                                                                                      \
-    X(METHOD_GET, "GET")                                                                                     \
-    X(METHOD_HEAD, "HEAD")                                                                                   \
-    X(METHOD_POST, "POST")                                                                                   \
-    X(METHOD_PUT, "PUT")                                                                                     \
-    X(METHOD_DELETE, "DELETE")                                                                               \
-    X(METHOD_PATCH, "PATCH")                                                                                 \
-    X(METHOD_OPTIONS, "OPTIONS")                                                                             \
-    X(METHOD_TRACE, "TRACE")                                                                                 \
+#define HTTP_METHODS(X)          \
+    X(METHOD_GET, "GET")         \
+    X(METHOD_HEAD, "HEAD")       \
+    X(METHOD_POST, "POST")       \
+    X(METHOD_PUT, "PUT")         \
+    X(METHOD_DELETE, "DELETE")   \
+    X(METHOD_PATCH, "PATCH")     \
+    X(METHOD_OPTIONS, "OPTIONS") \
+    X(METHOD_TRACE, "TRACE")     \
     X(METHOD_CONNECT, "CONNECT")
 
 enum http_method {
@@ -25,7 +26,8 @@ enum http_method {
 // How a message's body is delimited (RFC 9112 6.3).
 enum framing {
     FRAMING_NONE,    // no body
-    FRAMING_LENGTH,  // content_length bytes (0 is FRAMING_NONE for a request without the field, LENGTH 0 with it)
+    FRAMING_LENGTH,  // content_length bytes (0 is FRAMING_NONE for a request without the field, LENGTH 0 with
+                     // it)
     FRAMING_CHUNKED, // chunked; HTTP/2: until END_STREAM
     FRAMING_CLOSE,   // responses only: until the connection closes
     FRAMING_TUNNEL,  // after 101: bytes both ways until both sides close

@@ -63,7 +63,7 @@ static bool take_escape(struct normaliser *to, struct str path, size_t at)
     if (value == '/' || value == '\\')
         return bad(to, "encoded slash or backslash in the path");
     if (char_classes[value] & CHAR_UNRESERVED)
-        return put(to, (char) value);
+        return put(to, (char)value);
     return put_escape(to, value);
 }
 
@@ -72,13 +72,13 @@ static bool is_dots(struct str segment)
     return (segment.n == 1 && segment.p[0] == '.') || (segment.n == 2 && memcmp(segment.p, "..", 2) == 0);
 }
 
-// "." or "..", then a path parameter: servers that cut parameters off see a dot segment where others see none. The
-// escaped semicolon is the same to those that decode first.
+// "." or "..", then a path parameter: servers that cut parameters off see a dot segment where others see
+// none. The escaped semicolon is the same to those that decode first.
 static bool has_dots_with_parameter(struct str segment)
 {
     for (size_t dots = 1; dots <= 2; dots++) {
         struct str rest = str_skip(segment, dots < segment.n ? dots : segment.n);
-        if (is_dots((struct str) {segment.p, dots <= segment.n ? dots : 0}) &&
+        if (is_dots((struct str){segment.p, dots <= segment.n ? dots : 0}) &&
             (str_starts(rest, STR(";")) || str_starts(rest, STR("%3B"))))
             return true;
     }
@@ -167,7 +167,7 @@ enum uri_result uri_normalise_path(struct str path, bool merge_slashes, struct a
         *why = to.why;
         return URI_BAD;
     }
-    *out = (struct str) {to.out, to.n};
+    *out = (struct str){to.out, to.n};
     return URI_OK;
 }
 
@@ -188,7 +188,8 @@ bool uri_query_valid(struct str query)
 
 // ---- authorities
 
-// The length of "[…]" at the start, 0 when it holds no IPv6 address. No zone, no IPvFuture: neither can be routed on.
+// The length of "[…]" at the start, 0 when it holds no IPv6 address. No zone, no IPvFuture: neither can be
+// routed on.
 static size_t ip_literal_length(struct str authority)
 {
     char text[INET6_ADDRSTRLEN];
@@ -219,7 +220,7 @@ bool uri_authority_split(struct str authority, struct str *host, struct str *por
     if (n == 0)
         return false;
     struct str rest = str_skip(authority, n);
-    *host = (struct str) {authority.p, n};
+    *host = (struct str){authority.p, n};
     *port = STR_NULL;
     if (!rest.n)
         return true;

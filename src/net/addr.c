@@ -39,7 +39,7 @@ static bool parse_number(int family, struct str text, void *ip)
 
 static bool parse_unix(struct str path, struct addr *addr)
 {
-    *addr = (struct addr) {.length = sizeof addr->local};
+    *addr = (struct addr){.length = sizeof addr->local};
     if (!path.n || path.n >= sizeof addr->local.sun_path || str_find(path, 0) < path.n)
         return false;
     addr->local.sun_family = AF_UNIX;
@@ -61,13 +61,13 @@ bool addr_parse(struct str text, struct addr *addr)
     struct in_addr v4 = {INADDR_ANY};
     struct in6_addr v6;
     if (!host.n || parse_number(AF_INET, host, &v4)) {
-        *addr = addr_v4(v4, (uint16_t) port);
+        *addr = addr_v4(v4, (uint16_t)port);
         return true;
     }
     if (host.n < 2 || host.p[0] != '[' || host.p[host.n - 1] != ']' ||
-        !parse_number(AF_INET6, (struct str) {host.p + 1, host.n - 2}, &v6))
+        !parse_number(AF_INET6, (struct str){host.p + 1, host.n - 2}, &v6))
         return false;
-    *addr = addr_v6(v6, (uint16_t) port);
+    *addr = addr_v6(v6, (uint16_t)port);
     return true;
 }
 
@@ -89,12 +89,12 @@ size_t addr_print(const struct addr *addr, char *out)
         n = snprintf(out, ADDR_TEXT_MAX, "[%s]:%u", host, ntohs(addr->v6.sin6_port));
         break;
     default: // the peer of an accepted unix socket has no path
-        n = snprintf(out, ADDR_TEXT_MAX, "unix:%.*s", (int) strnlen(addr->local.sun_path, sizeof addr->local.sun_path),
-                     addr->local.sun_path);
+        n = snprintf(out, ADDR_TEXT_MAX, "unix:%.*s",
+                     (int)strnlen(addr->local.sun_path, sizeof addr->local.sun_path), addr->local.sun_path);
         break;
     }
     check(n > 0 && n < ADDR_TEXT_MAX);
-    return (size_t) n;
+    return (size_t)n;
 }
 
 bool addr_eq(const struct addr *a, const struct addr *b)

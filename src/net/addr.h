@@ -33,7 +33,8 @@ size_t addr_print(const struct addr *addr, char *out);
 bool addr_eq(const struct addr *a, const struct addr *b);
 bool addr_is_loopback(const struct addr *addr); // unix sockets count
 struct ip ip_of(const struct addr *addr);
-// "1.2.3.4" or "2001:db8::1" (RFC 5952); "unix" for family 0. Out has IP_TEXT_MAX bytes; returns the length; no NUL.
+// "1.2.3.4" or "2001:db8::1" (RFC 5952); "unix" for family 0. Out has IP_TEXT_MAX bytes; returns the length;
+// no NUL.
 size_t ip_print(const struct ip *ip, char *out);
 must_check bool ip_parse(struct str text, struct ip *ip);
 

@@ -23,19 +23,19 @@ bool cidr_parse(struct str text, struct cidr *cidr)
 {
     size_t slash = str_find(text, '/');
     struct ip ip;
-    if (!ip_parse((struct str) {text.p, slash}, &ip))
+    if (!ip_parse((struct str){text.p, slash}, &ip))
         return false;
     // "::ffff:10.0.0.0/104" is IPv4 spelled as IPv6: its prefix counts all 128 bits.
-    bool v4 = str_find((struct str) {text.p, slash}, ':') == slash;
+    bool v4 = str_find((struct str){text.p, slash}, ':') == slash;
     uint64_t bits = v4 ? IP_BITS - MAPPED_BITS : IP_BITS;
     if (slash < text.n && !str_to_u64(str_skip(text, slash + 1), bits, &bits))
         return false;
     if (v4)
         bits += MAPPED_BITS;
-    if (!host_bits_zero(ip.bytes, (unsigned) bits))
+    if (!host_bits_zero(ip.bytes, (unsigned)bits))
         return false;
     memcpy(cidr->bytes, ip.bytes, sizeof cidr->bytes);
-    cidr->bits = (uint8_t) bits;
+    cidr->bits = (uint8_t)bits;
     return true;
 }
 

@@ -7,12 +7,13 @@
 enum {
     V1_MAX = 107, // with CRLF (proxy-protocol.txt 2.1)
     V2_FIXED = 16,
-    V2_INET = 12,  // addresses and ports
+    V2_INET = 12, // addresses and ports
     V2_INET6 = 36,
     V2_UNIX = 216,
 };
 
-static const uint8_t v2_signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
+static const uint8_t v2_signature[12] = {0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d,
+                                         0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a};
 
 // ---- version 1: "PROXY TCP4 1.2.3.4 5.6.7.8 1111 80\r\n"
 
@@ -51,7 +52,7 @@ static enum proxy_result parse_v1_line(struct str line, struct ip *source)
     // The spelling must be that of the protocol: ip_parse also takes the other.
     if ((str_find(from, ':') == from.n) != v4 || (str_find(to, ':') == to.n) != v4)
         return PROXY_BAD;
-    ip.port = (uint16_t) port;
+    ip.port = (uint16_t)port;
     *source = ip;
     return PROXY_DONE;
 }
@@ -66,7 +67,7 @@ static enum proxy_result parse_v1(const char *data, size_t n, size_t *consumed, 
         return PROXY_MORE;
     if (data[cr + 1] != '\n')
         return PROXY_BAD;
-    enum proxy_result result = parse_v1_line((struct str) {data, cr}, source);
+    enum proxy_result result = parse_v1_line((struct str){data, cr}, source);
     if (result == PROXY_DONE)
         *consumed = cr + 2;
     return result;
@@ -77,7 +78,7 @@ static enum proxy_result parse_v1(const char *data, size_t n, size_t *consumed, 
 static struct ip v2_address(int family, const uint8_t *address, const uint8_t *port)
 {
     struct addr addr = {.length = sizeof addr.v4};
-    addr.any.sa_family = (sa_family_t) family;
+    addr.any.sa_family = (sa_family_t)family;
     if (family == AF_INET) {
         memcpy(&addr.v4.sin_addr, address, 4);
         memcpy(&addr.v4.sin_port, port, 2);
@@ -95,7 +96,7 @@ static bool tlvs_valid(const uint8_t *p, size_t n)
     while (n) {
         if (n < 3)
             return false;
-        size_t length = 3 + ((size_t) p[1] << 8 | p[2]);
+        size_t length = 3 + ((size_t)p[1] << 8 | p[2]);
         if (length > n)
             return false;
         p += length;
@@ -134,7 +135,7 @@ static enum proxy_result parse_v2(const uint8_t *p, size_t n, size_t *consumed, 
         return PROXY_BAD;
     if (n < V2_FIXED)
         return PROXY_MORE;
-    size_t length = (size_t) p[14] << 8 | p[15];
+    size_t length = (size_t)p[14] << 8 | p[15];
     if (V2_FIXED + length > PROXY_HEADER_MAX)
         return PROXY_BAD;
     if (n < V2_FIXED + length)
@@ -152,8 +153,8 @@ enum proxy_result proxy_protocol_parse(const char *data, size_t n, size_t *consu
     static const char v1_start[] = "PROXY ";
     if (n == 0)
         return PROXY_MORE;
-    if ((uint8_t) data[0] == v2_signature[0])
-        return parse_v2((const uint8_t *) data, n, consumed, source);
+    if ((uint8_t)data[0] == v2_signature[0])
+        return parse_v2((const uint8_t *)data, n, consumed, source);
     size_t compared = n < sizeof v1_start - 1 ? n : sizeof v1_start - 1;
     if (memcmp(data, v1_start, compared) != 0)
         return PROXY_BAD;

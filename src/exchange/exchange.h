@@ -1,5 +1,5 @@
-// One request and its response. The exchange knows no protocol: a front feeds it and offers the reply verbs; the
-// upstream room lends it a connection.
+// One request and its response. The exchange knows no protocol: a front feeds it and offers the reply verbs;
+// the upstream room lends it a connection.
 //
 //                 front events                                 upstream events
 //   exchange_begin   exchange_body  exchange_body_end     on_ready  on_head  on_body  on_end  on_fail
@@ -10,8 +10,8 @@
 //             └───────┴──────┴── reply_error / reply_answer ──────────────┘
 //                                  └── another try ─┘
 //
-// States: a step returns MORE (the next one runs now), WAIT (an event or the timer resumes it by exchange_run), or
-// DONE (freed). Only the driver, exchange_run, calls steps.
+// States: a step returns MORE (the next one runs now), WAIT (an event or the timer resumes it by
+// exchange_run), or DONE (freed). Only the driver, exchange_run, calls steps.
 #pragma once
 
 #include "exchange/worker.h"
@@ -19,12 +19,12 @@
 
 struct exchange;
 
-// How a reply reaches the client: one row for each protocol. Called by the exchange only; none of them calls back into
-// the exchange but resume (with the body that is already there) and finished.
+// How a reply reaches the client: one row for each protocol. Called by the exchange only; none of them calls
+// back into the exchange but resume (with the body that is already there) and finished.
 struct client_verbs {
     const char *protocol; // "HTTP/1.1"
-    // Heads are gathered until a flush, a large span or the end. framing as the upstream delimits it: the front chooses
-    // its own. False: memory is out.
+    // Heads are gathered until a flush, a large span or the end. framing as the upstream delimits it: the
+    // front chooses its own. False: memory is out.
     bool (*send_head)(struct exchange *x, struct response_head *head);
     void (*send_informational)(struct exchange *x, struct response_head *head); // 1xx but 101
     enum flow (*send_body)(struct exchange *x, struct str span);
@@ -35,8 +35,8 @@ struct client_verbs {
     void (*resume)(struct exchange *x);
     // The response cannot be completed: cut the connection or stream so that it never looks complete.
     void (*abort)(struct exchange *x);
-    // The exchange is over and about to be freed; the last verb.
-    void (*finished)(struct exchange *x);
+    // The exchange is over and gone; the last verb.
+    void (*finished)(void *client_context);
 };
 
 enum exchange_step {
@@ -58,16 +58,17 @@ enum reply_state { REPLY_NONE, REPLY_HEAD, REPLY_ENDED, REPLY_CUT };
 
 // Where the request body is.
 enum request_body_state {
-    BODY_HELD,   // not asked for yet
-    BODY_OPEN,   // flowing
-    BODY_ENDED,  // complete
+    BODY_HELD,    // not asked for yet
+    BODY_OPEN,    // flowing
+    BODY_ENDED,   // complete
     BODY_UNWANTED // the rest is the front's to drain or cut
 };
 
 struct exchange {
     enum exchange_step step;
     uint32_t slot, generation; // its ticket
-    bool running;              // the driver is on the stack
+    struct list spare;         // in the worker's list while it is not in use
+    bool running, again;       // the driver is on the stack; an event wants it to go on
 
     struct worker *worker;
     struct gateway *gateway; // a reference: the snapshot it began with
@@ -79,7 +80,7 @@ struct exchange {
     struct ip peer;   // who is connected
     struct ip source; // who asks: from trusted proxies' headers, else the peer
     bool peer_trusted;
-    struct str scheme, forwarded_host, forwarded_port; // in force, for forwarding
+    struct str scheme; // "http"
 
     struct request_head request;
     struct route_match match;
@@ -95,13 +96,19 @@ struct exchange {
     const struct retry_settings *retries;
     struct str target; // the request target for the upstream
     unsigned attempts;
-    bool stale_retried, retry_counted;
+    bool prepared;       // the request head is ready for upstreams
+    bool fresh;          // the next try takes a new connection
+    bool stale_retried;  // a reused connection had died once
+    bool retry_counted;  // holds a place in the retry budget
+    struct header *host; // the Host field for upstreams
 
     enum request_body_state body;
     bool continue_awaited; // Expect: 100-continue went upstream; its answer opens the body
     uint64_t body_bytes, body_limit;
     struct buf replay; // the request body so far, for another try
     bool replay_lost;  // it did not fit, or must not be repeated
+    bool body_full;    // the upstream said FLOW_FULL
+    bool client_full;  // the client said FLOW_FULL
 
     enum reply_state reply;
     struct response_head *response; // the upstream's
@@ -111,7 +118,10 @@ struct exchange {
     struct str detail;
     unsigned status;
     uint64_t bytes_in, bytes_out;
-    uint64_t began_us, wall_us, progress_us, deadline_us; // deadline 0: none
+    uint64_t began_us, wall_us;
+    uint64_t deadline_us;   // the whole exchange; 0: none
+    uint64_t wait_until_us; // a policy's delay, a back-off, or 100-continue; 0: none
+    uint64_t progress_us;   // when something last moved
     uint64_t upstream_us;
     struct loop_timer timer;
 };
@@ -119,26 +129,30 @@ struct exchange {
 // ---- for fronts ----
 
 // A new exchange with an empty request, to be filled in place (request, with arena). NULL: memory is out.
-struct exchange *exchange_new(struct worker *worker, struct gateway *gateway, const struct gateway_listener *listener,
-                              const struct client_verbs *client, void *client_context, const struct ip *peer);
+struct exchange *exchange_new(struct worker *worker, struct gateway *gateway,
+                              const struct gateway_listener *listener, const struct client_verbs *client,
+                              void *client_context, const struct ip *peer);
 // The head is complete: run. x may be gone when this returns.
 void exchange_begin(struct exchange *x);
 // The head was refused: answer and end. x may be gone when this returns.
 void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail);
-// The request body. After FLOW_FULL the front waits for resume. These do not free x.
+// The request body, at most body_limit bytes (the front counts: exchange_body_fail). After FLOW_FULL the
+// front waits for resume. exchange_body does not free x; exchange_body_end may.
 enum flow exchange_body(struct exchange *x, struct str span);
 void exchange_body_end(struct exchange *x, const struct headers *trailers);
 // The body will not complete: framing fault, too large, too slow. x may be gone when this returns.
 void exchange_body_fail(struct exchange *x, enum end_cause cause, struct str detail);
 // The client's connection takes more again. x may be gone when this returns.
 void exchange_client_drained(struct exchange *x);
-// The client has gone, or reads too slowly (END_CLIENT_GONE, END_CLIENT_SLOW): end at once. x is gone afterwards.
+// The client has gone, or reads too slowly (END_CLIENT_GONE, END_CLIENT_SLOW): end at once. x is gone
+// afterwards.
 void exchange_client_gone(struct exchange *x, enum end_cause cause);
 // Never begun: nothing is logged.
 void exchange_discard(struct exchange *x);
 
 // ---- within the room ----
 
+// The driver: runs steps until one waits. x may be gone when this returns.
 void exchange_run(struct exchange *x);
 // A live exchange by its ticket, or NULL when it is over.
 struct exchange *exchange_by_ticket(struct worker *worker, uint32_t slot, uint32_t generation);

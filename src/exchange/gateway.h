@@ -1,7 +1,8 @@
-// The snapshot: everything that a configuration file means, compiled, read-only and reference-counted. Workers pick up
-// a new one between turns; each exchange holds the one it began with.
+// The snapshot: everything that a configuration file means, compiled, read-only and reference-counted.
+// Workers pick up a new one between turns; each exchange holds the one it began with.
 #pragma once
 
+#include "base/map.h"
 #include "exchange/gateway_config.h"
 #include "observe/access_log.h"
 #include "route/route.h"
@@ -15,7 +16,8 @@ struct gateway_listener {
     struct str name;
     uint32_t metric_id;
     struct addr addr;
-    uint32_t port; // for X-Forwarded-Port; 0: unix
+    uint32_t port;        // 0: unix
+    struct str port_text; // for X-Forwarded-Port
 };
 
 struct gateway {
@@ -28,15 +30,19 @@ struct gateway {
     uint32_t upstream_count;
     struct route_table *routes;
     const struct access_format *log_format;
+    enum header_id request_id_header; // of telemetry.headers.request_id; HEADER_OTHER: looked up by name
     uint64_t generation;
     struct str file;
+    struct map upstream_names;
+    struct gateway *next_dead; // gateway_reap's
 };
 
-// Compiles text. NULL when it has mistakes (in *report, allocated from report->arena). One reference is the caller's.
+// Compiles text. NULL when it has mistakes (in *report, allocated from report->arena). One reference is the
+// caller's.
 struct gateway *gateway_new(struct str file, struct str text, struct config_report *report);
 struct gateway *gateway_ref(struct gateway *gateway);
-// Any thread may drop its reference; the last one hands it to gateway_reap's list, since endpoint references are the
-// control thread's to drop.
+// Any thread may drop its reference; the last one hands it to gateway_reap's list, since endpoint references
+// are the control thread's to drop.
 void gateway_unref(struct gateway *gateway);
 // Control thread: frees what nobody holds any more.
 void gateway_reap(void);

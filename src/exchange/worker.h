@@ -20,17 +20,21 @@ struct worker {
     struct loop_hook turn_end;
     bool draining; // answers carry Connection: close, health says draining
 
+    uint64_t date_second; // the Date field's cached second and its text
+    char date_text[32];
+
     // Live exchanges by slot, so that a late answer's ticket finds its exchange or nothing.
     struct exchange **slots;
-    uint32_t slot_count, slot_capacity, live;
-    uint32_t *free_slots;
-    struct exchange *spare; // kept for the next request
-    unsigned spare_count;
+    uint32_t *generations; // of each slot: raised when its exchange is over
+    uint32_t *free_slots;  // a stack
+    uint32_t slot_count, free_count, live;
+    struct list spare_exchanges; // kept for the next requests
+    uint32_t spare_count;
 };
 
 // Takes a reference to gateway. writer may be NULL (no access log). NULL and *err when the machine refuses.
-struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway, struct access_writer *writer,
-                          struct err *err);
+struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway,
+                          struct access_writer *writer, struct err *err);
 // After the loop has ended, with no exchange alive. Drops everything.
 void worker_free(struct worker *worker);
 
@@ -39,3 +43,5 @@ void worker_free(struct worker *worker);
 // A new snapshot is in force; takes over the caller's reference.
 void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer);
 void worker_drain(struct worker *worker);
+// The Date field's value for now (RFC 9110 5.6.7); valid until the next call.
+struct str worker_date(struct worker *worker, uint64_t wall_us);

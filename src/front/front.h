@@ -11,13 +11,14 @@ void front_free(struct front *front);
 
 // ---- in the worker's thread ----
 
-// Accepts on fd for the listener of that name in the worker's snapshot. fd stays open and the caller's; a second call
-// with the same name and fd changes nothing.
+// Accepts on fd for the listener of that name in the worker's snapshot. fd stays open and the caller's; a
+// second call with the same name and fd changes nothing.
 must_check bool front_listen(struct front *front, struct str name, int fd);
 // After worker_update: settings are looked up again by name; listeners that are gone stop accepting, their
 // connections live on.
 void front_update(struct front *front);
-// Accepts no more. Connections that have been idle for a second are closed; every answer closes its connection.
+// Accepts no more. Connections that have been idle for a second are closed; every answer closes its
+// connection.
 void front_drain(struct front *front);
 // Closes every connection at once.
 void front_abort(struct front *front);

@@ -23,6 +23,7 @@ struct h1_limits {
     uint32_t head_bytes; // request line or status line and fields, with line ends
     uint32_t uri_bytes;
     uint32_t headers; // number of fields
+    bool merge_slashes; // uri.h; requests
 };
 
 enum h1_result { H1_MORE, H1_DONE, H1_FAULT };

@@ -95,9 +95,11 @@ struct upstream_call { // zero it, then fill in the first block
     // Set by the room:
     struct upstream_local *local;
     struct upstream_link *link; // NULL: none lent
-    int target;                 // index into upstream->targets, -1: none
+    struct upstream_pool *pool; // where it counts as active
+    int target;                 // index of the endpoint, -1: none
     struct endpoint *endpoint;
     struct list waiting; // for a connection: pending queue
+    bool queued;
     struct loop_timer pending_timer;
     uint64_t ready_us, sent_us, head_us; // when lent, when the request's end was sent, when the head came
     bool reused;
@@ -108,7 +110,8 @@ enum call_start { CALL_READY, CALL_WAITING, CALL_REFUSED };
 
 // Picks an endpoint and a connection. CALL_READY: lent now (on_ready is not called). CALL_WAITING: on_ready or on_fail
 // will be called. CALL_REFUSED: *cause says why (END_NO_ENDPOINT, END_OVERLOADED, END_UPSTREAM_CONNECT_FAILED).
-// fresh: do not take a connection that was used before (second try).
+// fresh: do not take a connection that was used before (second try). After CALL_REFUSED, too, upstream_call_finish ends
+// the attempt.
 enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
                                     enum end_cause *cause);
 
@@ -128,3 +131,8 @@ bool upstream_call_unsent(const struct upstream_call *call);
 // Ends the attempt, from any state, also from inside an event: a connection whose request and response are both
 // complete goes back to its pool, any other is closed. Nothing is called afterwards.
 void upstream_call_finish(struct upstream_call *call);
+
+// The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time, but three
+// always may. True: this call's next try is within it, until upstream_retry_give. Ask before upstream_call_finish.
+must_check bool upstream_retry_take(struct upstream_call *call, double budget);
+void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream);

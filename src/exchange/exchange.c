@@ -1,0 +1,338 @@
+// The life of an exchange: made, driven, timed, ended, recorded.
+#include "exchange/exchange.h"
+
+#include "base/clock.h"
+#include "exchange/steps.h"
+
+#include <stdlib.h>
+
+enum { SPARE_EXCHANGES = 256 };
+
+// ---- slots: a ticket's way to its exchange ----
+
+static bool grow_slots(struct worker *worker)
+{
+    uint32_t count = worker->slot_count ? worker->slot_count * 2 : 64;
+    struct exchange **slots = realloc(worker->slots, count * sizeof(struct exchange *));
+    if (slots)
+        worker->slots = slots;
+    uint32_t *generations = realloc(worker->generations, count * sizeof *generations);
+    if (generations)
+        worker->generations = generations;
+    uint32_t *free_slots = realloc(worker->free_slots, count * sizeof *free_slots);
+    if (free_slots)
+        worker->free_slots = free_slots;
+    if (!slots || !generations || !free_slots)
+        return false;
+    for (uint32_t i = count; i-- > worker->slot_count;) {
+        slots[i] = NULL;
+        generations[i] = 0;
+        free_slots[worker->free_count++] = i;
+    }
+    worker->slot_count = count;
+    return true;
+}
+
+struct exchange *exchange_by_ticket(struct worker *worker, uint32_t slot, uint32_t generation)
+{
+    return slot < worker->slot_count && worker->generations[slot] == generation ? worker->slots[slot] : NULL;
+}
+
+// ---- new and free ----
+
+static void on_timer(struct loop_timer *timer);
+
+static struct exchange *take_spare(struct worker *worker)
+{
+    struct list *node = list_pop_front(&worker->spare_exchanges);
+    if (!node)
+        return malloc(sizeof(struct exchange));
+    worker->spare_count--;
+    return container_of(node, struct exchange, spare);
+}
+
+struct exchange *exchange_new(struct worker *worker, struct gateway *gateway,
+                              const struct gateway_listener *listener, const struct client_verbs *client,
+                              void *client_context, const struct ip *peer)
+{
+    if (!worker->free_count && !grow_slots(worker))
+        return NULL;
+    struct exchange *x = take_spare(worker);
+    if (!x)
+        return NULL;
+    // The captures of the match are written before they are read: not worth clearing.
+    memset(x, 0, offsetof(struct exchange, match));
+    memset(&x->request_id, 0, sizeof *x - offsetof(struct exchange, request_id));
+    x->match.route = NULL;
+    x->slot = worker->free_slots[--worker->free_count];
+    x->generation = worker->generations[x->slot];
+    worker->slots[x->slot] = x;
+    worker->live++;
+    list_init(&x->spare);
+    x->worker = worker;
+    x->gateway = gateway_ref(gateway);
+    x->listener = listener;
+    x->client = client;
+    x->client_context = client_context;
+    x->peer = x->source = *peer;
+    x->scheme = STR("http");
+    arena_init(&x->arena, &worker->spares);
+    x->began_us = x->progress_us = worker->loop.now_us;
+    x->wall_us = clock_wall_us();
+    loop_timer_init(&x->timer, on_timer);
+    return x;
+}
+
+static void exchange_free(struct exchange *x)
+{
+    struct worker *worker = x->worker;
+    loop_timer_stop(&worker->loop, &x->timer);
+    buf_free(&x->replay);
+    arena_reset(&x->arena);
+    worker->generations[x->slot]++;
+    worker->slots[x->slot] = NULL;
+    worker->free_slots[worker->free_count++] = x->slot;
+    worker->live--;
+    gateway_unref(x->gateway);
+    if (worker->spare_count >= SPARE_EXCHANGES) {
+        free(x);
+        return;
+    }
+    list_push_front(&worker->spare_exchanges, &x->spare);
+    worker->spare_count++;
+}
+
+void exchange_discard(struct exchange *x)
+{
+    exchange_free(x);
+}
+
+// ---- the driver ----
+
+void exchange_run(struct exchange *x)
+{
+    if (x->running) { // an event from inside a step: the loop below goes on with it
+        x->again = true;
+        return;
+    }
+    x->running = true;
+    for (;;) {
+        x->again = false;
+        enum step_result result = steps[x->step].run(x);
+        if (result == STEP_DONE)
+            return;
+        if (result == STEP_WAIT && !x->again)
+            break;
+    }
+    x->running = false;
+}
+
+void exchange_begin(struct exchange *x)
+{
+    x->policy = (struct policy_call){
+        .request = &x->request,
+        .arena = &x->arena,
+        .rand = &x->worker->rand,
+        .client = &x->source,
+    };
+    x->step = STEP_ADMIT;
+    exchange_run(x);
+}
+
+// ---- ends ----
+
+void exchange_end(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    x->cause = cause;
+    x->step = STEP_FINISH;
+    if (x->reply == REPLY_NONE) {
+        reply_error(x, cause, 0, detail);
+    } else if (x->reply == REPLY_HEAD) {
+        x->client->abort(x);
+        x->reply = REPLY_CUT;
+    }
+}
+
+static void end_and_run(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    exchange_end(x, cause, detail);
+    exchange_run(x);
+}
+
+void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    x->body = BODY_UNWANTED;
+    forward_identify(x);
+    end_and_run(x, cause, detail);
+}
+
+void exchange_body_fail(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    x->body = BODY_UNWANTED;
+    end_and_run(x, cause, detail);
+}
+
+void exchange_client_gone(struct exchange *x, enum end_cause cause)
+{
+    x->cause = cause;
+    if (x->reply == REPLY_NONE)
+        x->status = end_row(cause)->status;
+    if (x->reply == REPLY_NONE || x->reply == REPLY_HEAD)
+        x->client->abort(x);
+    x->reply = REPLY_CUT;
+    x->step = STEP_FINISH;
+    exchange_run(x);
+}
+
+static void record_metrics(struct exchange *x, uint64_t duration_us)
+{
+    struct metric_request record = {
+        .listener = x->listener->metric_id,
+        .route = x->match.route ? x->match.route->metric_id : UINT32_MAX,
+        .method = x->request.method,
+        .status = x->status,
+        .cause = x->cause,
+        .duration_us = duration_us,
+        .bytes_in = x->bytes_in,
+        .bytes_out = x->bytes_out,
+    };
+    metrics_request(x->worker->metrics, &record);
+}
+
+static struct str value_of(const struct exchange *x, enum header_id id)
+{
+    const struct header *header = headers_find(&x->request.headers, id);
+    return header ? header->value : STR_NULL;
+}
+
+static void record_access(struct exchange *x, uint64_t duration_us)
+{
+    char client[IP_TEXT_MAX];
+    const struct route *route = x->match.route;
+    struct access_record record = {
+        .wall_us = x->wall_us,
+        .request_id = x->request_id,
+        .client = {client, ip_print(&x->source, client)},
+        .listener = x->listener->name,
+        .host = x->request.host,
+        .method = x->request.method_name,
+        .path = x->request.path,
+        .query = x->request.query,
+        .protocol =
+            x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->client->protocol),
+        .route = route ? route->name : STR_NULL,
+        .upstream = x->upstream ? x->upstream->name : STR_NULL,
+        .endpoint = x->call.endpoint ? x->call.endpoint->name : STR_NULL,
+        .trace_id = {x->trace_id, x->trace_id[0] ? sizeof x->trace_id : 0},
+        .user_agent = value_of(x, HEADER_USER_AGENT),
+        .referer = value_of(x, HEADER_REFERER),
+        .status = x->status,
+        .cause = x->cause,
+        .bytes_in = x->bytes_in,
+        .bytes_out = x->bytes_out,
+        .duration_us = duration_us,
+        .upstream_us = x->upstream_us,
+        .attempts = x->attempts,
+    };
+    access_log_record(&x->worker->log, x->gateway->log_format, &record, x->worker->loop.now_us);
+}
+
+static bool is_logged(struct exchange *x)
+{
+    double sample = x->gateway->settings.telemetry.access_log.sample;
+    if (!x->worker->log.writer || (x->match.route && !x->match.route->settings->access_log))
+        return false;
+    return sample >= 1.0 || rand_unit(&x->worker->rand) < sample;
+}
+
+// step_finish: gives the upstream back, records, lets the front go on, and frees.
+void exchange_release(struct exchange *x)
+{
+    exchange_leave_upstream(x, x->response ? x->response->status : 0);
+    if (x->retry_counted)
+        upstream_retry_give(x->worker->upstreams, x->upstream);
+    uint64_t duration_us = x->worker->loop.now_us - x->began_us;
+    record_metrics(x, duration_us);
+    if (is_logged(x))
+        record_access(x, duration_us);
+    const struct client_verbs *client = x->client;
+    void *context = x->client_context;
+    exchange_free(x);
+    client->finished(context);
+}
+
+// ---- deadlines ----
+
+// Whether it is the upstream that everybody is waiting for.
+static bool waits_for_upstream(const struct exchange *x)
+{
+    if (x->step != STEP_AWAIT && x->step != STEP_RELAY)
+        return false;
+    if (x->client_full || x->continue_awaited)
+        return false;
+    return x->tunnel || x->body != BODY_OPEN || x->body_full;
+}
+
+static uint64_t silence_us(const struct exchange *x)
+{
+    return x->tunnel ? x->listener->settings->timeouts.idle_us : x->upstream->settings->timeouts.response_us;
+}
+
+void exchange_arm(struct exchange *x)
+{
+    uint64_t now_us = x->worker->loop.now_us, due_us = x->deadline_us ? x->deadline_us : UINT64_MAX;
+    if (x->wait_until_us && x->wait_until_us < due_us)
+        due_us = x->wait_until_us;
+    if (x->upstream && silence_us(x)) {
+        uint64_t silent_us = x->progress_us + silence_us(x);
+        // While somebody else is waited for, look again later.
+        silent_us = silent_us > now_us ? silent_us : now_us + silence_us(x);
+        if (silent_us < due_us)
+            due_us = silent_us;
+    }
+    if (due_us != UINT64_MAX)
+        loop_timer_set(&x->worker->loop, &x->timer, due_us > now_us ? (due_us - now_us) / 1000 : 0);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+    struct exchange *x = container_of(timer, struct exchange, timer);
+    uint64_t now_us = x->worker->loop.now_us;
+    if (x->deadline_us && now_us >= x->deadline_us) {
+        end_and_run(x, END_DEADLINE_EXCEEDED, STR_NULL);
+        return;
+    }
+    if (x->wait_until_us && now_us >= x->wait_until_us) {
+        exchange_run(x);
+        return;
+    }
+    if (waits_for_upstream(x) && silence_us(x) && now_us >= x->progress_us + silence_us(x)) {
+        end_and_run(x, END_UPSTREAM_TIMEOUT, STR_NULL);
+        return;
+    }
+    exchange_arm(x);
+}
+
+// ---- for people ----
+
+void exchange_print(const struct exchange *x, struct json *out)
+{
+    char client[IP_TEXT_MAX];
+    json_object(out);
+    json_field_string(out, "request_id", x->request_id);
+    json_field_string(out, "step", str_of(steps[x->step].name));
+    json_field_string(out, "client", ((struct str){client, ip_print(&x->source, client)}));
+    json_field_string(out, "listener", x->listener->name);
+    json_field_string(out, "method", x->request.method_name);
+    json_field_string(out, "host", x->request.host);
+    json_field_string(out, "path", x->request.path);
+    json_field_string(out, "route", x->match.route ? x->match.route->name : STR_NULL);
+    json_field_string(out, "upstream", x->upstream ? x->upstream->name : STR_NULL);
+    json_field_string(out, "endpoint", x->call.local && x->call.endpoint ? x->call.endpoint->name : STR_NULL);
+    json_field_u64(out, "attempts", x->attempts);
+    json_field_u64(out, "status", x->status);
+    json_field_u64(out, "bytes_in", x->bytes_in);
+    json_field_u64(out, "bytes_out", x->bytes_out);
+    json_field_u64(out, "age_ms", (x->worker->loop.now_us - x->began_us) / 1000);
+    json_object_end(out);
+}

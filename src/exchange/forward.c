@@ -1,0 +1,320 @@
+// What the gateway itself says in heads: who asks, through whom, under which id (shared names: RFC 7239's
+// older siblings X-Forwarded-*, RFC 9110 7.6.3 Via, W3C Trace Context).
+#include "exchange/forward_names.h"
+#include "exchange/steps.h"
+
+#include "http/uri.h"
+
+enum {
+    REQUEST_ID_MAX = 128,   // a trusted peer's longer one is replaced
+    TRACEPARENT_LENGTH = 55 // 00-32-16-2
+};
+
+// The share of traces begun here that ask to be recorded: tracing.sample's default.
+static const double trace_sample = 0.05;
+
+static struct str value_of(const struct headers *headers, enum header_id id)
+{
+    const struct header *header = headers_find(headers, id);
+    return header ? header->value : STR_NULL;
+}
+
+// ---- who asks ----
+
+// The last element of a chain of X-Forwarded-For lines, cut off it; false at its beginning.
+static bool take_last_hop(struct str *chain, struct str *hop)
+{
+    size_t at = chain->n;
+    while (at && chain->p[at - 1] != ',')
+        at--;
+    *hop = str_trim(str_skip(*chain, at));
+    chain->n = at ? at - 1 : 0;
+    return hop->n > 0;
+}
+
+// Walks from the right past every trusted proxy: the first other address is the client (RFC 7239 8.1).
+static void find_source(struct exchange *x)
+{
+    const struct cidr_set *trusted = &x->listener->settings->trusted_proxies;
+    const struct headers *headers = &x->request.headers;
+    for (uint32_t i = headers->count; i-- > 0;) {
+        if (headers->v[i].id != HEADER_X_FORWARDED_FOR)
+            continue;
+        struct str chain = headers->v[i].value, hop;
+        while (take_last_hop(&chain, &hop)) {
+            struct ip ip;
+            if (!ip_parse(hop, &ip))
+                return;
+            x->source = ip;
+            if (!cidr_set_has(trusted, &ip))
+                return;
+        }
+    }
+}
+
+static void print_hex(uint64_t value, char *out)
+{
+    static const char hex[] = "0123456789abcdef";
+    for (unsigned i = 0; i < 16; i++)
+        out[i] = hex[(value >> (60 - 4 * i)) & 15];
+}
+
+static struct str new_request_id(struct exchange *x)
+{
+    char *text = arena_alloc(&x->arena, 32);
+    print_hex(rand_u64(&x->worker->rand), text);
+    print_hex(rand_u64(&x->worker->rand), text + 16);
+    return (struct str){text, 32};
+}
+
+static bool is_plain_id(struct str id)
+{
+    for (size_t i = 0; i < id.n; i++)
+        if (id.p[i] <= ' ' || id.p[i] >= 0x7f || id.p[i] == '"' || id.p[i] == '\\')
+            return false;
+    return id.n > 0 && id.n <= REQUEST_ID_MAX;
+}
+
+static struct str request_id_header(const struct exchange *x)
+{
+    return x->gateway->settings.telemetry.headers.request_id;
+}
+
+static void identify_request(struct exchange *x)
+{
+    if (x->peer_trusted) {
+        enum header_id id = x->gateway->request_id_header;
+        const struct header *header = id ? headers_find(&x->request.headers, id)
+                                         : headers_find_name(&x->request.headers, request_id_header(x));
+        if (header && is_plain_id(header->value)) {
+            x->request_id = header->value;
+            return;
+        }
+    }
+    x->request_id = new_request_id(x);
+}
+
+static bool is_hex(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+            return false;
+    return true;
+}
+
+static bool all_zero(struct str s)
+{
+    for (size_t i = 0; i < s.n; i++)
+        if (s.p[i] != '0')
+            return false;
+    return true;
+}
+
+// Version 00 only: "00-<trace id>-<parent id>-<flags>" (Trace Context 3.2).
+static bool traceparent_valid(struct str s)
+{
+    return s.n == TRACEPARENT_LENGTH && memcmp(s.p, "00-", 3) == 0 && s.p[35] == '-' && s.p[52] == '-' &&
+           is_hex((struct str){s.p + 3, 32}) && is_hex((struct str){s.p + 36, 16}) &&
+           is_hex((struct str){s.p + 53, 2}) && !all_zero((struct str){s.p + 3, 32}) &&
+           !all_zero((struct str){s.p + 36, 16});
+}
+
+static void identify_trace(struct exchange *x)
+{
+    if (x->peer_trusted) {
+        struct str parent = value_of(&x->request.headers, HEADER_TRACEPARENT);
+        if (traceparent_valid(parent)) {
+            memcpy(x->trace_id, parent.p + 3, sizeof x->trace_id);
+            x->trace_kept = true;
+            return;
+        }
+    }
+    print_hex(rand_u64(&x->worker->rand) | 1, x->trace_id);
+    print_hex(rand_u64(&x->worker->rand), x->trace_id + 16);
+}
+
+void forward_identify(struct exchange *x)
+{
+    const struct cidr_set *trusted = &x->listener->settings->trusted_proxies;
+    x->peer_trusted = trusted->count && cidr_set_has(trusted, &x->peer);
+    if (x->peer_trusted)
+        find_source(x);
+    identify_request(x);
+    identify_trace(x);
+}
+
+// ---- the request, for upstreams ----
+
+static struct str print_ip(struct arena *arena, const struct ip *ip)
+{
+    char *text = arena_alloc(arena, IP_TEXT_MAX);
+    return (struct str){text, ip_print(ip, text)};
+}
+
+static struct str join(struct arena *arena, struct str a, struct str separator, struct str b)
+{
+    char *text = arena_alloc(arena, a.n + separator.n + b.n + 1);
+    memcpy(text, a.p, a.n);
+    memcpy(text + a.n, separator.p, separator.n);
+    memcpy(text + a.n + separator.n, b.p, b.n);
+    return (struct str){text, a.n + separator.n + b.n};
+}
+
+// What a trusted peer said before, all lines of it.
+struct said {
+    struct str chain, proto, host, port, via, forwarded;
+};
+
+static struct str append(struct arena *arena, struct str list, struct str value)
+{
+    return list.n ? join(arena, list, STR(", "), value) : value;
+}
+
+static void take_saying(struct exchange *x, struct said *said, struct header *header)
+{
+    struct str value = header->value;
+    switch (header->id) {
+    case HEADER_X_FORWARDED_FOR: said->chain = append(&x->arena, said->chain, value); break;
+    case HEADER_X_FORWARDED_PROTO: said->proto = value; break;
+    case HEADER_X_FORWARDED_HOST: said->host = value; break;
+    case HEADER_X_FORWARDED_PORT: said->port = value; break;
+    case HEADER_VIA: said->via = append(&x->arena, said->via, value); break;
+    case HEADER_FORWARDED: said->forwarded = append(&x->arena, said->forwarded, value); break;
+    default: break;
+    }
+}
+
+// One pass over the fields: what goes, what is remembered.
+static void strip_request(struct exchange *x, struct said *said)
+{
+    struct headers *headers = &x->request.headers;
+    headers_remove_hop_by_hop(headers);
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *header = &headers->v[i];
+        enum forward_rule rule = forward_rule(header->id);
+        if (rule == FORWARD_KEEP)
+            continue;
+        if (rule == FORWARD_REPLACE && x->peer_trusted)
+            take_saying(x, said, header);
+        if (header->id == HEADER_HOST && !x->host) {
+            x->host = header;
+            continue;
+        }
+        if (rule == FORWARD_EXPECT && x->request.expect_continue)
+            continue;
+        if (rule == FORWARD_TRUSTED && x->peer_trusted)
+            continue;
+        if (rule == FORWARD_TRACE && x->trace_kept)
+            continue;
+        header->id = HEADER_GONE;
+    }
+}
+
+static void add_forwarding(struct exchange *x, const struct said *said)
+{
+    struct headers *headers = &x->request.headers;
+    struct arena *arena = &x->arena;
+    struct str peer = print_ip(arena, &x->peer);
+    headers_add(headers, arena, STR("X-Forwarded-For"), append(arena, said->chain, peer));
+    headers_add(headers, arena, STR("X-Forwarded-Proto"), said->proto.n ? said->proto : x->scheme);
+    struct str host = said->host.n ? said->host : x->request.authority;
+    if (host.n)
+        headers_add(headers, arena, STR("X-Forwarded-Host"), host);
+    headers_add(headers, arena, STR("X-Forwarded-Port"), said->port.n ? said->port : x->listener->port_text);
+    if (said->forwarded.n) {
+        const char *form = str_find(peer, ':') < peer.n ? "for=\"[%.*s]\";proto=%.*s" : "for=%.*s;proto=%.*s";
+        struct str element = peer.p[0] == 'u' ? STR("for=unknown")
+                                              : arena_printf(arena, form, STR_ARG(peer), STR_ARG(x->scheme));
+        headers_add(headers, arena, STR("Forwarded"), append(arena, said->forwarded, element));
+    }
+    struct str via = x->request.minor ? STR("1.1 sallyport") : STR("1.0 sallyport");
+    headers_add(headers, arena, STR("Via"), append(arena, said->via, via));
+}
+
+static void add_trace(struct exchange *x)
+{
+    if (x->trace_kept)
+        return;
+    char *text = arena_alloc(&x->arena, TRACEPARENT_LENGTH + 1);
+    memcpy(text, "00-", 3);
+    memcpy(text + 3, x->trace_id, 32);
+    text[35] = '-';
+    print_hex(rand_u64(&x->worker->rand) | 1, text + 36);
+    memcpy(text + 52, rand_unit(&x->worker->rand) < trace_sample ? "-01" : "-00", 3);
+    headers_add(&x->request.headers, &x->arena, STR("traceparent"), (struct str){text, TRACEPARENT_LENGTH});
+}
+
+static void set_request_id(struct exchange *x, struct headers *headers)
+{
+    if (x->gateway->request_id_header)
+        headers_remove(headers, x->gateway->request_id_header);
+    else
+        headers_remove_name(headers, request_id_header(x));
+    headers_add(headers, &x->arena, request_id_header(x), x->request_id);
+}
+
+bool forward_make_target(struct exchange *x)
+{
+    struct request_head *request = &x->request;
+    struct str path = request->path;
+    if (x->match.route->settings->has_rewrite && !route_rewrite_path(&x->match, request, &x->arena, &path))
+        return false;
+    if (path.p == request->target.p) // origin-form and canonical: as received
+        x->target = request->target;
+    else
+        x->target = request->has_query ? join(&x->arena, path, STR("?"), request->query) : path;
+    return true;
+}
+
+void forward_prepare_request(struct exchange *x)
+{
+    if (x->prepared)
+        return;
+    x->prepared = true;
+    struct said said = {0};
+    strip_request(x, &said);
+    if (!x->host) {
+        headers_add_id(&x->request.headers, &x->arena, HEADER_HOST, STR_NULL);
+        x->host = &x->request.headers.v[x->request.headers.count - 1];
+    }
+    size_t host_at = (size_t)(x->host - x->request.headers.v);
+    add_forwarding(x, &said);
+    set_request_id(x, &x->request.headers);
+    add_trace(x);
+    x->host = &x->request.headers.v[host_at]; // the array may have moved
+}
+
+void forward_set_host(struct exchange *x)
+{
+    const struct rewrite_settings *rewrite = &x->match.route->settings->rewrite;
+    struct str endpoint = x->call.endpoint->name;
+    x->host->value = x->request.authority;
+    if (x->match.route->settings->has_rewrite && rewrite->host_kind == REWRITE_HOST_NAME)
+        x->host->value = rewrite->host;
+    else if (!x->host->value.n ||
+             (x->match.route->settings->has_rewrite && rewrite->host_kind == REWRITE_HOST_UPSTREAM))
+        x->host->value = str_starts(endpoint, STR("unix:")) ? STR("localhost") : endpoint;
+}
+
+// ---- the response, for the client ----
+
+static void add_server_timing(struct exchange *x, struct response_head *head)
+{
+    uint64_t spent_us = x->call.ready_us ? x->worker->loop.now_us - x->call.ready_us : 0;
+    headers_add(&head->headers, &x->arena, STR("Server-Timing"),
+                arena_printf(&x->arena, "upstream;dur=%llu.%03llu", (unsigned long long)spent_us / 1000,
+                             (unsigned long long)spent_us % 1000));
+}
+
+void forward_shape_response(struct exchange *x, struct response_head *head)
+{
+    struct headers *headers = &head->headers;
+    headers_remove_hop_by_hop(headers);
+    headers_remove(headers, HEADER_CONTENT_LENGTH);
+    set_request_id(x, headers);
+    if (!headers_find(headers, HEADER_DATE))
+        headers_add(headers, &x->arena, STR("Date"),
+                    arena_copy(&x->arena, worker_date(x->worker, x->wall_us)));
+    if (x->gateway->settings.telemetry.headers.server_timing && x->upstream)
+        add_server_timing(x, head);
+}

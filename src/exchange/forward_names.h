@@ -1,0 +1,44 @@
+// What becomes of the request fields that the gateway knows, on their way to an upstream.
+#pragma once
+
+#include "http/header.h"
+
+enum forward_rule {
+    FORWARD_KEEP,
+    FORWARD_DROP,    // written anew by the gateway (framing, Host's duplicates)
+    FORWARD_REPLACE, // the gateway says this itself; a trusted peer's words are taken into it
+    FORWARD_TRUSTED, // goes on from a trusted peer only
+    FORWARD_EXPECT,  // goes on when the request is really waiting for 100
+    FORWARD_TRACE,   // goes on when the peer's trace is kept
+};
+
+static inline enum forward_rule forward_rule(enum header_id id)
+{
+    static const unsigned char rules[] = {
+        [HEADER_CONTENT_LENGTH] = FORWARD_DROP,
+        [HEADER_HOST] = FORWARD_DROP,
+        [HEADER_EXPECT] = FORWARD_EXPECT,
+        [HEADER_VIA] = FORWARD_REPLACE,
+        [HEADER_FORWARDED] = FORWARD_REPLACE,
+        [HEADER_X_FORWARDED_FOR] = FORWARD_REPLACE,
+        [HEADER_X_FORWARDED_PROTO] = FORWARD_REPLACE,
+        [HEADER_X_FORWARDED_HOST] = FORWARD_REPLACE,
+        [HEADER_X_FORWARDED_PORT] = FORWARD_REPLACE,
+        [HEADER_X_REQUEST_ID] = FORWARD_TRUSTED,
+        [HEADER_X_FORWARDED_PREFIX] = FORWARD_TRUSTED,
+        [HEADER_X_FORWARDED_URI] = FORWARD_TRUSTED,
+        [HEADER_X_FORWARDED_METHOD] = FORWARD_TRUSTED,
+        [HEADER_X_FORWARDED_SERVER] = FORWARD_TRUSTED,
+        [HEADER_X_REAL_IP] = FORWARD_TRUSTED,
+        [HEADER_X_ORIGINAL_URL] = FORWARD_TRUSTED,
+        [HEADER_X_REWRITE_URL] = FORWARD_TRUSTED,
+        [HEADER_X_ORIGINAL_URI] = FORWARD_TRUSTED,
+        [HEADER_X_ORIGINAL_METHOD] = FORWARD_TRUSTED,
+        [HEADER_X_HTTP_METHOD_OVERRIDE] = FORWARD_TRUSTED,
+        [HEADER_X_HTTP_METHOD] = FORWARD_TRUSTED,
+        [HEADER_X_METHOD_OVERRIDE] = FORWARD_TRUSTED,
+        [HEADER_TRACEPARENT] = FORWARD_TRACE,
+        [HEADER_TRACESTATE] = FORWARD_TRACE,
+    };
+    return id < sizeof rules ? (enum forward_rule)rules[id] : FORWARD_KEEP;
+}

@@ -1,0 +1,170 @@
+// Bodies on their way through: request body from the front to the upstream, response body back, each in
+// bounded memory. A side that is full says so once; the other side is told to go on when it has drained.
+#include "exchange/steps.h"
+
+static uint64_t now_us(const struct exchange *x)
+{
+    return x->worker->loop.now_us;
+}
+
+// ---- the request body ----
+
+void relay_open_body(struct exchange *x)
+{
+    x->continue_awaited = false;
+    if (x->body == BODY_HELD)
+        x->body = BODY_OPEN;
+    if (x->body == BODY_OPEN)
+        x->client->resume(x);
+}
+
+// Kept for another try only while that is allowed and small.
+static void keep_for_replay(struct exchange *x, struct str span)
+{
+    if (x->replay_lost)
+        return;
+    bool repeatable =
+        http_method_idempotent(x->request.method) && x->retries && x->retries->attempts > 0 && !x->tunnel;
+    if (!repeatable || buf_len(&x->replay) + span.n > x->retries->body_bytes) {
+        x->replay_lost = true;
+        buf_free(&x->replay);
+        return;
+    }
+    buf_append(&x->replay, span);
+}
+
+void relay_replay_body(struct exchange *x)
+{
+    if (buf_len(&x->replay))
+        upstream_call_body(&x->call, buf_str(&x->replay));
+    if (x->body == BODY_ENDED)
+        upstream_call_end(&x->call, NULL);
+}
+
+enum flow exchange_body(struct exchange *x, struct str span)
+{
+    x->bytes_in += span.n;
+    x->body_bytes += span.n;
+    x->progress_us = now_us(x);
+    if (!x->call.link) { // between two tries: the next sends it and resumes
+        buf_append(&x->replay, span);
+        return FLOW_FULL;
+    }
+    keep_for_replay(x, span);
+    x->body_full = upstream_call_body(&x->call, span) == FLOW_FULL;
+    return x->body_full ? FLOW_FULL : FLOW_MORE;
+}
+
+void exchange_body_end(struct exchange *x, const struct headers *trailers)
+{
+    if (x->body != BODY_OPEN)
+        return;
+    x->body = BODY_ENDED;
+    x->progress_us = now_us(x);
+    if (x->call.link) {
+        upstream_call_end(&x->call, trailers);
+        upstream_call_flush(&x->call);
+    }
+    if (x->tunnel && x->upstream_ended) {
+        x->step = STEP_FINISH;
+        exchange_run(x);
+    }
+}
+
+// ---- what the upstream says ----
+
+static struct exchange *exchange_of(struct upstream_call *call)
+{
+    struct exchange *x = container_of(call, struct exchange, call);
+    x->progress_us = now_us(x);
+    return x;
+}
+
+static void on_ready(struct upstream_call *call, bool reused)
+{
+    struct exchange *x = exchange_of(call);
+    (void)reused;
+    x->step = STEP_SEND;
+    exchange_run(x);
+}
+
+static void on_informational(struct upstream_call *call, struct response_head *head)
+{
+    struct exchange *x = exchange_of(call);
+    if (head->status == 100) {
+        if (x->continue_awaited)
+            relay_open_body(x); // the front says 100 itself when it begins to read
+        return;
+    }
+    headers_remove_hop_by_hop(&head->headers);
+    if (x->reply == REPLY_NONE)
+        x->client->send_informational(x, head);
+}
+
+static void on_head(struct upstream_call *call, struct response_head *head)
+{
+    struct exchange *x = exchange_of(call);
+    x->response = head;
+    x->continue_awaited = false;
+    x->step = STEP_SHAPE;
+    exchange_run(x);
+}
+
+static enum flow on_body(struct upstream_call *call, struct str span)
+{
+    struct exchange *x = exchange_of(call);
+    x->bytes_out += span.n;
+    x->client_full = x->client->send_body(x, span) == FLOW_FULL;
+    return x->client_full ? FLOW_FULL : FLOW_MORE;
+}
+
+static void on_end(struct upstream_call *call, struct headers *trailers)
+{
+    struct exchange *x = exchange_of(call);
+    x->upstream_ended = true;
+    x->client->send_end(x, trailers);
+    if (x->tunnel && x->body == BODY_OPEN)
+        return; // the other direction goes on
+    x->reply = REPLY_ENDED;
+    x->step = STEP_FINISH;
+    exchange_run(x);
+}
+
+static void on_flush(struct upstream_call *call)
+{
+    struct exchange *x = exchange_of(call);
+    x->client->flush(x);
+}
+
+static void on_drain(struct upstream_call *call)
+{
+    struct exchange *x = exchange_of(call);
+    x->body_full = false;
+    if (x->body == BODY_OPEN)
+        x->client->resume(x);
+}
+
+static void on_fail(struct upstream_call *call, enum end_cause cause)
+{
+    struct exchange *x = exchange_of(call);
+    if (exchange_try_again(x, cause) == STEP_MORE)
+        exchange_run(x);
+}
+
+const struct upstream_call_events exchange_call_events = {
+    .on_ready = on_ready,
+    .on_informational = on_informational,
+    .on_head = on_head,
+    .on_body = on_body,
+    .on_end = on_end,
+    .on_flush = on_flush,
+    .on_drain = on_drain,
+    .on_fail = on_fail,
+};
+
+void exchange_client_drained(struct exchange *x)
+{
+    x->client_full = false;
+    x->progress_us = now_us(x);
+    upstream_call_resume(&x->call);
+}

@@ -1,0 +1,78 @@
+// Every answer of the gateway's own is written here.
+#include "exchange/steps.h"
+
+static void answer(struct exchange *x, struct response_head *head, struct str body)
+{
+    x->status = head->status;
+    head->minor = 1;
+    head->reason = http_reason(head->status);
+    head->keep_alive = true;
+    head->framing = FRAMING_LENGTH;
+    head->content_length = body.n;
+    head->has_length = head->status != 204 && head->status != 304;
+    forward_shape_response(x, head);
+    x->reply = REPLY_HEAD;
+    if (!x->client->send_head(x, head)) {
+        x->client->abort(x);
+        x->reply = REPLY_CUT;
+        return;
+    }
+    if (x->request.method != METHOD_HEAD && body.n && head->has_length) {
+        x->client->send_body(x, body);
+        x->bytes_out += body.n;
+    }
+    x->client->send_end(x, NULL);
+    x->reply = REPLY_ENDED;
+}
+
+static struct str quote(struct arena *arena, struct str s)
+{
+    char *out = arena_alloc(arena, JSON_ESCAPE_MAX * s.n + 1);
+    return (struct str){out, json_escape(s, out)};
+}
+
+void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
+{
+    const struct end_row *row = end_row(cause);
+    struct response_head head = {.status = status ? status : row->status};
+    struct str title = status && status != row->status ? http_reason(status) : row->title;
+    struct str escaped = quote(&x->arena, detail.n ? detail : title), id = quote(&x->arena, x->request_id);
+    struct str body =
+        arena_printf(&x->arena,
+                     "{\"type\":\"about:blank\",\"title\":\"%.*s\",\"status\":%u,\"detail\":\"%.*s\","
+                     "\"instance\":\"%.*s\",\"code\":\"%.*s\"}\n",
+                     STR_ARG(title), head.status, STR_ARG(escaped), STR_ARG(id), STR_ARG(row->code));
+    headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("application/problem+json"));
+    if (head.status == 503 || head.status == 429)
+        headers_add(&head.headers, &x->arena, STR("Retry-After"), STR("1"));
+    if (cause == END_METHOD_NOT_ALLOWED)
+        headers_add(&head.headers, &x->arena, STR("Allow"), x->match.allow);
+    answer(x, &head, body);
+}
+
+void reply_answer(struct exchange *x, struct policy_answer *given)
+{
+    struct response_head head = {.status = given->status, .headers = given->headers};
+    if (given->content_type.n)
+        headers_add(&head.headers, &x->arena, STR("Content-Type"), given->content_type);
+    answer(x, &head, given->body);
+}
+
+void reply_redirect(struct exchange *x)
+{
+    struct response_head head = {.status = (unsigned)x->match.route->settings->redirect.status};
+    headers_add(&head.headers, &x->arena, STR("Location"),
+                route_redirect_location(&x->match, &x->request, x->scheme, &x->arena));
+    answer(x, &head, STR_NULL);
+}
+
+void reply_respond(struct exchange *x)
+{
+    const struct respond_settings *respond = &x->match.route->settings->respond;
+    struct response_head head = {.status = (unsigned)respond->status};
+    for (uint32_t i = 0; i < respond->headers.count; i++)
+        headers_add(&head.headers, &x->arena, respond->headers.v[i].name, respond->headers.v[i].value);
+    if (respond->body.n && !headers_find(&head.headers, HEADER_CONTENT_TYPE))
+        headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("text/plain; charset=utf-8"));
+    answer(x, &head, respond->body);
+}

@@ -1,0 +1,100 @@
+// Another try, when it cannot make anything worse: before any byte of the response went out, for what may be
+// sent twice (RFC 9110 9.2.2) or was not sent at all, within attempts and the upstream's budget.
+#include "exchange/steps.h"
+
+enum { BACKOFF_DOUBLINGS = 6 };
+
+static uint64_t now_us(const struct exchange *x)
+{
+    return x->worker->loop.now_us;
+}
+
+// A kept-alive connection that died before a byte of the response: the upstream had closed it, most likely.
+static bool was_stale(const struct exchange *x, enum end_cause cause)
+{
+    return cause == END_UPSTREAM_RESET && x->call.reused && !x->call.response_begun && !x->stale_retried;
+}
+
+static bool may_repeat(const struct exchange *x, enum end_cause cause)
+{
+    if (x->reply != REPLY_NONE || (x->body_bytes && x->replay_lost))
+        return false;
+    return cause == END_UPSTREAM_CONNECT_FAILED || upstream_call_unsent(&x->call) ||
+           http_method_idempotent(x->request.method);
+}
+
+static bool is_wanted(const struct retry_settings *retries, enum end_cause cause)
+{
+    switch (cause) {
+    case END_UPSTREAM_CONNECT_FAILED: return retries->retry_on & RETRY_CONNECT_FAILURE;
+    case END_UPSTREAM_RESET: return retries->retry_on & RETRY_RESET_BEFORE_HEADERS;
+    case END_UPSTREAM_STATUS: return true; // the status was listed
+    default: return false;
+    }
+}
+
+bool exchange_may_retry(const struct exchange *x, enum end_cause cause)
+{
+    if (!may_repeat(x, cause))
+        return false;
+    if (was_stale(x, cause))
+        return true;
+    unsigned counted = x->attempts - x->stale_retried; // the stale one was no fault of the upstream's
+    return end_row(cause)->retryable && is_wanted(x->retries, cause) &&
+           counted <= (uint64_t)x->retries->attempts;
+}
+
+static uint64_t backoff_us(struct exchange *x)
+{
+    unsigned doublings = x->attempts - 1 < BACKOFF_DOUBLINGS ? x->attempts - 1 : BACKOFF_DOUBLINGS;
+    double base = (double)(x->retries->backoff_us << doublings);
+    return (uint64_t)(base * (0.5 + rand_unit(&x->worker->rand)));
+}
+
+// The attempt is over: what it cost and how it ended.
+static void note_attempt(struct exchange *x, unsigned status)
+{
+    uint64_t began_us = x->call.ready_us;
+    uint64_t spent_us = began_us ? now_us(x) - began_us : 0;
+    x->upstream_us += spent_us;
+    metrics_upstream(x->worker->metrics, x->upstream->metric_id, status, spent_us);
+}
+
+static enum retry_reason reason_of(enum end_cause cause)
+{
+    return cause == END_UPSTREAM_CONNECT_FAILED ? RETRIED_CONNECT_FAILURE
+           : cause == END_UPSTREAM_STATUS       ? RETRIED_STATUS
+                                                : RETRIED_RESET;
+}
+
+void exchange_leave_upstream(struct exchange *x, unsigned status)
+{
+    if (!x->call.local)
+        return;
+    note_attempt(x, status);
+    upstream_call_finish(&x->call);
+}
+
+enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
+{
+    bool again = exchange_may_retry(x, cause), stale = again && was_stale(x, cause);
+    if (again && !stale && !x->retry_counted)
+        again = x->retry_counted = upstream_retry_take(&x->call, x->retries->budget);
+    exchange_leave_upstream(x, cause == END_UPSTREAM_STATUS ? x->response->status : 0);
+    x->response = NULL;
+    if (!again) {
+        exchange_end(x, cause, STR_NULL);
+        return STEP_MORE;
+    }
+    metrics_retry(x->worker->metrics, x->upstream->metric_id, reason_of(cause));
+    x->step = STEP_PICK;
+    x->fresh = true;
+    x->body_full = false;
+    if (stale) {
+        x->stale_retried = true;
+        return STEP_MORE;
+    }
+    x->wait_until_us = now_us(x) + backoff_us(x);
+    exchange_arm(x);
+    return STEP_WAIT;
+}

@@ -1,0 +1,223 @@
+// The path of a request, top to bottom. A step sets the next one and says MORE, WAIT or DONE.
+#include "exchange/steps.h"
+
+enum { CONTINUE_WAIT_US = 1000000 /* for an upstream's 100, which it need not send (RFC 9110 10.1.1) */ };
+
+static uint64_t now_us(const struct exchange *x)
+{
+    return x->worker->loop.now_us;
+}
+
+static enum step_result go(struct exchange *x, enum exchange_step next)
+{
+    x->step = next;
+    return STEP_MORE;
+}
+
+static enum step_result end(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    exchange_end(x, cause, detail);
+    return STEP_MORE;
+}
+
+static enum step_result wait_for(struct exchange *x, uint64_t us)
+{
+    x->wait_until_us = now_us(x) + us;
+    exchange_arm(x);
+    return STEP_WAIT;
+}
+
+static enum step_result step_admit(struct exchange *x)
+{
+    x->body_limit = x->listener->settings->limits.body_bytes;
+    x->body = x->request.framing == FRAMING_NONE ? BODY_ENDED : BODY_HELD;
+    forward_identify(x);
+    return go(x, STEP_ROUTE);
+}
+
+static enum step_result step_route(struct exchange *x)
+{
+    route_find(x->gateway->routes, &x->request, x->worker->scratch, &x->arena, &x->match);
+    const struct route *route = x->match.route;
+    if (!route)
+        return x->match.method_mismatch
+                   ? end(x, END_METHOD_NOT_ALLOWED, STR("no route here takes this method"))
+                   : end(x, END_NO_ROUTE, STR("no route matches this host and path"));
+    const struct route_settings *settings = route->settings;
+    if (settings->request_body_bytes != UINT64_MAX)
+        x->body_limit = settings->request_body_bytes;
+    if (x->request.framing == FRAMING_LENGTH && x->request.content_length > x->body_limit)
+        return end(x, END_BODY_TOO_LARGE,
+                   arena_printf(&x->arena, "the body may have at most %llu bytes",
+                                (unsigned long long)x->body_limit));
+    if (settings->timeout_us)
+        x->deadline_us = x->began_us + settings->timeout_us;
+    return go(x, STEP_GUARD);
+}
+
+static enum step_result step_guard(struct exchange *x)
+{
+    const struct route *route = x->match.route;
+    struct policy_call *call = &x->policy;
+    for (; x->policy_next < route->policy_count; x->policy_next++, call->again = false) {
+        const struct policy_use *use = &route->policies[x->policy_next];
+        if (!use->policy->on_request)
+            continue;
+        call->settings = use->settings;
+        call->now_us = now_us(x);
+        switch (use->policy->on_request(call)) {
+        case PASS: break;
+        case REPLY: reply_answer(x, &call->answer); return go(x, STEP_FINISH);
+        case WAIT: call->again = true; return wait_for(x, call->wait_ms * 1000);
+        case FAIL:
+            x->cause = call->cause;
+            reply_error(x, call->cause, call->answer.status, call->detail);
+            return go(x, STEP_FINISH);
+        }
+    }
+    return go(x, STEP_ACT);
+}
+
+static enum step_result step_act(struct exchange *x)
+{
+    const struct route *route = x->match.route;
+    switch (route->action) {
+    case ROUTE_REDIRECT: reply_redirect(x); return go(x, STEP_FINISH);
+    case ROUTE_RESPOND: reply_respond(x); return go(x, STEP_FINISH);
+    case ROUTE_SPLIT: x->upstream = route_draw(route, &x->worker->rand); break;
+    case ROUTE_FORWARD: x->upstream = route->upstream; break;
+    }
+    if (!forward_make_target(x))
+        return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
+    x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
+    return go(x, STEP_PICK);
+}
+
+static uint64_t hash_key(const struct exchange *x)
+{
+    const struct hash_settings *hash = &x->upstream->settings->hash_on;
+    char text[IP_TEXT_MAX];
+    const struct header *header;
+    switch (hash->source) {
+    case HASH_CLIENT_IP: return balance_hash((struct str){text, ip_print(&x->source, text)});
+    case HASH_PATH: return balance_hash(x->request.path);
+    case HASH_HEADER:
+        header = headers_find_name(&x->request.headers, hash->name);
+        return balance_hash(header ? header->value : STR_NULL);
+    case HASH_COOKIE: return balance_hash(headers_cookie(&x->request.headers, hash->name));
+    }
+    return 0;
+}
+
+static enum step_result step_pick(struct exchange *x)
+{
+    struct upstream_call *call = &x->call;
+    x->wait_until_us = 0;
+    x->attempts++;
+    call->events = &exchange_call_events;
+    call->upstream = x->upstream;
+    call->arena = &x->arena;
+    call->method = x->request.method;
+    if (x->attempts == 1 && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)
+        call->hash = hash_key(x);
+    x->progress_us = now_us(x);
+    x->step = STEP_SEND; // on_ready resumes there
+    enum end_cause cause;
+    switch (upstream_call_start(x->worker->upstreams, call, x->fresh, &cause)) {
+    case CALL_READY: return STEP_MORE;
+    case CALL_WAITING: exchange_arm(x); return STEP_WAIT;
+    case CALL_REFUSED: break;
+    }
+    return exchange_try_again(x, cause);
+}
+
+static enum step_result step_send(struct exchange *x)
+{
+    forward_prepare_request(x);
+    forward_set_host(x);
+    struct request_head *request = &x->request;
+    bool upgrade = request->upgrade.n > 0;
+    if (!upstream_call_head(&x->call, request, x->target, request->framing, upgrade))
+        return end(x, END_OVERLOADED, STR("memory is short"));
+    x->step = STEP_AWAIT;
+    relay_replay_body(x);
+    if (x->body == BODY_HELD && request->expect_continue) {
+        x->continue_awaited = true;
+        upstream_call_flush(&x->call);
+        return wait_for(x, CONTINUE_WAIT_US);
+    }
+    if (x->body == BODY_HELD || x->body == BODY_OPEN)
+        relay_open_body(x);
+    if (x->call.link)
+        upstream_call_flush(&x->call);
+    exchange_arm(x);
+    return STEP_WAIT;
+}
+
+// Woken by the response head (on_head), a failure (on_fail) or the timer.
+static enum step_result step_await(struct exchange *x)
+{
+    if (x->continue_awaited && x->wait_until_us && now_us(x) >= x->wait_until_us) {
+        x->wait_until_us = 0;
+        relay_open_body(x);
+        exchange_arm(x);
+    }
+    return STEP_WAIT;
+}
+
+static bool is_unexpected_upgrade(const struct exchange *x)
+{
+    const struct header *upgrade = headers_find(&x->response->headers, HEADER_UPGRADE);
+    return x->response->status == 101 && !(upgrade && str_eq_fold(upgrade->value, x->request.upgrade));
+}
+
+static enum step_result step_shape(struct exchange *x)
+{
+    struct response_head *head = x->response;
+    if (is_unexpected_upgrade(x))
+        return exchange_try_again(x, END_UPSTREAM_BAD_RESPONSE);
+    if (status_set_has(&x->retries->statuses, head->status) && exchange_may_retry(x, END_UPSTREAM_STATUS))
+        return exchange_try_again(x, END_UPSTREAM_STATUS);
+    x->status = head->status;
+    x->tunnel = head->status == 101;
+    forward_shape_response(x, head);
+    struct policy_call *call = &x->policy;
+    const struct route *route = x->match.route;
+    call->response = head;
+    for (uint32_t i = 0; i < route->policy_count; i++) {
+        call->settings = route->policies[i].settings;
+        if (route->policies[i].policy->on_response)
+            route->policies[i].policy->on_response(call);
+    }
+    x->reply = REPLY_HEAD;
+    x->step = STEP_RELAY;
+    if (!x->client->send_head(x, head))
+        return end(x, END_OVERLOADED, STR_NULL);
+    if (x->tunnel) {
+        x->deadline_us = 0;
+        x->body = BODY_HELD;
+        relay_open_body(x);
+    }
+    return STEP_WAIT;
+}
+
+// Woken by on_end, a failure or the timer; bodies flow by themselves (relay.c).
+static enum step_result step_relay(struct exchange *x)
+{
+    (void)x;
+    return STEP_WAIT;
+}
+
+static enum step_result step_finish(struct exchange *x)
+{
+    exchange_release(x);
+    return STEP_DONE;
+}
+
+const struct step steps[STEP_COUNT] = {
+    [STEP_ADMIT] = {"admit", step_admit}, [STEP_ROUTE] = {"route", step_route},
+    [STEP_GUARD] = {"guard", step_guard}, [STEP_ACT] = {"act", step_act},
+    [STEP_PICK] = {"pick", step_pick},    [STEP_SEND] = {"send", step_send},
+    [STEP_AWAIT] = {"await", step_await}, [STEP_SHAPE] = {"shape", step_shape},
+    [STEP_RELAY] = {"relay", step_relay}, [STEP_FINISH] = {"finish", step_finish},
+};

@@ -1,0 +1,60 @@
+// The steps of an exchange and what they share: private to the room.
+#pragma once
+
+#include "exchange/exchange.h"
+
+enum step_result { STEP_MORE, STEP_WAIT, STEP_DONE };
+
+struct step {
+    const char *name;
+    enum step_result (*run)(struct exchange *x);
+};
+
+extern const struct step steps[STEP_COUNT];
+
+// ---- retry.c ----
+
+// An attempt has ended badly, or with a status worth another try: tries again, or ends with the cause. Sets
+// the step.
+enum step_result exchange_try_again(struct exchange *x, enum end_cause cause);
+// Whether the exchange would try again, and how.
+bool exchange_may_retry(const struct exchange *x, enum end_cause cause);
+
+// Ends the attempt, if there is one: its connection goes back or is closed. status 0: no response.
+void exchange_leave_upstream(struct exchange *x, unsigned status);
+
+// ---- exchange.c ----
+
+// Ends the exchange with this cause: an answer when none has begun, else a cut. Sets STEP_FINISH; does not
+// run it.
+void exchange_end(struct exchange *x, enum end_cause cause, struct str detail);
+// Sets when the timer must look at the exchange again.
+void exchange_arm(struct exchange *x);
+void exchange_release(struct exchange *x);
+extern const struct upstream_call_events exchange_call_events;
+
+// ---- reply.c: the sole writer of the gateway's own answers ----
+
+// problem+json for the row of x->cause. status 0: the row's.
+void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail);
+void reply_answer(struct exchange *x, struct policy_answer *given);
+void reply_redirect(struct exchange *x);
+void reply_respond(struct exchange *x);
+
+// ---- forward.c: what goes to upstreams and to clients besides what the peers said ----
+
+// Finds out who asks: peer_trusted, source. Drops what an untrusted client may not say.
+void forward_identify(struct exchange *x);
+// The request target for upstreams; false when a rewrite makes a path that is refused.
+bool forward_make_target(struct exchange *x);
+// Makes the request head ready for upstreams, once.
+void forward_prepare_request(struct exchange *x);
+// The Host field for this attempt's endpoint.
+void forward_set_host(struct exchange *x);
+// Makes a response head ready for the client.
+void forward_shape_response(struct exchange *x, struct response_head *head);
+
+// ---- relay.c ----
+
+void relay_open_body(struct exchange *x);   // HELD → OPEN: the front may deliver
+void relay_replay_body(struct exchange *x); // another try: what has been delivered already

@@ -1,0 +1,103 @@
+#include "exchange/worker.h"
+
+#include "base/clock.h"
+#include "exchange/exchange.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum {
+    SPARE_BUFFERS = 256, // blocks of 16 KiB kept for the next bursts
+    SPARE_BLOCKS = 256,  // arena blocks of 8 KiB
+};
+
+static void on_turn_end(struct loop_hook *hook)
+{
+    struct worker *worker = container_of(hook, struct worker, turn_end);
+    access_log_tick(&worker->log, worker->loop.now_us);
+}
+
+struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway,
+                          struct access_writer *writer, struct err *err)
+{
+    struct worker *worker = calloc(1, sizeof *worker);
+    check(worker);
+    if (loop_init(&worker->loop, err) != ERR_OK) {
+        free(worker);
+        return NULL;
+    }
+    worker->slot = slot;
+    worker->count = count;
+    worker->buffers.max = SPARE_BUFFERS;
+    worker->spares.max = SPARE_BLOCKS;
+    rand_init(&worker->rand);
+    worker->metrics = metrics_new();
+    access_log_init(&worker->log, writer);
+    worker->scratch = route_scratch_new();
+    list_init(&worker->spare_exchanges);
+    struct upstream_worker_needs needs = {
+        .loop = &worker->loop,
+        .buffers = &worker->buffers,
+        .spares = &worker->spares,
+        .rand = &worker->rand,
+        .metrics = worker->metrics,
+        .slot = slot,
+        .workers = count,
+    };
+    worker->upstreams = upstream_worker_new(&needs);
+    worker->turn_end.on_turn_end = on_turn_end;
+    loop_hook_add(&worker->loop, &worker->turn_end);
+    worker_update(worker, gateway_ref(gateway), writer);
+    return worker;
+}
+
+void worker_free(struct worker *worker)
+{
+    check(worker->live == 0);
+    upstream_worker_free(worker->upstreams);
+    loop_turn(&worker->loop, 0); // connections closed just now are freed
+    access_log_fini(&worker->log);
+    route_scratch_free(worker->scratch);
+    metrics_free(worker->metrics);
+    gateway_unref(worker->gateway);
+    struct list *node;
+    while ((node = list_pop_front(&worker->spare_exchanges)))
+        free(container_of(node, struct exchange, spare));
+    free(worker->slots);
+    free(worker->generations);
+    free(worker->free_slots);
+    buf_pool_fini(&worker->buffers);
+    arena_spares_fini(&worker->spares);
+    loop_fini(&worker->loop);
+    free(worker);
+}
+
+void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer)
+{
+    struct gateway *before = worker->gateway;
+    metrics_reserve(worker->metrics);
+    upstream_worker_update(worker->upstreams, gateway->upstreams, gateway->upstream_count);
+    worker->gateway = gateway;
+    if (writer != worker->log.writer)
+        access_log_switch(&worker->log, writer);
+    gateway_unref(before);
+}
+
+void worker_drain(struct worker *worker)
+{
+    worker->draining = true;
+    upstream_worker_drain(worker->upstreams);
+}
+
+struct str worker_date(struct worker *worker, uint64_t wall_us)
+{
+    uint64_t second = wall_us / 1000000;
+    if (second != worker->date_second) {
+        time_t t = (time_t)second;
+        struct tm utc;
+        gmtime_r(&t, &utc);
+        strftime(worker->date_text, sizeof worker->date_text, "%a, %d %b %Y %H:%M:%S GMT", &utc);
+        worker->date_second = second;
+    }
+    return (struct str){worker->date_text, sizeof "Mon, 01 Jan 2026 00:00:00 GMT" - 1};
+}

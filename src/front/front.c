@@ -1,0 +1,154 @@
+#include "front/front.h"
+
+#include "front/client.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+struct front *front_new(struct worker *worker)
+{
+    struct front *front = calloc(1, sizeof *front);
+    check(front);
+    front->worker = worker;
+    list_init(&front->listeners);
+    list_init(&front->clients);
+    return front;
+}
+
+static void stop_accepting(struct front_listener *listener)
+{
+    if (!listener->accepting)
+        return;
+    listener_stop(&listener->net);
+    listener->accepting = false;
+}
+
+void front_free(struct front *front)
+{
+    front_abort(front);
+    list_each (&front->listeners, node) {
+        struct front_listener *listener = container_of(node, struct front_listener, node);
+        stop_accepting(listener);
+        gateway_unref(listener->gateway);
+        list_remove(node);
+        free(listener);
+    }
+    free(front);
+}
+
+static void on_accept(struct listener *net, int fd, const struct addr *peer)
+{
+    struct front_listener *listener = container_of(net, struct front_listener, net);
+    struct metrics *metrics = listener->front->worker->metrics;
+    metrics_count(metrics, COUNT_ACCEPTED, 1);
+    if (listener->connections >= listener->max_connections) {
+        metrics_count(metrics, COUNT_REFUSED, 1);
+        close(fd);
+        return;
+    }
+    h1_accept(listener, fd, peer);
+}
+
+static void on_exhausted(struct listener *net)
+{
+    struct front_listener *listener = container_of(net, struct front_listener, net);
+    metrics_count(listener->front->worker->metrics, COUNT_ACCEPT_PAUSES, 1);
+    log_warn("front", "listener %.*s: no descriptors left, accepting pauses",
+             STR_ARG(listener->settings->name));
+}
+
+static uint32_t share_of(int64_t limit, const struct worker *worker)
+{
+    int64_t share = limit / worker->count + (worker->slot < limit % worker->count);
+    return share > 0 ? (uint32_t)share : 1;
+}
+
+// Points the listener at the settings of this snapshot.
+static void adopt(struct front_listener *listener, struct gateway *gateway,
+                  const struct gateway_listener *settings)
+{
+    struct gateway *before = listener->gateway;
+    listener->gateway = gateway_ref(gateway);
+    listener->settings = settings;
+    listener->limits = (struct h1_limits){
+        .head_bytes = (uint32_t)settings->settings->limits.header_bytes,
+        .uri_bytes = (uint32_t)settings->settings->limits.uri_bytes,
+        .headers = (uint32_t)settings->settings->limits.headers,
+        .merge_slashes = settings->settings->merge_slashes,
+    };
+    listener->max_connections = share_of(settings->settings->limits.connections, listener->front->worker);
+    gateway_unref(before);
+}
+
+static bool is_on(const struct front_listener *listener, struct str name, int fd)
+{
+    return listener->fd == fd && str_eq(listener->settings->name, name);
+}
+
+bool front_listen(struct front *front, struct str name, int fd)
+{
+    list_each (&front->listeners, node)
+        if (is_on(container_of(node, struct front_listener, node), name, fd))
+            return true;
+    const struct gateway_listener *settings = gateway_listener_named(front->worker->gateway, name);
+    struct front_listener *listener = settings ? calloc(1, sizeof *listener) : NULL;
+    if (!listener)
+        return false;
+    listener->front = front;
+    listener->fd = fd;
+    listener->net = (struct listener){.on_accept = on_accept, .on_exhausted = on_exhausted};
+    adopt(listener, front->worker->gateway, settings);
+    if (listener_start(&listener->net, &front->worker->loop, fd) != ERR_OK) {
+        gateway_unref(listener->gateway);
+        free(listener);
+        return false;
+    }
+    listener->accepting = true;
+    list_push_back(&front->listeners, &listener->node);
+    return true;
+}
+
+void front_update(struct front *front)
+{
+    list_each (&front->listeners, node) {
+        struct front_listener *listener = container_of(node, struct front_listener, node);
+        const struct gateway_listener *settings =
+            gateway_listener_named(front->worker->gateway, listener->settings->name);
+        if (settings && addr_eq(&settings->addr, &listener->settings->addr)) {
+            adopt(listener, front->worker->gateway, settings);
+            continue;
+        }
+        stop_accepting(listener);
+        if (listener->connections == 0) {
+            list_remove(node);
+            gateway_unref(listener->gateway);
+            free(listener);
+        }
+    }
+}
+
+void front_drain(struct front *front)
+{
+    front->draining = true;
+    list_each (&front->listeners, node)
+        stop_accepting(container_of(node, struct front_listener, node));
+    list_each (&front->clients, node)
+        h1_drain(container_of(node, struct h1_client, node));
+}
+
+void front_abort(struct front *front)
+{
+    while (!list_empty(&front->clients)) { // one that ends may take others with it
+        struct h1_client *c = container_of(front->clients.next, struct h1_client, node);
+        c->cut = true;
+        if (c->x && c->state == CLIENT_EXCHANGE)
+            exchange_client_gone(c->x, END_CLIENT_GONE); // closes c
+        else
+            h1_close(c);
+    }
+}
+
+uint32_t front_connection_count(const struct front *front)
+{
+    return front->client_count;
+}

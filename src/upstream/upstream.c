@@ -1,0 +1,433 @@
+// Upstreams of a snapshot, and a worker's side of them: picking, lending, waiting, giving back.
+#include "upstream/upstream.h"
+
+#include "discovery/lookup.h"
+#include "upstream/link.h"
+
+#include <stdlib.h>
+
+// ---- the snapshot's side ----
+
+static enum err_code add_target(struct upstream *upstream, const struct target_settings *target,
+                                struct arena *arena, struct err *err)
+{
+    struct addr addrs[LOOKUP_MAX];
+    unsigned count;
+    enum err_code code = lookup_target(target->address, addrs, &count, err);
+    if (code)
+        return code;
+    struct upstream_target *all = arena_array(arena, struct upstream_target, upstream->target_count + count);
+    if (upstream->target_count)
+        memcpy(all, upstream->targets, upstream->target_count * sizeof *all);
+    for (unsigned i = 0; i < count; i++) {
+        struct str name = target->address;
+        if (count > 1) { // a name with several addresses: each is an endpoint of its own
+            char text[ADDR_TEXT_MAX];
+            name = arena_copy(arena, (struct str){text, addr_print(&addrs[i], text)});
+        }
+        all[upstream->target_count + i] =
+            (struct upstream_target){endpoint_ref(upstream->name, name, &addrs[i]), (uint32_t)target->weight};
+    }
+    upstream->targets = all;
+    upstream->target_count += count;
+    return ERR_OK;
+}
+
+static void build_ring(struct upstream *upstream, struct arena *arena)
+{
+    struct str *names = arena_array(arena, struct str, upstream->target_count);
+    uint32_t *weights = arena_array(arena, uint32_t, upstream->target_count);
+    for (uint32_t i = 0; i < upstream->target_count; i++) {
+        names[i] = upstream->targets[i].endpoint->name;
+        weights[i] = upstream->targets[i].weight;
+    }
+    upstream->ring = hash_ring_new(names, weights, upstream->target_count, arena);
+}
+
+enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
+                               uint64_t generation, struct arena *arena, struct err *err)
+{
+    *upstream = (struct upstream){
+        .settings = settings,
+        .name = settings->name,
+        .metric_id = metric_name_id(NAME_UPSTREAM, settings->name),
+        .generation = generation,
+    };
+    upstream->index = upstream->metric_id; // both are dense by name
+    const struct target_settings *targets = settings->targets.v;
+    for (uint32_t i = 0; i < settings->targets.count; i++) {
+        enum err_code code = add_target(upstream, &targets[i], arena, err);
+        if (code)
+            return code;
+    }
+    if (settings->load_balancer == BALANCE_CONSISTENT_HASH)
+        build_ring(upstream, arena);
+    return ERR_OK;
+}
+
+void upstream_fini(struct upstream *upstream)
+{
+    for (uint32_t i = 0; i < upstream->target_count; i++)
+        endpoint_unref(upstream->targets[i].endpoint);
+    upstream->target_count = 0;
+}
+
+// ---- a worker's side ----
+
+struct upstream_worker *upstream_worker_new(const struct upstream_worker_needs *needs)
+{
+    struct upstream_worker *worker = calloc(1, sizeof *worker);
+    check(worker);
+    worker->needs = *needs;
+    return worker;
+}
+
+static struct upstream_pool *find_pool(struct upstream_pool **pools, uint32_t count, uint32_t hint,
+                                       const struct endpoint *endpoint)
+{
+    if (hint < count && pools[hint] && pools[hint]->endpoint == endpoint)
+        return pools[hint];
+    for (uint32_t i = 0; i < count; i++)
+        if (pools[i] && pools[i]->endpoint == endpoint)
+            return pools[i];
+    return NULL;
+}
+
+static struct upstream_pool *new_pool(struct upstream_local *local, struct endpoint *endpoint)
+{
+    struct upstream_pool *pool = calloc(1, sizeof *pool);
+    check(pool);
+    pool->local = local;
+    pool->endpoint = endpoint;
+    list_init(&pool->idle);
+    return pool;
+}
+
+static void retire_pool(struct upstream_pool *pool)
+{
+    pool->position = -1;
+    if (pool->links == 0 && pool->active == 0)
+        free(pool);
+    else if (!list_empty(&pool->idle))
+        pool_close_idle(pool); // the last one frees the pool
+}
+
+static void retire_pools(struct upstream_local *local)
+{
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        if (local->pools[i])
+            retire_pool(local->pools[i]);
+    free(local->pools);
+    free(local->balance.endpoints);
+    local->pools = NULL;
+    local->balance.endpoints = NULL;
+    local->balance.count = 0;
+}
+
+// This worker's share of a limit, so that all shares add up to it, at least one each.
+static uint32_t share_of(int64_t limit, unsigned slot, unsigned workers)
+{
+    int64_t share = limit / workers + (slot < (uint64_t)limit % workers);
+    return share > 0 ? (uint32_t)share : limit > 0;
+}
+
+static void adopt(struct upstream_local *local, struct upstream *upstream)
+{
+    struct balance before = local->balance;
+    struct upstream_pool **pools = calloc(upstream->target_count + 1, sizeof *pools);
+    struct balance_endpoint *endpoints = calloc(upstream->target_count + 1, sizeof *endpoints);
+    check(pools && endpoints);
+    uint32_t active = 0;
+    for (uint32_t i = 0; i < upstream->target_count; i++) {
+        struct endpoint *endpoint = upstream->targets[i].endpoint;
+        struct upstream_pool *pool = find_pool(local->pools, before.count, i, endpoint);
+        if (pool) {
+            uint32_t old = (uint32_t)pool->position;
+            endpoints[i] = before.endpoints[old];
+            local->pools[old] = NULL;
+        } else {
+            pool = new_pool(local, endpoint);
+        }
+        pool->position = (int)i;
+        pools[i] = pool;
+        endpoints[i].endpoint = endpoint;
+        endpoints[i].weight = upstream->targets[i].weight;
+        active += endpoints[i].active;
+    }
+    retire_pools(local);
+    local->pools = pools;
+    local->balance = (struct balance){
+        .policy = (enum balance_policy)upstream->settings->load_balancer,
+        .endpoints = endpoints,
+        .count = upstream->target_count,
+        .ring = upstream->ring,
+        .panic_threshold = upstream->settings->panic_threshold,
+        .slow_start_us = upstream->settings->slow_start_us,
+        .active = active,
+    };
+    local->upstream = upstream;
+    local->retired = false;
+    local->metric_id = upstream->metric_id;
+    local->generation = upstream->generation;
+    local->connect_ms = upstream->settings->timeouts.connect_us / 1000;
+    local->idle_ms = upstream->settings->timeouts.idle_us / 1000;
+    unsigned slot = local->worker->needs.slot, workers = local->worker->needs.workers;
+    local->max_links = share_of(upstream->settings->limits.connections, slot, workers);
+    local->max_calls = share_of(upstream->settings->limits.requests, slot, workers);
+    local->max_waiting = share_of(upstream->settings->limits.pending, slot, workers);
+}
+
+static struct upstream_local *local_at(struct upstream_worker *worker, uint32_t index)
+{
+    if (index >= worker->local_count) {
+        uint32_t count = index + 1;
+        worker->locals = realloc(worker->locals, count * sizeof(struct upstream_local *));
+        check(worker->locals);
+        for (uint32_t i = worker->local_count; i < count; i++)
+            worker->locals[i] = NULL;
+        worker->local_count = count;
+    }
+    if (!worker->locals[index]) {
+        struct upstream_local *local = calloc(1, sizeof *local);
+        check(local);
+        local->worker = worker;
+        list_init(&local->waiting);
+        worker->locals[index] = local;
+    }
+    return worker->locals[index];
+}
+
+void upstream_worker_update(struct upstream_worker *worker, struct upstream *const *upstreams, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        adopt(local_at(worker, upstreams[i]->index), upstreams[i]);
+    // An upstream that is gone keeps its endpoints for exchanges of the old snapshot, but no idle connection.
+    for (uint32_t i = 0; i < worker->local_count; i++) {
+        struct upstream_local *local = worker->locals[i];
+        if (!local || local->retired || (count && local->generation == upstreams[0]->generation))
+            continue;
+        local->retired = true;
+        for (uint32_t k = 0; k < local->balance.count; k++)
+            pool_close_idle(local->pools[k]);
+    }
+}
+
+void upstream_worker_drain(struct upstream_worker *worker)
+{
+    worker->draining = true;
+    for (uint32_t i = 0; i < worker->local_count; i++)
+        for (uint32_t k = 0; worker->locals[i] && k < worker->locals[i]->balance.count; k++)
+            pool_close_idle(worker->locals[i]->pools[k]);
+}
+
+void upstream_worker_free(struct upstream_worker *worker)
+{
+    upstream_worker_drain(worker);
+    for (uint32_t i = 0; i < worker->local_count; i++) {
+        if (!worker->locals[i])
+            continue;
+        retire_pools(worker->locals[i]);
+        free(worker->locals[i]);
+    }
+    free(worker->locals);
+    free(worker);
+}
+
+uint32_t upstream_worker_lent(const struct upstream_worker *worker)
+{
+    return worker->lent;
+}
+
+// ---- one attempt ----
+
+static void begin_on(struct upstream_call *call, int position)
+{
+    struct upstream_local *local = call->local;
+    struct upstream_pool *pool = local->pools[position];
+    call->target = position;
+    call->endpoint = pool->endpoint;
+    call->pool = pool;
+    pool->active++;
+    balance_began(&local->balance, (uint32_t)position);
+}
+
+static void leave_endpoint(struct upstream_call *call)
+{
+    struct upstream_pool *pool = call->pool;
+    struct upstream_local *local = call->local;
+    if (!pool)
+        return;
+    uint64_t now_us = local->worker->needs.loop->now_us;
+    uint64_t latency_us = call->ready_us ? (call->head_us ? call->head_us : now_us) - call->ready_us : 0;
+    pool->active--;
+    if (pool->position >= 0)
+        balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
+    else if (pool->links == 0 && pool->active == 0)
+        free(pool);
+    call->pool = NULL;
+}
+
+// An idle connection, or a new one. CALL_REFUSED leaves the endpoint chosen, so that it is not tried again.
+static enum call_start connect_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
+{
+    struct upstream_pool *pool = call->pool;
+    bool careful = !http_method_idempotent(call->method);
+    while (!fresh && !list_empty(&pool->idle)) {
+        struct upstream_link *link = container_of(pool->idle.next, struct upstream_link, node);
+        // What must not be sent twice is not trusted to a connection that may just have been closed.
+        if (careful && conn_is_stale(&link->conn)) {
+            link_close(link);
+            continue;
+        }
+        link_lend(link, call);
+        return CALL_READY;
+    }
+    call->link = link_connect(pool, call, cause);
+    return call->link ? CALL_WAITING : CALL_REFUSED;
+}
+
+static bool any_idle(const struct upstream_local *local)
+{
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        if (!list_empty(&local->pools[i]->idle))
+            return true;
+    return false;
+}
+
+// A connection may be had now: an idle one, room for a new one, or an idle one elsewhere that makes room.
+static bool has_room(struct upstream_local *local, const struct upstream_pool *pool, bool fresh)
+{
+    if (local->links < local->max_links || (!fresh && !list_empty(&pool->idle)))
+        return true;
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        if (!list_empty(&local->pools[i]->idle)) {
+            link_close(container_of(local->pools[i]->idle.prev, struct upstream_link, node));
+            return true;
+        }
+    return false;
+}
+
+static void on_pending_timeout(struct loop_timer *timer)
+{
+    struct upstream_call *call = container_of(timer, struct upstream_call, pending_timer);
+    call->events->on_fail(call, END_OVERLOADED);
+}
+
+static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *cause)
+{
+    struct upstream_local *local = call->local;
+    leave_endpoint(call); // chosen again when its turn comes
+    if (local->waiting_count >= local->max_waiting) {
+        *cause = END_OVERLOADED;
+        return CALL_REFUSED;
+    }
+    list_push_back(&local->waiting, &call->waiting);
+    local->waiting_count++;
+    call->queued = true;
+    loop_timer_set(local->worker->needs.loop, &call->pending_timer, local->connect_ms);
+    return CALL_WAITING;
+}
+
+static enum call_start place_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
+{
+    struct upstream_local *local = call->local;
+    struct upstream_worker_needs *needs = &local->worker->needs;
+    int position = balance_pick(&local->balance, call->hash, call->tried, needs->loop->now_us, needs->rand);
+    if (position == BALANCE_NONE) {
+        *cause = END_NO_ENDPOINT;
+        return CALL_REFUSED;
+    }
+    begin_on(call, position);
+    if (!has_room(local, call->pool, fresh))
+        return wait_in_line(call, cause);
+    if (position < 64)
+        call->tried |= UINT64_C(1) << position;
+    return connect_call(call, fresh, cause);
+}
+
+enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
+                                    enum end_cause *cause)
+{
+    struct upstream_local *local = local_at(worker, call->upstream->index);
+    if (!local->upstream)
+        adopt(local, call->upstream);
+    call->local = local;
+    call->link = NULL;
+    call->pool = NULL;
+    call->target = -1;
+    call->queued = false;
+    call->ready_us = call->sent_us = call->head_us = 0;
+    call->response_begun = call->reused = false;
+    list_init(&call->waiting);
+    loop_timer_init(&call->pending_timer, on_pending_timeout);
+    if (local->calls >= local->max_calls) {
+        call->local = NULL;
+        *cause = END_OVERLOADED;
+        return CALL_REFUSED;
+    }
+    local->calls++;
+    return place_call(call, fresh, cause);
+}
+
+static void stop_waiting(struct upstream_call *call)
+{
+    if (!call->queued)
+        return;
+    list_remove(&call->waiting);
+    loop_timer_stop(call->local->worker->needs.loop, &call->pending_timer);
+    call->local->waiting_count--;
+    call->queued = false;
+}
+
+void local_serve_waiting(struct upstream_local *local)
+{
+    // Bounded: a call that cannot be placed goes to the back of the line.
+    for (uint32_t n = local->waiting_count; n && !list_empty(&local->waiting); n--) {
+        if (local->links >= local->max_links && !any_idle(local))
+            return;
+        struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
+        stop_waiting(call);
+        enum end_cause cause;
+        switch (place_call(call, false, &cause)) {
+        case CALL_READY: call->events->on_ready(call, call->reused); break;
+        case CALL_WAITING: break;
+        case CALL_REFUSED: call->events->on_fail(call, cause); break;
+        }
+    }
+}
+
+void upstream_call_finish(struct upstream_call *call)
+{
+    struct upstream_local *local = call->local;
+    if (!local)
+        return;
+    stop_waiting(call);
+    struct upstream_link *link = call->link;
+    call->link = NULL;
+    leave_endpoint(call);
+    call->local = NULL;
+    local->calls--;
+    if (!link)
+        return;
+    link->call = NULL;
+    if (link->state == LINK_LENT) {
+        local->worker->lent--;
+        link_give(link);
+    }
+}
+
+bool upstream_retry_take(struct upstream_call *call, double budget)
+{
+    enum { RETRIES_AT_LEAST = 3 };
+    struct upstream_local *local = call->local;
+    double allowed = budget * local->calls;
+    if (local->retrying >= RETRIES_AT_LEAST && (double)local->retrying + 1 > allowed)
+        return false;
+    local->retrying++;
+    return true;
+}
+
+void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream)
+{
+    local_at(worker, upstream->index)->retrying--;
+}

@@ -1,5 +1,5 @@
-// The policy contract. A policy judges a request by its head, and may edit the response head. It sees the request, an
-// arena, its own settings and a place for its verdict; never a socket, never the loop.
+// The policy contract. A policy judges a request by its head, and may edit the response head. It sees the
+// request, an arena, its own settings and a place for its verdict; never a socket, never the loop.
 //
 // A new policy is one new file, one row in route/route_guards.c, one wire test, one page in docs/.
 #pragma once
@@ -14,8 +14,8 @@ enum verdict {
     PASS,  // go on with the next policy
     REPLY, // answer filled in: the exchange ends with it
     WAIT,  // call->wait_ms from now, or when the ticket is resumed, call again with call->again set
-    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error); answer.status, if not 0, replaces
-           // the status of the cause's row
+    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error); answer.status, if not 0,
+          // replaces the status of the cause's row
 };
 
 // A full answer (REPLY).
@@ -43,8 +43,8 @@ struct policy_call {
 
 struct policy {
     const char *name;
-    enum verdict (*on_request)(struct policy_call *call);   // NULL: nothing to say
-    void (*on_response)(struct policy_call *call);          // NULL: nothing to say
+    enum verdict (*on_request)(struct policy_call *call); // NULL: nothing to say
+    void (*on_response)(struct policy_call *call);        // NULL: nothing to say
 };
 
 // One use of a policy on a route.

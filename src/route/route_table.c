@@ -221,7 +221,8 @@ static void place_candidates(struct compiler *c)
     struct candidate *out = arena_alloc(c->arena, sizeof *out * ((size_t)c->pending_count + 1));
     uint32_t count = 1;
     out[0] = (struct candidate){0};
-    qsort(c->pending, c->pending_count, sizeof *c->pending, compare_pending);
+    if (c->pending_count) // qsort takes no NULL
+        qsort(c->pending, c->pending_count, sizeof *c->pending, compare_pending);
     for (uint32_t i = 0; i < c->pending_count; i++) {
         const struct pending *at = &c->pending[i], *before = i ? at - 1 : NULL;
         bool same_list = before && before->list == at->list && before->owner == at->owner;

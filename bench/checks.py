@@ -9,7 +9,8 @@ import struct
 import time
 
 import targets
-from harness import LOAD_CORE, PROXY_CORE, BenchError, Client, CpuSample, Load, measure_load, process_tree
+from harness import LOAD_CORE, PROXY_CORE, BenchError, Client, CpuSample, Load, process_tree
+from sidebyside import measure_saturated
 
 GATEWAY = "sallyport"
 
@@ -48,19 +49,20 @@ def routes(session, names, options, say):
     cases = (("10 routes", 10, 10), ("10,000 routes, 10 in use", 10000, 10), ("10,000 routes", 10000, 10000))
     cpu = {name: [] for name, _, _ in cases}
     for number in range(options.rounds):
-        for name, count, spread in cases:
-            running = targets.start(session, GATEWAY, [port], config_text=config_with(count))
-            try:
-                result = measure_load(session, running.port, running.pid, [
-                    "--seconds", str(options.seconds), "--warmup", "0.7", "--connections", str(options.connections),
+        started = [targets.start(session, GATEWAY, [port], config_text=config_with(count)) for _, count, _ in cases]
+        for part in range(options.slices):
+            for (name, _, spread), running in zip(cases, started):
+                result = measure_saturated(session, running.port, running.pid, [
+                    "--seconds", str(options.seconds), "--warmup", "0.3", "--connections", str(options.connections),
                     "--path", "/r@/orders/1842?expand=items", "--spread", str(spread)])
-            finally:
-                targets.stop(session, running)
-            if result["errors"]:
-                raise BenchError(f"{result['errors']} errors with {name}")
-            cpu[name].append(result["cpu_us_per_request"])
-            say(f"round {number + 1}/{options.rounds} {name:25} {result['cpu_us_per_request']:6.2f} us/request "
-                f"{result['rps']:8.0f} requests/s  core {100 * result['core_busy']:3.0f} % busy")
+                if result["errors"]:
+                    raise BenchError(f"{result['errors']} errors with {name}")
+                cpu[name].append(result["cpu_us_per_request"])
+                say(f"round {number + 1}/{options.rounds}, slice {part + 1}/{options.slices} {name:25} "
+                    f"{result['cpu_us_per_request']:6.2f} us/request {result['rps']:8.0f} requests/s  "
+                    f"core {100 * result['core_busy']:3.0f} % busy")
+        for running in started:
+            targets.stop(session, running)
     session.stop(origin)
     base = cpu["10 routes"]
     rows = []
@@ -86,7 +88,7 @@ def routes(session, names, options, say):
 
 def measure_pair(session, running, options, connections):
     """Two loads at once, one on each core, against one gateway."""
-    args = ["--gate", "--seconds", str(options.seconds), "--warmup", "0.7", "--connections", str(connections)]
+    args = ["--gate", "--seconds", str(options.seconds), "--warmup", "0.3", "--connections", str(connections)]
     loads = [Load(session, running.port, args, cores=(core,)) for core in (PROXY_CORE, LOAD_CORE)]
     for load in loads:
         load.event("ready")
@@ -114,19 +116,20 @@ def scale(session, names, options, say):
     cases = (("1 worker on core 0", 1, (PROXY_CORE,)), ("2 workers on cores 0 and 1", 2, (PROXY_CORE, LOAD_CORE)))
     rows = {name: [] for name, _, _ in cases}
     for number in range(options.rounds):
-        for name, workers, cores in cases:
-            running = targets.start(session, GATEWAY, ports, cores=cores, workers=workers,
-                                    config_text=template().replace("@ROUTES@", ""))
-            try:
+        started = [targets.start(session, GATEWAY, ports, cores=cores, workers=workers,
+                                 config_text=template().replace("@ROUTES@", "")) for _, workers, cores in cases]
+        for part in range(options.slices):
+            for (name, workers, _), running in zip(cases, started):
                 result = measure_pair(session, running, options, options.connections * workers // 2)
-            finally:
-                targets.stop(session, running)
-            if result["errors"]:
-                raise BenchError(f"{result['errors']} errors with {name}")
-            rows[name].append(result)
-            split = "/".join(f"{ns / result['cpu_ns']:.0%}" for ns in result["cpu_ns_by_task"][:workers])
-            say(f"round {number + 1}/{options.rounds} {name:28} {result['cpu_us_per_request']:6.2f} us/request "
-                f"{result['rps']:8.0f} requests/s  CPU by thread {split}")
+                if result["errors"]:
+                    raise BenchError(f"{result['errors']} errors with {name}")
+                rows[name].append(result)
+                split = "/".join(f"{ns / result['cpu_ns']:.0%}" for ns in result["cpu_ns_by_task"][:workers])
+                say(f"round {number + 1}/{options.rounds}, slice {part + 1}/{options.slices} {name:28} "
+                    f"{result['cpu_us_per_request']:6.2f} us/request {result['rps']:8.0f} requests/s  "
+                    f"CPU by thread {split}")
+        for running in started:
+            targets.stop(session, running)
     for program, _ in origins:
         session.stop(program)
     one, two = (rows[name] for name, _, _ in cases)

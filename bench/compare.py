@@ -30,14 +30,14 @@ class Comparison:
 
     def run(self, session, names, options, say):
         options.load_args = self.load_args
-        rounds = sidebyside.run(session, names, options, self.folder, say)
-        summary = sidebyside.summarise(rounds, names)
+        slices, memories = sidebyside.run(session, names, options, self.folder, say)
+        summary = sidebyside.summarise(slices, memories, names)
         versions = {name: targets.TARGETS[name].version(session) for name in names}
-        intro = ("Every program one after the other in one run, on core 0 with one worker; load, origin and log server "
-                 "on core 1. Medians of the rounds; ratios are taken within each round. How to read this: "
+        intro = ("Every program in turn in one run, on core 0 with one worker; load, origin and log server on core 1. "
+                 "Medians of many short slices; ratios are taken between neighbours in time. How to read this: "
                  "[bench/README.md](../README.md).")
         text = report.markdown(self.title, intro, summary, versions, options, machine(options))
-        results = {"summary": summary, "versions": versions, "rounds": rounds}
+        results = {"summary": summary, "versions": versions, "slices": slices, "memories": memories}
         return results, text, report.svg(self.title, summary, options)
 
 
@@ -76,24 +76,26 @@ def machine(options):
             model = line.partition(":")[2].strip()
             break
     return [f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}; "
-            f"{options.rounds} rounds of {options.seconds:g} s."]
+            f"{options.rounds} starts of each program, {options.slices} slices of {options.seconds:g} s after each."]
 
 
 def options_read(argv):
     parser = argparse.ArgumentParser(prog="script/bench", description="Measures sallyport beside its peers.")
     parser.add_argument("--mode", default="plain", metavar="NAME,...", help="of " + ", ".join(MODES) + "; or all")
-    parser.add_argument("--rounds", type=int, help="each target is measured once a round (5)")
-    parser.add_argument("--seconds", type=float, help="of each measured run (3)")
+    parser.add_argument("--rounds", type=int, help="how often each program is started (3)")
+    parser.add_argument("--slices", type=int, help="measured runs of each after each start (5)")
+    parser.add_argument("--seconds", type=float, help="length of one (1)")
     parser.add_argument("--only", metavar="NAME,...", help="of " + ", ".join(targets.TARGETS))
     parser.add_argument("--connections", type=int, default=64, help="kept-alive connections of the load (64)")
     parser.add_argument("--rate", type=int, default=10000, help="requests a second of the open loop (10000)")
     parser.add_argument("--idle", type=int, help="idle connections (5000)")
-    parser.add_argument("--quick", action="store_true", help="1 round of 1 s, 1000 idle: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="1 round of 1 slice, 1000 idle: to see that it works")
     parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")
     options = parser.parse_args(argv)
-    options.rounds = options.rounds or (1 if options.quick else 5)
-    options.seconds = options.seconds or (1.0 if options.quick else 3.0)
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.slices = options.slices or (1 if options.quick else 5)
+    options.seconds = options.seconds or 1.0
     options.idle = options.idle or (1000 if options.quick else 5000)
     modes = list(MODES) if options.mode == "all" else options.mode.split(",")
     for mode in modes:

@@ -92,8 +92,12 @@ def core_times(core):
     raise BenchError(f"core {core} is not in /proc/stat: the bench needs two cores")
 
 
-def memory_bytes(pids, key="Pss"):
-    """Resident memory, pages shared within the tree divided among its processes."""
+OWN_MEMORY = ("Pss_Anon", "Pss_Shmem")  # what the programs made themselves: no pages of program files
+ALL_MEMORY = ("Pss",)
+
+
+def memory_bytes(pids, keys=ALL_MEMORY):
+    """Resident memory of the processes; pages that several share are divided among them."""
     total = 0
     for pid in pids:
         try:
@@ -101,7 +105,7 @@ def memory_bytes(pids, key="Pss"):
         except OSError:
             continue
         for line in lines:
-            if line.startswith(key + ":"):
+            if line.partition(":")[0] in keys:
                 total += int(line.split()[1]) * 1024
     return total
 
@@ -364,14 +368,16 @@ def measure_load(session, port, root, args):
 def measure_idle(session, port, root, connections, args, settle_s=1.0):
     """Memory for each of N connections that made one request and then stay silent."""
     time.sleep(settle_s / 2)
-    before = memory_bytes(process_tree(root))
+    before = memory_bytes(process_tree(root), OWN_MEMORY)
     load = Load(session, port, ["--idle", str(connections), *args])
     result = load.event("idle")
     time.sleep(settle_s)
-    after = memory_bytes(process_tree(root))
+    after = memory_bytes(process_tree(root), OWN_MEMORY)
+    everything = memory_bytes(process_tree(root))
     ended = load.end()
     result["closed_by_server"] = ended[-1]["closed_by_server"] if ended else -1
-    result["memory_before"] = before
-    result["memory_after"] = after
+    result["own_before"] = before
+    result["own_after"] = after
+    result["memory_after"] = everything
     result["bytes_per_connection"] = (after - before) / connections
     return result

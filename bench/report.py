@@ -83,15 +83,15 @@ def markdown(title, intro, summary, versions, options, machine):
               f"{options.connections} kept-alive connections, each with its next request as soon as the last is "
               "answered. Latencies here are those of a full queue.", "", *cpu_table(summary, versions), ""]
     lines += [f"## Latency at {options.rate:,} requests a second", "",
-              "Counted from when each request was due. “Added” is the difference to direct in the same round.", "",
+              "Counted from when each request was due. “Added” is the difference to direct in the same slice.", "",
               *latency_table(summary), ""]
     lines += [f"## Memory of {options.idle:,} idle connections", "",
-              "Proportional set size of all the program's processes; kernel socket memory is not in it.", "",
+              "Process memory; the kernel's sockets are not in it. “At start” and “with all” are the whole resident size.", "",
               *memory_table(summary), ""]
     noisy = [r["name"] for r in summary if max(r["foreign_share"], r["stolen"]) > sidebyside.NOISE_SHARE]
     if noisy:
-        lines += [f"Noise: in some round others used or were given the core of {', '.join(noisy)}; to be measured again "
-                  "on a quiet machine.", ""]
+        lines += [f"Noise: others used or were given the core of {', '.join(noisy)}; to be measured again on a quiet "
+                  "machine.", ""]
     return "\n".join(lines)
 
 
@@ -184,7 +184,7 @@ def svg(title, summary, options):
         parts += drawn
         bottom = max(bottom, end)
     whole = 3 * width + 16
-    note = "one core for each program, load and origin on the other; medians of interleaved rounds; shorter is better"
+    note = "one core for each program, load and origin on the other; medians of interleaved slices; shorter is better"
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {bottom + 8:.0f}" width="{whole:.0f}" '
         f'height="{bottom + 8:.0f}" {FONT}>',

@@ -1,4 +1,8 @@
-"""The comparison: every target measured in turn, in rounds, so that a machine that drifts drifts for all of them."""
+"""
+The comparison. Virtual machines change speed by a third within seconds, so programs measured half a minute apart cannot
+be compared. In each round all of them are started; then they are measured in short slices, one after the other, again
+and again, each alone while the others sleep. What is compared is always neighbours in time.
+"""
 
 import statistics
 
@@ -26,15 +30,6 @@ def measure_saturated(session, port, root, args):
     return best
 
 
-def measure_running(session, port, root, options, measure=measure_saturated):
-    """Saturated, then at the fixed rate."""
-    common = ["--seconds", str(options.seconds), "--connections", str(options.connections), *options.load_args]
-    return {
-        "closed": measure(session, port, root, ["--warmup", "0.7", *common]),
-        "open": measure_load(session, port, root, ["--warmup", "0.3", "--rate", str(options.rate), *common]),
-    }
-
-
 def measure_memory(session, port, root, options):
     """In a fresh process: one that has been under load holds freed memory, and idle connections would seem free."""
     at_start = memory_bytes(process_tree(root))
@@ -44,63 +39,85 @@ def measure_memory(session, port, root, options):
     return {"start_memory": at_start, "idle": measure_idle(session, port, root, options.idle, options.load_args)}
 
 
-def measure_target(session, name, origin, options, folder):
-    """One target: started and measured under load, started again and measured idle."""
-    program, port = origin
-    if name == "direct":
-        return measure_running(session, port, program.pid, options, measure_load)  # core 0 has nothing to do
-    row = {}
-    for measure in (measure_running, measure_memory):
-        running = targets.start(session, name, [port], folder)
-        try:
-            row["ready_ms"] = running.ready_s * 1000
-            row.update(measure(session, running.port, running.pid, options))
-        finally:
-            targets.stop(session, running)
-    return row
+class Round:
+    """All targets running at once: (port, pid at the root) of each. A context, so that they are stopped."""
+
+    def __init__(self, session, names, origin, folder):
+        self.session = session
+        self.at = {}
+        self.running = []
+        self.origin = origin
+        self.names = names
+        self.folder = folder
+
+    def __enter__(self):
+        program, port = self.origin
+        for name in self.names:
+            if name == "direct":
+                self.at[name] = (port, program.pid)
+                continue
+            running = targets.start(self.session, name, [port], self.folder)
+            self.running.append(running)
+            self.at[name] = (running.port, running.pid)
+        return self
+
+    def __exit__(self, *_):
+        for running in self.running:
+            targets.stop(self.session, running)
+
+
+def measure_slice(session, at, options):
+    """{name: saturated and at the fixed rate}, one target after the other."""
+    common = ["--seconds", str(options.seconds), "--connections", str(options.connections), *options.load_args]
+    rows = {name: {} for name in at}
+    for name, (port, root) in at.items():
+        measure = measure_load if name == "direct" else measure_saturated  # direct leaves core 0 alone
+        rows[name]["closed"] = measure(session, port, root, ["--warmup", "0.3", *common])
+    for name, (port, root) in at.items():
+        rows[name]["open"] = measure_load(session, port, root, [
+            "--warmup", "0.2", "--rate", str(options.rate), *common])
+    return rows
+
+
+def describe(name, row, options):
+    closed, opened = row["closed"], row["open"]
+    words = f"  {name:10} {closed['cpu_us_per_request']:6.2f} us/request {closed['rps']:7.0f} requests/s  " \
+            f"core {100 * closed['core_busy']:3.0f} % busy  p99 at {options.rate}/s {opened['latency_us']['p99']:6.0f} us"
+    if closed["errors"] + opened["errors"]:
+        words += f"  {closed['errors'] + opened['errors']} ERRORS"
+    if closed["reconnects"] + opened["reconnects"]:
+        words += f"  {closed['reconnects'] + opened['reconnects']} connections closed by it"
+    if name != "direct" and noise(closed) > NOISE_SHARE:
+        words += f"  (noise: others used {100 * closed['foreign_share']:.0f} % of its core)"
+    return words
 
 
 def run(session, names, options, folder, say):
-    """[{name: row}] for each round."""
+    """(slices, memories): lists of {name: row}."""
     origin = targets.start_origin(session)
-    rounds = []
+    slices, memories = [], []
     for number in range(options.rounds):
-        rows = {}
+        with Round(session, names, origin, folder) as together:
+            for part in range(options.slices):
+                rows = measure_slice(session, together.at, options)
+                slices.append(rows)
+                say(f"round {number + 1}/{options.rounds}, slice {part + 1}/{options.slices}")
+                for name in names:
+                    say(describe(name, rows[name], options))
+        memory = {}
         for name in names:
-            row = measure_target(session, name, origin, options, folder)
-            rows[name] = row
-            closed, opened, idle = row["closed"], row["open"], row.get("idle")
-            errors = closed["errors"] + opened["errors"] + (idle["errors"] if idle else 0)
-            words = f"round {number + 1}/{options.rounds} {name:10} {closed['cpu_us_per_request']:6.2f} us/request " \
-                    f"{closed['rps']:8.0f} requests/s  core {100 * closed['core_busy']:3.0f} % busy  " \
-                    f"p99 at {options.rate}/s {opened['latency_us']['p99']:6.0f} us"
-            if idle:
-                words += f"  {idle['bytes_per_connection']:6.0f} B/idle"
-            if errors:
-                words += f"  {errors} ERRORS"
-            if closed["reconnects"] + opened["reconnects"]:
-                words += f"  {closed['reconnects'] + opened['reconnects']} connections closed by it"
-            if idle and noise(closed) > NOISE_SHARE:
-                words += f"  (noise: others used {100 * closed['foreign_share']:.0f} % of its core)"
-            say(words)
-        rounds.append(rows)
+            if name == "direct":
+                continue
+            with Round(session, [name], origin, folder) as alone:
+                memory[name] = measure_memory(session, *alone.at[name], options)
+        say(f"round {number + 1}/{options.rounds}, bytes an idle connection: " + ", ".join(
+            f"{name} {row['idle']['bytes_per_connection']:.0f}" for name, row in memory.items()))
+        memories.append(memory)
     session.stop(origin[0])
-    return rounds
+    return slices, memories
 
 
-def median(rounds, name, pick):
-    values = [pick(r[name]) for r in rounds if name in r]
-    return statistics.median(values)
-
-
-def ratio(rounds, name, to):
-    """The median of the rounds' ratios of CPU time a request; `to` gives a round's measure from its rows."""
-    values = []
-    for r in rounds:
-        base = to(r)
-        if name in r and base:
-            values.append(r[name]["closed"]["cpu_us_per_request"] / base)
-    return statistics.median(values) if values else None
+# --- summary ---------------------------------------------------------------------------------------------------------
 
 
 def cpu_of(name):
@@ -112,37 +129,47 @@ def cpu_of_best_peer(rows):
     return min(values) if values else None
 
 
+def ratio(slices, name, to):
+    """The median of the slices' ratios of CPU time a request; `to` gives a slice's measure from its rows."""
+    values = [rows[name]["closed"]["cpu_us_per_request"] / to(rows) for rows in slices if to(rows)]
+    return statistics.median(values) if values else None
+
+
 LATENCIES = ("p50", "p90", "p99", "p999", "max", "mean")
 
 
-def summarise(rounds, names):
-    """One flat row for each target: medians over the rounds, ratios and differences taken within each round."""
+def summarise(slices, memories, names):
+    """One flat row for each target: medians over the slices, ratios and differences taken within each slice."""
     summary = []
     for name in names:
+
+        def median(pick, rows=slices, name=name):
+            return statistics.median(pick(r[name]) for r in rows)
+
         row = {"name": name}
-        cpu = [r[name]["closed"]["cpu_us_per_request"] for r in rounds]
+        cpu = sorted(r[name]["closed"]["cpu_us_per_request"] for r in slices)
         row["cpu_us"] = statistics.median(cpu)
-        row["cpu_us_low"], row["cpu_us_high"] = min(cpu), max(cpu)
-        row["user_share"] = median(rounds, name, lambda r: r["closed"]["user_share"])
-        row["rps"] = median(rounds, name, lambda r: r["closed"]["rps"])
-        row["core_busy"] = median(rounds, name, lambda r: r["closed"]["core_busy"])
-        row["cpu_share"] = median(rounds, name, lambda r: r["closed"]["cpu_share"])
-        row["foreign_share"] = 0 if name == "direct" else max(r[name]["closed"]["foreign_share"] for r in rounds)
-        row["stolen"] = max(r[name]["closed"]["core_stolen"] for r in rounds)
-        row["to_relay"] = ratio(rounds, name, cpu_of("relay"))
-        row["to_best_peer"] = ratio(rounds, name, cpu_of_best_peer)
-        row["cpu_us_at_rate"] = median(rounds, name, lambda r: r["open"]["cpu_us_per_request"])
-        row["errors"] = sum(r[name]["closed"]["errors"] + r[name]["open"]["errors"] for r in rounds)
+        row["cpu_us_low"], row["cpu_us_high"] = cpu[0], cpu[-1]
+        row["user_share"] = median(lambda r: r["closed"]["user_share"])
+        row["rps"] = median(lambda r: r["closed"]["rps"])
+        row["core_busy"] = median(lambda r: r["closed"]["core_busy"])
+        row["cpu_share"] = median(lambda r: r["closed"]["cpu_share"])
+        row["foreign_share"] = 0 if name == "direct" else median(lambda r: r["closed"]["foreign_share"])
+        row["stolen"] = median(lambda r: r["closed"]["core_stolen"])
+        row["to_relay"] = ratio(slices, name, cpu_of("relay"))
+        row["to_best_peer"] = ratio(slices, name, cpu_of_best_peer)
+        row["cpu_us_at_rate"] = median(lambda r: r["open"]["cpu_us_per_request"])
+        row["errors"] = sum(r[name]["closed"]["errors"] + r[name]["open"]["errors"] for r in slices)
         for key in LATENCIES:
-            row[f"full_{key}"] = median(rounds, name, lambda r: r["closed"]["latency_us"][key])
-            row[f"rate_{key}"] = median(rounds, name, lambda r: r["open"]["latency_us"][key])
-            if all("direct" in r for r in rounds):
+            row[f"full_{key}"] = median(lambda r, k=key: r["closed"]["latency_us"][k])
+            row[f"rate_{key}"] = median(lambda r, k=key: r["open"]["latency_us"][k])
+            if "direct" in names:
                 row[f"added_{key}"] = statistics.median(
-                    r[name]["open"]["latency_us"][key] - r["direct"]["open"]["latency_us"][key] for r in rounds)
+                    r[name]["open"]["latency_us"][key] - r["direct"]["open"]["latency_us"][key] for r in slices)
         if name != "direct":
-            row["errors"] += sum(r[name]["idle"]["errors"] + r[name]["idle"]["closed_by_server"] for r in rounds)
-            row["idle_bytes"] = median(rounds, name, lambda r: r["idle"]["bytes_per_connection"])
-            row["start_memory"] = median(rounds, name, lambda r: r["start_memory"])
-            row["memory_with_idle"] = median(rounds, name, lambda r: r["idle"]["memory_after"])
+            row["errors"] += sum(r[name]["idle"]["errors"] + r[name]["idle"]["closed_by_server"] for r in memories)
+            row["idle_bytes"] = median(lambda r: r["idle"]["bytes_per_connection"], memories)
+            row["start_memory"] = median(lambda r: r["start_memory"], memories)
+            row["memory_with_idle"] = median(lambda r: r["idle"]["memory_after"], memories)
         summary.append(row)
     return summary

@@ -28,6 +28,19 @@ extern const struct config_object header_rules_object;
 extern const struct config_object fault_object;
 extern const struct config_object ip_rules_object;
 
-// A CUSTOM decoder for a list of CIDRs into a struct cidr_set, and its schema: listeners use it too.
+// A CUSTOM field for a list of networks in a struct cidr_set: listeners use it too.
 void config_decode_cidrs(struct config_decoder *decoder, const struct config_node *node, void *target);
-void config_schema_cidrs(struct json *out);
+struct config_node *config_encode_cidrs(struct arena *arena, const void *target);
+#define CONFIG_CIDRS                                                                     \
+    .type = CONFIG_CUSTOM, .decode = config_decode_cidrs, .encode = config_encode_cidrs, \
+    .type_name = "a list of networks", .schema = "{ type: array, items: { type: string, minLength: 2 } }"
+
+// For accept hooks and for keys: header names that configuration may set, add or remove (no framing, no
+// hop-by-hop, no Host), names to match on, and field values. Report what is wrong.
+bool config_check_header_edit(struct config_decoder *decoder, const struct config_node *node,
+                              struct str name);
+bool config_check_header_value(struct config_decoder *decoder, const struct config_node *node,
+                               struct str value);
+// The names of the map at key that differ in case only are one header: reported.
+void config_check_header_names(struct config_decoder *decoder, const struct config_node *node,
+                               struct str key);

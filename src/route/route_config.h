@@ -63,19 +63,21 @@ struct route_settings {
     CONFIG_POSITION_FIELDS;
     struct str name;
     struct match_settings match;
-    struct str upstream;       // exactly one of upstream, split, redirect, respond
-    struct config_list split;  // of split_target
+    struct str upstream;      // exactly one of upstream, split, redirect, respond
+    struct config_list split; // of split_target
     bool has_redirect, has_respond, has_rewrite, has_retries, has_fault;
     struct redirect_settings redirect;
     struct respond_settings respond;
     struct rewrite_settings rewrite;
-    struct header_rules headers;  // policy/policy_config.h
-    uint64_t timeout_us;          // 0: none
+    struct header_rules headers; // policy/policy_config.h
+    uint64_t timeout_us;         // 0: none
     struct retry_settings retries;
-    struct fault_settings fault;  // policy/policy_config.h
-    struct ip_rules ip;           // policy/policy_config.h
-    uint64_t request_body_bytes;  // UINT64_MAX: the listener's
+    struct fault_settings fault; // policy/policy_config.h
+    struct ip_rules ip;          // policy/policy_config.h
+    uint64_t request_body_bytes; // UINT64_MAX: the listener's
     bool access_log;
 };
 
 extern const struct config_object route_object;
+
+#define CONFIG_BODY_MAX (1024.0 * 1024 * 1024 * 1024 * 1024) // bytes: no real body is longer

@@ -6,8 +6,9 @@
 
 struct target_settings {
     CONFIG_POSITION_FIELDS;
-    struct str address; // host:port, [v6]:port or unix:/path; a host name is looked up when the file is loaded
-    int64_t weight;     // 1 and up; 0 takes no new requests
+    struct str
+        address;    // host:port, [v6]:port or unix:/path; a host name is looked up when the file is loaded
+    int64_t weight; // 1 and up; 0 takes no new requests
 };
 
 enum balance_policy {
@@ -70,7 +71,8 @@ struct upstream_settings {
         int64_t connections, requests, pending;
     } limits;
     struct {
-        uint64_t connect_us, response_us, idle_us; // response: from the request's end to the response head; between body bytes
+        uint64_t connect_us, response_us,
+            idle_us; // response: from the request's end to the response head; between body bytes
     } timeouts;
     struct retry_settings retries;
 };
@@ -78,4 +80,20 @@ struct upstream_settings {
 extern const struct config_object upstream_object;
 extern const struct config_object retry_object; // routes override with the same table
 
+// A CUSTOM field for a list of statuses in a struct status_set.
+void config_decode_statuses(struct config_decoder *decoder, const struct config_node *node, void *target);
+struct config_node *config_encode_statuses(struct arena *arena, const void *target);
+#define CONFIG_STATUSES                                                                        \
+    .type = CONFIG_CUSTOM, .decode = config_decode_statuses, .encode = config_encode_statuses, \
+    .type_name = "a list of statuses",                                                         \
+    .schema = "{ type: array, items: { anyOf: [{ type: integer, minimum: 100, maximum: 599 }," \
+              " { type: string, pattern: '^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$' },"            \
+              " { $ref: '#/$defs/variable' }] } }"
+
 bool status_set_has(const struct status_set *set, unsigned status);
+
+// Names of listeners, upstreams and routes.
+#define CONFIG_NAME_PATTERN "^[A-Za-z0-9_.-]{1,64}$"
+// For accept hooks: reports a name (node->key, or node's value) that is empty, too long or has other
+// characters.
+bool config_check_name(struct config_decoder *decoder, const struct config_node *node, struct str name);

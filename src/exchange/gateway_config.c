@@ -1,0 +1,749 @@
+// The root of the field tables, and the rules between sections.
+#include "exchange/gateway_config.h"
+
+#include "base/map.h"
+#include "http/h1_parse.h"
+#include "observe/access_log.h"
+
+#define MILLISECOND 1e3
+#define SECOND      1e6
+#define HOUR        3600e6
+
+// ---- addresses ----
+
+static bool accept_address(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    struct addr addr;
+    if (addr_parse(*value, &addr))
+        return true;
+    uint64_t port;
+    const char *hint = "host:port, [v6]:port or unix:/path";
+    if (memmem(value->p, value->n, "://", 3))
+        hint = "without a scheme: 0.0.0.0:8080";
+    else if (str_to_u64(*value, 65535, &port))
+        hint = config_hint(decoder, "write \"0.0.0.0:%.*s\"", STR_ARG(*value));
+    else if (str_starts(*value, STR("localhost:")))
+        hint = config_hint(decoder, "write \"127.0.0.1:%.*s\"", STR_ARG(str_skip(*value, 10)));
+    else if (str_find(*value, ':') == value->n)
+        hint = config_hint(decoder, "add the port: %.*s:8080", STR_ARG(*value));
+    config_fail(decoder, node, hint, "not an address: \"%.*s\"", STR_ARG(*value));
+    return false;
+}
+
+#define ADDRESS_PATTERN "^(unix:/?.+|.*:[0-9]{1,5})$"
+
+// ---- workers ----
+
+enum { WORKERS_MAX = 256 };
+
+static void decode_workers(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    int64_t workers;
+    if (node->kind == CONFIG_SCALAR && str_eq(node->text, STR("auto")))
+        workers = 0;
+    else if (node->kind != CONFIG_SCALAR || node->quoted || config_plain_of(node->text) != CONFIG_PLAIN_INT) {
+        config_fail_type(decoder, node, "", "auto or a whole number");
+        return;
+    } else if (!config_decode_int(decoder, node, &workers) || workers < 1 || workers > WORKERS_MAX) {
+        config_fail(decoder, node, "auto: one for each CPU", "must be between 1 and %d, or auto",
+                    WORKERS_MAX);
+        return;
+    }
+    memcpy(target, &workers, sizeof workers);
+}
+
+static struct config_node *encode_workers(struct arena *arena, const void *target)
+{
+    int64_t workers = *(const int64_t *)target;
+    return config_new_plain(arena, workers ? arena_printf(arena, "%lld", (long long)workers) : STR("auto"));
+}
+
+// ---- listeners ----
+
+#define LIMIT_OFFSET(field) \
+    (offsetof(struct listener_settings, limits.field) - offsetof(struct listener_settings, limits))
+#define TIMEOUT_OFFSET(field) \
+    (offsetof(struct listener_settings, timeouts.field) - offsetof(struct listener_settings, timeouts))
+
+static const struct config_field limit_fields[] = {
+    {.name = "header_bytes",
+     .type = CONFIG_SIZE,
+     .offset = LIMIT_OFFSET(header_bytes),
+     .fallback = "32KiB",
+     .min = 1024,
+     .max = 1 << 20,
+     .doc = "The request line and all headers. Past it: 431."},
+    {.name = "headers",
+     .type = CONFIG_INT,
+     .offset = LIMIT_OFFSET(headers),
+     .fallback = "100",
+     .min = 1,
+     .max = 10000,
+     .doc = "How many headers. Past it: 431."},
+    {.name = "uri_bytes",
+     .type = CONFIG_SIZE,
+     .offset = LIMIT_OFFSET(uri_bytes),
+     .fallback = "8KiB",
+     .min = 64,
+     .max = 1 << 20,
+     .doc = "The request target. Past it: 414."},
+    {.name = "body_bytes",
+     .type = CONFIG_SIZE,
+     .offset = LIMIT_OFFSET(body_bytes),
+     .fallback = "10MiB",
+     .min = 0,
+     .max = CONFIG_BODY_MAX,
+     .doc = "The request body; a route may set its own. Past it: 413."},
+    {.name = "connections",
+     .type = CONFIG_INT,
+     .offset = LIMIT_OFFSET(connections),
+     .fallback = "10000",
+     .min = 1,
+     .max = 10000000,
+     .doc = "Client connections at once, over all workers. Past it, they wait to be accepted."},
+    {0},
+};
+
+static const struct config_object limits_object = {
+    .name = "listener_limits",
+    .doc = "What a client may send.",
+    .example =
+        "{ header_bytes: 32KiB, headers: 100, uri_bytes: 8KiB, body_bytes: 10MiB, connections: 10000 }",
+    .size = sizeof(((struct listener_settings *)0)->limits),
+    .fields = limit_fields,
+};
+
+static const struct config_field timeout_fields[] = {
+    {.name = "header",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(header_us),
+     .fallback = "10s",
+     .min = MILLISECOND,
+     .max = HOUR,
+     .doc = "From a request's first byte to the end of its headers. Past it: 408."},
+    {.name = "body",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(body_us),
+     .fallback = "30s",
+     .min = MILLISECOND,
+     .max = 24 * HOUR,
+     .doc = "Between two pieces of a request body. Past it: 408."},
+    {.name = "idle",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(idle_us),
+     .fallback = "60s",
+     .min = MILLISECOND,
+     .max = 24 * HOUR,
+     .doc = "How long a connection without a request is kept."},
+    {.name = "write",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(write_us),
+     .fallback = "30s",
+     .min = MILLISECOND,
+     .max = 24 * HOUR,
+     .doc = "How long a client may take nothing of a response that waits for it."},
+    {0},
+};
+
+static const struct config_object timeouts_object = {
+    .name = "listener_timeouts",
+    .doc = "How long a client may take.",
+    .example = "{ header: 10s, body: 30s, idle: 60s, write: 30s }",
+    .size = sizeof(((struct listener_settings *)0)->timeouts),
+    .fields = timeout_fields,
+};
+
+static const struct config_option protocol_options[] = {{"http/1.1", PROTOCOL_HTTP1}, {0}};
+
+static const struct config_option underscore_options[] = {
+    {"drop", H1_UNDERSCORES_DROP},
+    {"reject", H1_UNDERSCORES_REJECT},
+    {"allow", H1_UNDERSCORES_ALLOW},
+    {0},
+};
+
+static bool accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    return config_check_name(decoder, node, *value);
+}
+
+static void check_listener(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    const struct listener_settings *listener = target;
+    const struct config_node *limits = config_get(node, STR("limits"));
+    if (limits && listener->limits.uri_bytes > listener->limits.header_bytes) {
+        config_enter(decoder, STR("limits"));
+        config_fail_at(decoder, limits, STR("uri_bytes"), "lower it, or raise header_bytes",
+                       "more than header_bytes");
+        config_leave(decoder);
+    }
+    if (listener->proxy_protocol && !listener->trusted_proxies.count)
+        config_fail_at(decoder, node, STR("proxy_protocol"), "list the load balancers in trusted_proxies",
+                       "nobody is trusted to send PROXY headers");
+}
+
+static const struct config_field listener_fields[] = {
+    {.name = "name",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct listener_settings, name),
+     .required = true,
+     .accept = accept_name,
+     .pattern = CONFIG_NAME_PATTERN,
+     .type_name = "a name",
+     .doc = "Its name in logs and metrics; unique.",
+     .example = "http"},
+    {.name = "address",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct listener_settings, address),
+     .required = true,
+     .accept = accept_address,
+     .pattern = ADDRESS_PATTERN,
+     .type_name = "an address",
+     .doc = "host:port, [v6]:port or unix:/path; hosts are numeric.",
+     .example = "\"0.0.0.0:8080\""},
+    {.name = "protocols",
+     .type = CONFIG_FLAGS,
+     .offset = offsetof(struct listener_settings, protocols),
+     .fallback = "[http/1.1]",
+     .min_count = 1,
+     .options = protocol_options,
+     .doc = "What clients may speak."},
+    {.name = "trusted_proxies",
+     CONFIG_CIDRS,
+     .offset = offsetof(struct listener_settings, trusted_proxies),
+     .fallback = "[]",
+     .doc = "Networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; from others they are "
+            "replaced.",
+     .example = "[10.0.0.0/8]"},
+    {.name = "proxy_protocol",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct listener_settings, proxy_protocol),
+     .fallback = "false",
+     .doc = "true: a PROXY v1 or v2 header is required from trusted_proxies."},
+    {.name = "underscores",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct listener_settings, underscores),
+     .fallback = "drop",
+     .options = underscore_options,
+     .doc = "Request headers with _ in their name, which many programs take for -: drop removes them, reject "
+            "answers "
+            "400, allow forwards them."},
+    {.name = "merge_slashes",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct listener_settings, merge_slashes),
+     .fallback = "false",
+     .doc = "true: // in a path is /, to match and to forward."},
+    {.name = "limits",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct listener_settings, limits),
+     .object = &limits_object,
+     .doc = "What a client may send."},
+    {.name = "timeouts",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct listener_settings, timeouts),
+     .object = &timeouts_object,
+     .doc = "How long a client may take."},
+    {0},
+};
+
+static const struct config_object listener_object = {
+    .name = "listener",
+    .doc = "An address on which clients are served.",
+    .example = "name: http\n"
+               "address: \"0.0.0.0:8080\"\n"
+               "trusted_proxies: [10.0.0.0/8]\n"
+               "limits: { body_bytes: 1MiB }\n",
+    .size = sizeof(struct listener_settings),
+    .fields = listener_fields,
+    .has_position = true,
+    .check_rules = check_listener,
+};
+
+// ---- admin and status ----
+
+#define IN(section, field) \
+    (offsetof(struct gateway_settings, section.field) - offsetof(struct gateway_settings, section))
+
+struct admin_settings {
+    struct str address, token;
+};
+_Static_assert(sizeof(struct admin_settings) == sizeof(((struct gateway_settings *)0)->admin),
+               "the same struct");
+
+static void check_admin(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    const struct admin_settings *admin = target;
+    struct addr addr;
+    const struct config_node *token = config_get(node, STR("token"));
+    bool has_token = token && token->kind != CONFIG_NULL;
+    if (!has_token && addr_parse(admin->address, &addr) && !addr_is_loopback(&addr))
+        config_fail_at(decoder, node, STR("address"), "add token: { env: NAME }, or listen on 127.0.0.1",
+                       "refuses to start open: without a token, only loopback addresses");
+}
+
+static const struct config_field admin_fields[] = {
+    {.name = "address",
+     .type = CONFIG_STRING,
+     .offset = IN(admin, address),
+     .fallback = "\"127.0.0.1:9901\"",
+     .accept = accept_address,
+     .pattern = ADDRESS_PATTERN,
+     .type_name = "an address",
+     .doc = "Where it listens; without a token, loopback addresses and unix sockets only."},
+    {.name = "token",
+     .type = CONFIG_SECRET,
+     .offset = IN(admin, token),
+     .nullable = true,
+     .doc = "What callers must send, as Authorization: Bearer.",
+     .example = "{ env: ADMIN_TOKEN }"},
+    {0},
+};
+
+static const struct config_object admin_object = {
+    .name = "admin",
+    .doc = "The admin API: what the gateway is doing, reload and drain.",
+    .example = "{ address: \"127.0.0.1:9901\", token: null }",
+    .size = sizeof(((struct gateway_settings *)0)->admin),
+    .fields = admin_fields,
+    .check_rules = check_admin,
+};
+
+static const struct config_field status_fields[] = {
+    {.name = "address",
+     .type = CONFIG_STRING,
+     .offset = IN(status, address),
+     .fallback = "\"127.0.0.1:9902\"",
+     .accept = accept_address,
+     .pattern = ADDRESS_PATTERN,
+     .type_name = "an address",
+     .doc = "Where it listens."},
+    {0},
+};
+
+static const struct config_object status_object = {
+    .name = "status",
+    .doc = "/livez, /readyz, /healthz and /metrics, for probes and for Prometheus.",
+    .example = "{ address: \"127.0.0.1:9902\" }",
+    .size = sizeof(((struct gateway_settings *)0)->status),
+    .fields = status_fields,
+};
+
+// ---- telemetry ----
+
+static void decode_log_format(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    static const struct str words[] = {STR("json"), STR("combined")};
+    struct access_log_settings *log = target;
+    struct str text;
+    const char *why = "";
+    if (!config_decode_string(decoder, node, &text))
+        return;
+    if (str_eq(text, words[0]) || str_eq(text, words[1])) {
+        log->format = str_eq(text, words[0]) ? LOG_FORMAT_JSON : LOG_FORMAT_COMBINED;
+    } else if (str_find(text, '$') == text.n) {
+        const char *hint = config_suggest(decoder, text, words, countof(words));
+        config_fail(decoder, node,
+                    *hint ? hint : "json, combined, or a template such as \"$method $path $status\"",
+                    "unknown value \"%.*s\"", STR_ARG(text));
+    } else if (!access_format_compile(ACCESS_TEMPLATE, text, config_arena(decoder), &why)) {
+        config_fail(decoder, node,
+                    "the names are those of the JSON format, and $query, $user_agent, $referer, $time_local",
+                    "%s", why);
+    } else {
+        log->format = LOG_FORMAT_TEMPLATE;
+        log->template = text;
+    }
+}
+
+static struct config_node *encode_log_format(struct arena *arena, const void *target)
+{
+    const struct access_log_settings *log = target;
+    if (log->format == LOG_FORMAT_TEMPLATE)
+        return config_new_string(arena, log->template);
+    return config_new_plain(arena, log->format == LOG_FORMAT_JSON ? STR("json") : STR("combined"));
+}
+
+static bool accept_log_output(struct config_decoder *decoder, const struct config_node *node,
+                              struct str *value)
+{
+    static const struct str words[] = {STR("stdout"), STR("stderr"), STR("off")};
+    for (size_t i = 0; i < countof(words); i++)
+        if (str_eq(*value, words[i]))
+            return true;
+    const char *hint =
+        str_find(*value, '/') == value->n ? config_suggest(decoder, *value, words, countof(words)) : "";
+    if (!*hint && value->n)
+        return true;
+    config_fail(decoder, node, *hint ? hint : "stdout, stderr, off or a path", "unknown value \"%.*s\"",
+                STR_ARG(*value));
+    return false;
+}
+
+static const struct config_field access_log_fields[] = {
+    {.name = "format",
+     .type = CONFIG_CUSTOM,
+     .offset = 0, // format and template
+     .fallback = "json",
+     .decode = decode_log_format,
+     .encode = encode_log_format,
+     .schema = "{ anyOf: [{ enum: [json, combined] }, { type: string, pattern: '[$]' }] }",
+     .type_name = "json, combined or a template",
+     .doc = "json: one object a line; combined: as Apache and nginx write it; else a template with $names: "
+            "the names of "
+            "the JSON fields, and $query, $user_agent, $referer, $time_local.",
+     .example = "\"$client $method $path $status $duration_ms\""},
+    {.name = "output",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct access_log_settings, output),
+     .fallback = "stdout",
+     .accept = accept_log_output,
+     .pattern = ".",
+     .type_name = "stdout, stderr, off or a path",
+     .doc = "stdout, stderr, off, or the path of a file; USR1 opens it again."},
+    {.name = "sample",
+     .type = CONFIG_NUMBER,
+     .offset = offsetof(struct access_log_settings, sample),
+     .fallback = "1.0",
+     .min = 0,
+     .max = 1,
+     .doc = "The share of requests that are logged. Those that end with a failure always are."},
+    {0},
+};
+
+static const struct config_object access_log_object = {
+    .name = "access_log",
+    .doc = "One line for each request.",
+    .example = "{ format: json, output: stdout, sample: 1.0 }",
+    .size = sizeof(struct access_log_settings),
+    .fields = access_log_fields,
+};
+
+static bool accept_id_header(struct config_decoder *decoder, const struct config_node *node,
+                             struct str *value)
+{
+    return config_check_header_edit(decoder, node, *value);
+}
+
+#define HEADER_OFFSET(field) \
+    (offsetof(struct telemetry_settings, headers.field) - offsetof(struct telemetry_settings, headers))
+
+static const struct config_field header_fields[] = {
+    {.name = "request_id",
+     .type = CONFIG_STRING,
+     .offset = HEADER_OFFSET(request_id),
+     .fallback = "X-Request-Id",
+     .accept = accept_id_header,
+     .pattern = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+     .type_name = "a header name",
+     .doc = "The header that carries the request's id, to upstreams and to clients."},
+    {.name = "server_timing",
+     .type = CONFIG_BOOL,
+     .offset = HEADER_OFFSET(server_timing),
+     .fallback = "false",
+     .doc = "true: clients get Server-Timing with the time spent here and in the upstream."},
+    {0},
+};
+
+static const struct config_object telemetry_headers_object = {
+    .name = "telemetry_headers",
+    .doc = "What messages tell of themselves.",
+    .example = "{ request_id: X-Request-Id, server_timing: false }",
+    .size = sizeof(((struct telemetry_settings *)0)->headers),
+    .fields = header_fields,
+};
+
+static const struct config_field telemetry_fields[] = {
+    {.name = "access_log",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct telemetry_settings, access_log),
+     .object = &access_log_object,
+     .doc = "The access log."},
+    {.name = "headers",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct telemetry_settings, headers),
+     .object = &telemetry_headers_object,
+     .doc = "What messages tell of themselves."},
+    {0},
+};
+
+static const struct config_object telemetry_object = {
+    .name = "telemetry",
+    .doc = "How requests are told about.",
+    .example = "access_log: { format: combined, output: /var/log/sallyport/access.log }\n",
+    .size = sizeof(struct telemetry_settings),
+    .fields = telemetry_fields,
+};
+
+// ---- drain ----
+
+static const struct config_field drain_fields[] = {
+    {.name = "delay",
+     .type = CONFIG_DURATION,
+     .offset = IN(drain, delay_us),
+     .fallback = "5s",
+     .min = 0,
+     .max = HOUR,
+     .doc = "After SIGTERM: not ready any more, but still accepting, so that load balancers can notice."},
+    {.name = "timeout",
+     .type = CONFIG_DURATION,
+     .offset = IN(drain, timeout_us),
+     .fallback = "30s",
+     .min = 0,
+     .max = 24 * HOUR,
+     .doc = "Then: how long requests may take to finish."},
+    {0},
+};
+
+static const struct config_object drain_object = {
+    .name = "drain",
+    .doc = "How the gateway stops without losing a request.",
+    .example = "{ delay: 5s, timeout: 30s }",
+    .size = sizeof(((struct gateway_settings *)0)->drain),
+    .fields = drain_fields,
+};
+
+// ---- rules between sections ----
+
+static const struct config_node *first_of(const struct config_node *list)
+{
+    return list && list->kind == CONFIG_LIST ? list->first : NULL;
+}
+
+static void check_unique_name(struct config_decoder *decoder, struct map *seen,
+                              const struct config_node *node, struct str name)
+{
+    const struct config_node *before = name.n ? map_put(seen, name, (void *)(uintptr_t)node) : NULL;
+    if (before)
+        config_fail_at(decoder, node, STR("name"), "names are unique", "the same name as on line %u",
+                       before->line);
+}
+
+struct used_address {
+    const char *owner;
+    unsigned line;
+};
+
+// Port 0 is whatever is free, so never the same twice.
+static void check_unique_address(struct config_decoder *decoder, struct map *used,
+                                 const struct config_node *node, struct str text, const char *owner)
+{
+    struct addr addr;
+    char printed[ADDR_TEXT_MAX];
+    if (!addr_parse(text, &addr) || (ip_of(&addr).family && ip_of(&addr).port == 0))
+        return;
+    struct str key = arena_copy(config_arena(decoder), (struct str){printed, addr_print(&addr, printed)});
+    struct used_address *use = arena_new(config_arena(decoder), struct used_address);
+    const struct config_node *at = config_get(node, STR("address"));
+    *use = (struct used_address){owner, at ? at->line : 0};
+    const struct used_address *before = map_put(used, key, use);
+    if (!before)
+        return;
+    if (before->line)
+        config_fail_at(decoder, node, STR("address"), "each needs an address of its own",
+                       "the same address as %s on line %u", before->owner, before->line);
+    else
+        config_fail_at(decoder, node, STR("address"), "each needs an address of its own",
+                       "the same address as %s", before->owner);
+}
+
+static void check_listeners(struct config_decoder *decoder, const struct config_node *root,
+                            const struct gateway_settings *settings, struct map *addresses)
+{
+    const struct config_node *list = config_get(root, STR("listeners"));
+    const struct listener_settings *listeners = settings->listeners.v;
+    struct map names = {0};
+    uint32_t i = 0;
+    config_enter(decoder, STR("listeners"));
+    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
+        if (i == settings->listeners.count)
+            break;
+        config_enter_index(decoder, i);
+        check_unique_name(decoder, &names, child, listeners[i].name);
+        check_unique_address(decoder, addresses, child, listeners[i].address, "a listener");
+        config_leave(decoder);
+    }
+    config_leave(decoder);
+    map_fini(&names);
+}
+
+static void check_own_address(struct config_decoder *decoder, const struct config_node *root,
+                              struct str section, struct str address, struct map *addresses)
+{
+    const struct config_node *node = config_get(root, section);
+    config_enter(decoder, section);
+    check_unique_address(decoder, addresses, node ? node : root, address, section.p);
+    config_leave(decoder);
+}
+
+static void check_upstream_name(struct config_decoder *decoder, const struct config_node *node,
+                                struct str name, const struct map *upstreams)
+{
+    if (!node || node->kind != CONFIG_SCALAR || node->bad || !name.p || map_get(upstreams, name))
+        return;
+    struct str *names = arena_array(config_arena(decoder), struct str, upstreams->count);
+    struct map_entry *entry;
+    size_t count = 0;
+    for (size_t i = 0; map_next(upstreams, &i, &entry);)
+        names[count++] = entry->key;
+    const char *hint = config_suggest(decoder, name, names, count);
+    config_fail(decoder, node, *hint ? hint : "add it to upstreams", "no upstream is named \"%.*s\"",
+                STR_ARG(name));
+}
+
+static void check_split_names(struct config_decoder *decoder, const struct config_node *list,
+                              const struct route_settings *route, const struct map *upstreams)
+{
+    const struct split_target *targets = route->split.v;
+    uint32_t i = 0;
+    config_enter(decoder, STR("split"));
+    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
+        if (i == route->split.count)
+            break;
+        config_enter_index(decoder, i);
+        config_enter(decoder, STR("upstream"));
+        check_upstream_name(decoder, config_get(child, STR("upstream")), targets[i].upstream, upstreams);
+        config_leave(decoder);
+        config_leave(decoder);
+    }
+    config_leave(decoder);
+}
+
+static void check_routes(struct config_decoder *decoder, const struct config_node *root,
+                         const struct gateway_settings *settings, const struct map *upstreams)
+{
+    const struct config_node *list = config_get(root, STR("routes"));
+    const struct route_settings *routes = settings->routes.v;
+    struct map names = {0};
+    uint32_t i = 0;
+    config_enter(decoder, STR("routes"));
+    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
+        if (i == settings->routes.count)
+            break;
+        config_enter_index(decoder, i);
+        check_unique_name(decoder, &names, child, routes[i].name);
+        config_enter(decoder, STR("upstream"));
+        check_upstream_name(decoder, config_get(child, STR("upstream")), routes[i].upstream, upstreams);
+        config_leave(decoder);
+        check_split_names(decoder, config_get(child, STR("split")), &routes[i], upstreams);
+        config_leave(decoder);
+    }
+    config_leave(decoder);
+    map_fini(&names);
+}
+
+static void check_gateway(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    const struct gateway_settings *settings = target;
+    const struct config_node *list = config_get(node, STR("upstreams"));
+    struct map addresses = {0}, upstreams = {0};
+    check_own_address(decoder, node, STR("admin"), settings->admin.address, &addresses);
+    check_own_address(decoder, node, STR("status"), settings->status.address, &addresses);
+    check_listeners(decoder, node, settings, &addresses);
+    if (list && list->kind == CONFIG_MAP)
+        for (const struct config_node *child = list->first; child; child = child->next)
+            map_put(&upstreams, child->key, (void *)(uintptr_t)child);
+    check_routes(decoder, node, settings, &upstreams);
+    map_fini(&addresses);
+    map_fini(&upstreams);
+}
+
+// ---- the root ----
+
+static const struct config_field gateway_fields[] = {
+    {.name = "version",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct gateway_settings, version),
+     .required = true,
+     .min = 1,
+     .max = 1,
+     .doc = "Of this format: 1.",
+     .example = "1"},
+    {.name = "workers",
+     .type = CONFIG_CUSTOM,
+     .offset = offsetof(struct gateway_settings, workers),
+     .fallback = "auto",
+     .decode = decode_workers,
+     .encode = encode_workers,
+     .schema = "{ anyOf: [{ const: auto }, { type: integer, minimum: 1, maximum: 256 }, { $ref: "
+               "'#/$defs/variable' }] }",
+     .type_name = "auto or a whole number",
+     .doc = "Threads that serve requests, 1 to 256. auto: one for each CPU that the process may use."},
+    {.name = "listeners",
+     .type = CONFIG_OBJECTS,
+     .offset = offsetof(struct gateway_settings, listeners),
+     .object = &listener_object,
+     .required = true,
+     .min_count = 1,
+     .doc = "The addresses on which clients are served.",
+     .example = "[{ name: http, address: \"0.0.0.0:8080\" }]"},
+    {.name = "admin",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, admin),
+     .object = &admin_object,
+     .doc = "The admin API."},
+    {.name = "status",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, status),
+     .object = &status_object,
+     .doc = "Probes and metrics."},
+    {.name = "upstreams",
+     .type = CONFIG_OBJECT_MAP,
+     .offset = offsetof(struct gateway_settings, upstreams),
+     .fallback = "{}",
+     .object = &upstream_object,
+     .accept = accept_name,
+     .pattern = CONFIG_NAME_PATTERN,
+     .doc = "The services behind the gateway, by name."},
+    {.name = "routes",
+     .type = CONFIG_OBJECTS,
+     .offset = offsetof(struct gateway_settings, routes),
+     .fallback = "[]",
+     .object = &route_object,
+     .doc = "Which requests go where. A request that no route takes is answered with 404."},
+    {.name = "telemetry",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, telemetry),
+     .object = &telemetry_object,
+     .doc = "Access log and headers."},
+    {.name = "drain",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, drain),
+     .object = &drain_object,
+     .doc = "How the gateway stops."},
+    {0},
+};
+
+const struct config_object gateway_object = {
+    .name = "gateway",
+    .doc = "The whole file.",
+    .example = "version: 1\n"
+               "listeners:\n"
+               "  - name: http\n"
+               "    address: \"0.0.0.0:8080\"\n"
+               "upstreams:\n"
+               "  orders:\n"
+               "    targets:\n"
+               "      - { address: \"127.0.0.1:9101\" }\n"
+               "      - { address: \"127.0.0.1:9102\" }\n"
+               "    health_check: { path: /healthz }\n"
+               "routes:\n"
+               "  - name: orders\n"
+               "    match: { path: { prefix: /orders } }\n"
+               "    upstream: orders\n",
+    .size = sizeof(struct gateway_settings),
+    .fields = gateway_fields,
+    .check_rules = check_gateway,
+};
+
+bool gateway_settings_load(struct str file, struct str text, struct arena *arena,
+                           struct gateway_settings *settings, struct config_report *report)
+{
+    struct arena tree; // only the settings stay
+    arena_init(&tree, NULL);
+    const struct config_node *root = config_parse(file, text, &tree, report);
+    if (root)
+        config_decode(&gateway_object, root, settings, file, arena, report);
+    arena_reset(&tree);
+    config_report_sort(report);
+    return report->count == 0;
+}

@@ -1,0 +1,279 @@
+// The field tables of the policies that a route's headers, fault and ip keys set up.
+#include "policy/policy_config.h"
+
+#include "base/map.h"
+#include "http/header.h"
+
+// ---- networks ----
+
+void config_decode_cidrs(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    if (node->kind != CONFIG_LIST) {
+        config_fail_type(decoder, node, "write [\"10.0.0.0/8\"]", "a list of networks");
+        return;
+    }
+    struct cidr *networks = arena_array(config_arena(decoder), struct cidr, node->count);
+    uint32_t count = 0, index = 0;
+    for (const struct config_node *child = node->first; child; child = child->next) {
+        config_enter_index(decoder, index++);
+        if (child->kind == CONFIG_SCALAR && cidr_parse(child->text, &networks[count]))
+            count++;
+        else
+            config_fail_type(decoder, child, "the bits behind the prefix must be zero",
+                             "a network such as 10.0.0.0/8 or 2001:db8::/32, or one address");
+        config_leave(decoder);
+    }
+    memcpy(target, &(struct cidr_set){networks, count}, sizeof(struct cidr_set));
+}
+
+struct config_node *config_encode_cidrs(struct arena *arena, const void *target)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, 0xff};
+    const struct cidr_set *set = target;
+    struct config_node *list = config_new_list(arena), *last = NULL;
+    for (uint32_t i = 0; i < set->count; i++) {
+        struct ip ip = {.family = AF_INET};
+        char text[IP_TEXT_MAX];
+        unsigned bits = set->v[i].bits;
+        memcpy(ip.bytes, set->v[i].bytes, sizeof ip.bytes);
+        if (bits >= 96 && memcmp(ip.bytes, mapped, sizeof mapped) == 0)
+            bits -= 96;
+        else
+            ip.family = AF_INET6;
+        size_t n = ip_print(&ip, text);
+        config_append(list, &last, STR_NULL,
+                      config_new_string(arena, arena_printf(arena, "%.*s/%u", (int)n, text, bits)));
+    }
+    return list;
+}
+
+// ---- header edits ----
+
+bool config_check_header_edit(struct config_decoder *decoder, const struct config_node *node, struct str name)
+{
+    enum header_id id = header_id_of(name);
+    const char *hint = NULL;
+    if (!header_name_valid(name)) {
+        config_fail(decoder, node, "letters, digits and !#$%&'*+-.^_`|~", "not a header name: \"%.*s\"",
+                    STR_ARG(name));
+        return false;
+    }
+    switch (id) {
+    case HEADER_HOST: hint = "write rewrite: { host: NAME } to send another Host"; break;
+    case HEADER_CONTENT_LENGTH:
+    case HEADER_TRANSFER_ENCODING:
+    case HEADER_TRAILER: hint = "the gateway frames messages itself"; break;
+    case HEADER_CONNECTION:
+    case HEADER_TE:
+    case HEADER_UPGRADE:
+    case HEADER_KEEP_ALIVE:
+    case HEADER_PROXY_CONNECTION:
+    case HEADER_PROXY_AUTHENTICATE:
+    case HEADER_PROXY_AUTHORIZATION:
+    case HEADER_HTTP2_SETTINGS: hint = "it belongs to one connection, and the gateway sets its own"; break;
+    default: return true;
+    }
+    config_fail(decoder, node, hint, "the header %.*s cannot be edited", STR_ARG(name));
+    return false;
+}
+
+bool config_check_header_value(struct config_decoder *decoder, const struct config_node *node,
+                               struct str value)
+{
+    struct str trimmed = str_trim(value);
+    if (!header_value_valid(value)) {
+        config_fail(decoder, node, "one line, without control characters", "not a header value");
+        return false;
+    }
+    if (trimmed.n != value.n) {
+        config_fail(decoder, node, "remove it", "white space at the beginning or the end of a header value");
+        return false;
+    }
+    return true;
+}
+
+static bool accept_pair(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    bool is_name = config_check_header_edit(decoder, node, node->key);
+    return config_check_header_value(decoder, node, *value) && is_name;
+}
+
+static bool accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    return config_check_header_edit(decoder, node, *value);
+}
+
+void config_check_header_names(struct config_decoder *decoder, const struct config_node *edit, struct str key)
+{
+    const struct config_node *map = config_get(edit, key);
+    struct map seen = {0};
+    if (!map || map->kind != CONFIG_MAP)
+        return;
+    config_enter(decoder, key);
+    for (const struct config_node *child = map->first; child; child = child->next) {
+        struct str folded = arena_copy(config_arena(decoder), child->key);
+        for (size_t i = 0; i < folded.n; i++)
+            ((char *)(uintptr_t)folded.p)[i] = ascii_lower(folded.p[i]);
+        const struct config_node *before = map_put(&seen, folded, (void *)(uintptr_t)child);
+        config_enter(decoder, child->key);
+        if (before)
+            config_fail_key(decoder, child, "remove one of the two", "the same header as on line %u",
+                            before->key_line);
+        config_leave(decoder);
+    }
+    config_leave(decoder);
+    map_fini(&seen);
+}
+
+static void check_edit(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    (void)target;
+    config_check_header_names(decoder, node, STR("set"));
+    config_check_header_names(decoder, node, STR("add"));
+}
+
+static const struct config_field edit_fields[] = {
+    {.name = "set",
+     .type = CONFIG_STRING_MAP,
+     .offset = offsetof(struct header_edit, set),
+     .fallback = "{}",
+     .accept = accept_pair,
+     .masked = true,
+     .type_name = "a map of header names to values",
+     .doc = "Replaces the header, or adds it."},
+    {.name = "add",
+     .type = CONFIG_STRING_MAP,
+     .offset = offsetof(struct header_edit, add),
+     .fallback = "{}",
+     .accept = accept_pair,
+     .masked = true,
+     .type_name = "a map of header names to values",
+     .doc = "Adds one more line of the header."},
+    {.name = "remove",
+     .type = CONFIG_STRINGS,
+     .offset = offsetof(struct header_edit, remove),
+     .fallback = "[]",
+     .accept = accept_name,
+     .type_name = "a list of header names",
+     .doc = "Removes every line of the header."},
+    {0},
+};
+
+static const struct config_object edit_object = {
+    .name = "header_edit",
+    .doc = "Changes to the headers of a message. Host, framing headers and those that belong to one "
+           "connection cannot "
+           "be changed here.",
+    .example = "{ set: { X-Tenant: acme }, add: { Cache-Control: no-transform }, remove: [X-Debug] }",
+    .size = sizeof(struct header_edit),
+    .fields = edit_fields,
+    .check_rules = check_edit,
+};
+
+static const struct config_field rules_fields[] = {
+    {.name = "request",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct header_rules, request),
+     .object = &edit_object,
+     .doc = "What the upstream receives."},
+    {.name = "response",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct header_rules, response),
+     .object = &edit_object,
+     .doc = "What the client receives."},
+    {0},
+};
+
+const struct config_object header_rules_object = {
+    .name = "headers",
+    .doc = "Changes to the headers of a route's requests and responses.",
+    .example = "request: { set: { X-Tenant: acme } }\n"
+               "response: { remove: [Server] }\n",
+    .size = sizeof(struct header_rules),
+    .fields = rules_fields,
+};
+
+// ---- faults ----
+
+static bool is_given(const struct config_node *map, struct str key)
+{
+    const struct config_node *child = config_get(map, key);
+    return child && child->kind != CONFIG_NULL;
+}
+
+static void check_fault(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    (void)target;
+    bool has_delay = is_given(node, STR("delay")), has_status = is_given(node, STR("status"));
+    if (!has_delay && !has_status)
+        config_fail(decoder, node, "add delay: 100ms or status: 503", "neither a delay nor a status");
+    else if (!has_delay && is_given(node, STR("delay_ratio")))
+        config_fail_at(decoder, node, STR("delay_ratio"), "add delay: 100ms", "there is no delay");
+    else if (!has_status && is_given(node, STR("status_ratio")))
+        config_fail_at(decoder, node, STR("status_ratio"), "add status: 503", "there is no status");
+}
+
+static const struct config_field fault_fields[] = {
+    {.name = "delay",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct fault_settings, delay_us),
+     .fallback = "0s",
+     .min = 0,
+     .max = 3600e6,
+     .doc = "How long a request is held before it goes on."},
+    {.name = "delay_ratio",
+     .type = CONFIG_NUMBER,
+     .offset = offsetof(struct fault_settings, delay_ratio),
+     .fallback = "1.0",
+     .min = 0,
+     .max = 1,
+     .doc = "The share of requests that are held."},
+    {.name = "status",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct fault_settings, status),
+     .nullable = true,
+     .min = 200,
+     .max = 599,
+     .doc = "Answered instead of forwarding."},
+    {.name = "status_ratio",
+     .type = CONFIG_NUMBER,
+     .offset = offsetof(struct fault_settings, status_ratio),
+     .fallback = "1.0",
+     .min = 0,
+     .max = 1,
+     .doc = "The share of requests that are answered so."},
+    {0},
+};
+
+const struct config_object fault_object = {
+    .name = "fault",
+    .doc = "Failures on purpose, to try out how callers take them.",
+    .example = "{ delay: 100ms, delay_ratio: 0.1, status: 503, status_ratio: 0.01 }",
+    .size = sizeof(struct fault_settings),
+    .fields = fault_fields,
+    .check_rules = check_fault,
+};
+
+// ---- addresses ----
+
+static const struct config_field ip_fields[] = {
+    {.name = "allow",
+     CONFIG_CIDRS,
+     .offset = offsetof(struct ip_rules, allow),
+     .fallback = "[]",
+     .doc = "Only these clients are let through; empty: all."},
+    {.name = "deny",
+     CONFIG_CIDRS,
+     .offset = offsetof(struct ip_rules, deny),
+     .fallback = "[]",
+     .doc = "These clients are refused, with 403, even when they are allowed above."},
+    {0},
+};
+
+const struct config_object ip_rules_object = {
+    .name = "ip",
+    .doc = "Which client addresses a route takes. Behind a trusted proxy, the client is the one it names.",
+    .example = "{ allow: [\"10.0.0.0/8\"], deny: [\"10.6.6.6\"] }",
+    .size = sizeof(struct ip_rules),
+    .fields = ip_fields,
+};

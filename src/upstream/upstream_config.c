@@ -1,0 +1,560 @@
+// The field tables of upstreams.
+#include "upstream/upstream_config.h"
+
+#include "base/map.h"
+#include "http/header.h"
+
+// ---- statuses: "200-399", 503 ----
+
+bool status_set_has(const struct status_set *set, unsigned status)
+{
+    for (uint32_t i = 0; i < set->count; i++)
+        if (status >= set->v[i].from && status <= set->v[i].to)
+            return true;
+    return false;
+}
+
+static bool parse_status(struct str text, unsigned *status)
+{
+    uint64_t value;
+    if (text.n != 3 || !str_to_u64(text, 599, &value) || value < 100)
+        return false;
+    *status = (unsigned)value;
+    return true;
+}
+
+static bool parse_range(struct str text, struct status_range *range)
+{
+    size_t dash = str_find(text, '-');
+    if (!parse_status((struct str){text.p, dash}, &range->from))
+        return false;
+    if (dash == text.n)
+        range->to = range->from;
+    else if (!parse_status(str_skip(text, dash + 1), &range->to))
+        return false;
+    return range->from <= range->to;
+}
+
+void config_decode_statuses(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    if (node->kind != CONFIG_LIST) {
+        config_fail_type(decoder, node, "write [\"200-399\", 503]", "a list of statuses");
+        return;
+    }
+    struct status_set set = {arena_array(config_arena(decoder), struct status_range, node->count), 0};
+    uint32_t index = 0;
+    for (const struct config_node *child = node->first; child; child = child->next) {
+        config_enter_index(decoder, index++);
+        if (child->kind == CONFIG_SCALAR && parse_range(child->text, &set.v[set.count]))
+            set.count++;
+        else
+            config_fail_type(decoder, child, "from 100 to 599, the lower one first",
+                             "a status such as 503, or a range such as \"200-399\"");
+        config_leave(decoder);
+    }
+    memcpy(target, &set, sizeof set);
+}
+
+struct config_node *config_encode_statuses(struct arena *arena, const void *target)
+{
+    const struct status_set *set = target;
+    struct config_node *list = config_new_list(arena), *last = NULL;
+    for (uint32_t i = 0; i < set->count; i++) {
+        const struct status_range *range = &set->v[i];
+        struct config_node *node =
+            range->from == range->to
+                ? config_new_plain(arena, arena_printf(arena, "%u", range->from))
+                : config_new_string(arena, arena_printf(arena, "%u-%u", range->from, range->to));
+        config_append(list, &last, STR_NULL, node);
+    }
+    return list;
+}
+
+// ---- names ----
+
+bool config_check_name(struct config_decoder *decoder, const struct config_node *node, struct str name)
+{
+    bool is_good = name.n > 0 && name.n <= 64;
+    for (size_t i = 0; i < name.n && is_good; i++) {
+        char c = ascii_lower(name.p[i]);
+        is_good = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' || c == '-';
+    }
+    const char *hint = "1 to 64 letters, digits, _ . and -";
+    int shown = name.n > 80 ? 80 : (int)name.n;
+    if (!is_good && name.p == node->key.p)
+        config_fail_key(decoder, node, hint, "not a name: \"%.*s\"", shown, name.p);
+    else if (!is_good)
+        config_fail(decoder, node, hint, "not a name: \"%.*s\"", shown, name.p);
+    return is_good;
+}
+
+// ---- hash_on: client_ip | header.NAME | cookie.NAME | path ----
+
+static const struct hash_prefix {
+    const char *text;
+    enum hash_source source;
+    bool is_named;
+} hash_prefixes[] = {
+    {"client_ip", HASH_CLIENT_IP, false},
+    {"header.", HASH_HEADER, true},
+    {"cookie.", HASH_COOKIE, true},
+    {"path", HASH_PATH, false},
+};
+
+static void decode_hash_on(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    struct str text;
+    if (!config_decode_string(decoder, node, &text))
+        return;
+    for (size_t i = 0; i < countof(hash_prefixes); i++) {
+        struct str prefix = str_of(hash_prefixes[i].text);
+        struct hash_settings hash = {.source = hash_prefixes[i].source};
+        if (!hash_prefixes[i].is_named ? !str_eq(text, prefix) : !str_starts(text, prefix))
+            continue;
+        hash.name = str_skip(text, prefix.n);
+        if (hash_prefixes[i].is_named && !header_name_valid(hash.name))
+            break;
+        memcpy(target, &hash, sizeof hash);
+        return;
+    }
+    static const struct str words[] = {STR("client_ip"), STR("path")};
+    const char *hint = config_suggest(decoder, text, words, countof(words));
+    config_fail_type(decoder, node, hint, "client_ip, header.NAME, cookie.NAME or path");
+}
+
+static struct config_node *encode_hash_on(struct arena *arena, const void *target)
+{
+    const struct hash_settings *hash = target;
+    for (size_t i = 0; i < countof(hash_prefixes); i++)
+        if (hash_prefixes[i].source == hash->source)
+            return config_new_string(
+                arena, arena_printf(arena, "%s%.*s", hash_prefixes[i].text, STR_ARG(hash->name)));
+    return NULL;
+}
+
+// ---- targets ----
+
+static bool is_host_name(struct str host)
+{
+    if (!host.n || host.n > 253 || host.p[0] == '-' || host.p[0] == '.')
+        return false;
+    bool has_letter = false; // digits and dots alone are a malformed IPv4 address
+    for (size_t i = 0; i < host.n; i++) {
+        char c = ascii_lower(host.p[i]);
+        bool is_letter = c >= 'a' && c <= 'z';
+        if (!is_letter && (c < '0' || c > '9') && c != '-' && c != '.' && c != '_')
+            return false;
+        if (c == '.' && host.p[i - 1] == '.')
+            return false;
+        has_letter |= is_letter;
+    }
+    return has_letter;
+}
+
+static bool split_host_port(struct str text, struct str *host, uint64_t *port)
+{
+    size_t colon = str_find(text, ':');
+    *host = (struct str){text.p, colon};
+    return colon < text.n && str_to_u64(str_skip(text, colon + 1), 65535, port) && *port > 0;
+}
+
+static bool is_any_address(const struct addr *addr)
+{
+    struct ip ip = ip_of(addr);
+    static const uint8_t any4[16] = {[10] = 0xff, 0xff}, any6[16] = {0};
+    return ip.family && (memcmp(ip.bytes, any4, 16) == 0 || memcmp(ip.bytes, any6, 16) == 0);
+}
+
+static bool accept_target(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    struct addr addr;
+    struct str host;
+    uint64_t port;
+    if (addr_parse(*value, &addr)) {
+        if (is_any_address(&addr)) {
+            config_fail(decoder, node, "name the host: 127.0.0.1 for this machine", "no host to connect to");
+            return false;
+        }
+        if (ip_of(&addr).family && ip_of(&addr).port == 0) {
+            config_fail(decoder, node, "ports are 1 to 65535", "port 0 cannot be connected to");
+            return false;
+        }
+        return true;
+    }
+    if (split_host_port(*value, &host, &port) && is_host_name(host))
+        return true;
+    const char *hint = "host:port, [v6]:port or unix:/path";
+    if (memmem(value->p, value->n, "://", 3))
+        hint = "without a scheme and a path: host:port";
+    else if (is_host_name(*value))
+        hint = config_hint(decoder, "add the port: %.*s:80", STR_ARG(*value));
+    config_fail(decoder, node, hint, "not an address: \"%.*s\"", STR_ARG(*value));
+    return false;
+}
+
+static void check_targets(struct config_decoder *decoder, const struct config_node *node,
+                          const struct upstream_settings *upstream)
+{
+    const struct config_node *list = config_get(node, STR("targets"));
+    const struct target_settings *targets = upstream->targets.v;
+    struct map seen = {0};
+    int64_t weights = 0;
+    uint32_t i = 0;
+    if (!list || list->kind != CONFIG_LIST || !upstream->targets.count)
+        return;
+    config_enter(decoder, STR("targets"));
+    for (const struct config_node *child = list->first; child; child = child->next, i++) {
+        weights += targets[i].weight;
+        config_enter_index(decoder, i);
+        const struct target_settings *before =
+            targets[i].address.n ? map_put(&seen, targets[i].address, (void *)(uintptr_t)&targets[i]) : NULL;
+        if (before)
+            config_fail_at(decoder, child, STR("address"), "give one of them the sum of the weights",
+                           "the same address as on line %u", before->line);
+        config_leave(decoder);
+    }
+    if (weights == 0)
+        config_fail(decoder, list, "give one of them a weight", "every target has weight 0");
+    config_leave(decoder);
+    map_fini(&seen);
+}
+
+static void check_upstream(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    struct upstream_settings *upstream = target;
+    check_targets(decoder, node, upstream);
+    const struct config_node *health = config_get(node, STR("health_check"));
+    if (health && upstream->health_check.timeout_us > upstream->health_check.interval_us) {
+        config_enter(decoder, STR("health_check"));
+        config_fail_at(decoder, health, STR("timeout"), "lower the timeout or raise the interval",
+                       "longer than the interval");
+        config_leave(decoder);
+    }
+}
+
+static bool accept_health_path(struct config_decoder *decoder, const struct config_node *node,
+                               struct str *value)
+{
+    for (size_t i = 0; i < value->n; i++)
+        if ((unsigned char)value->p[i] <= ' ' || (unsigned char)value->p[i] >= 0x7f || value->p[i] == '#') {
+            config_fail(decoder, node, "percent-encode it", "a character that no request target may hold");
+            return false;
+        }
+    if (value->n && value->p[0] == '/')
+        return true;
+    config_fail(decoder, node, "such as /healthz", "a path begins with /");
+    return false;
+}
+
+// ---- tables ----
+
+#define MILLISECOND 1e3
+#define SECOND      1e6
+#define HOUR        3600e6
+
+static const struct config_field target_fields[] = {
+    {.name = "address",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct target_settings, address),
+     .required = true,
+     .accept = accept_target,
+     .pattern = "^(unix:/.+|.*:[0-9]{1,5})$",
+     .type_name = "an address",
+     .doc = "host:port, [v6]:port or unix:/path. Host names are looked up when the file is loaded.",
+     .example = "\"127.0.0.1:9101\""},
+    {.name = "weight",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct target_settings, weight),
+     .fallback = "1",
+     .min = 0,
+     .max = 1000,
+     .doc = "Its share of the requests, relative to the other targets. 0: it takes no new requests."},
+    {0},
+};
+
+static const struct config_object target_object = {
+    .name = "target",
+    .doc = "One address that serves an upstream's requests.",
+    .example = "{ address: \"127.0.0.1:9101\", weight: 1 }",
+    .size = sizeof(struct target_settings),
+    .fields = target_fields,
+    .has_position = true,
+};
+
+static const struct config_field health_fields[] = {
+    {.name = "path",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct health_settings, path),
+     .nullable = true,
+     .accept = accept_health_path,
+     .pattern = "^/",
+     .type_name = "a path",
+     .doc = "What is asked for, with GET. null: no active checks."},
+    {.name = "interval",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct health_settings, interval_us),
+     .fallback = "5s",
+     .min = 100 * MILLISECOND,
+     .max = HOUR,
+     .doc = "How often each target is asked, give or take 10 %."},
+    {.name = "timeout",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct health_settings, timeout_us),
+     .fallback = "1s",
+     .min = MILLISECOND,
+     .max = HOUR,
+     .doc = "How long an answer may take; not longer than the interval."},
+    {.name = "healthy",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct health_settings, healthy),
+     .fallback = "2",
+     .min = 1,
+     .max = 100,
+     .doc = "How many good answers in a row bring a target back."},
+    {.name = "unhealthy",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct health_settings, unhealthy),
+     .fallback = "3",
+     .min = 1,
+     .max = 100,
+     .doc = "How many failures in a row take a target out."},
+    {.name = "statuses",
+     CONFIG_STATUSES,
+     .offset = offsetof(struct health_settings, statuses),
+     .fallback = "[\"200-399\"]",
+     .doc = "Which statuses are good answers."},
+    {0},
+};
+
+static const struct config_object health_object = {
+    .name = "health_check",
+    .doc = "Active checks: every target is asked for a path, and takes requests while it answers well.",
+    .example = "{ path: /healthz, interval: 5s, timeout: 1s, healthy: 2, unhealthy: 3, statuses: [200] }",
+    .size = sizeof(struct health_settings),
+    .fields = health_fields,
+};
+
+static const struct config_option retry_options[] = {
+    {"connect_failure", RETRY_CONNECT_FAILURE},
+    {"refused_stream", RETRY_REFUSED_STREAM},
+    {"reset_before_headers", RETRY_RESET_BEFORE_HEADERS},
+    {0},
+};
+
+static const struct config_field retry_fields[] = {
+    {.name = "attempts",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct retry_settings, attempts),
+     .fallback = "1",
+     .min = 0,
+     .max = 10,
+     .doc = "Further tries besides the first. 0: none."},
+    {.name = "retry_on",
+     .type = CONFIG_FLAGS,
+     .offset = offsetof(struct retry_settings, retry_on),
+     .fallback = "[connect_failure, refused_stream, reset_before_headers]",
+     .options = retry_options,
+     .doc = "Which failures are tried again. A request that is not idempotent is tried again only when the "
+            "upstream "
+            "cannot have seen it."},
+    {.name = "statuses",
+     CONFIG_STATUSES,
+     .offset = offsetof(struct retry_settings, statuses),
+     .fallback = "[]",
+     .doc = "Which response statuses are tried again, for idempotent methods."},
+    {.name = "budget",
+     .type = CONFIG_NUMBER,
+     .offset = offsetof(struct retry_settings, budget),
+     .fallback = "0.2",
+     .min = 0,
+     .max = 1,
+     .doc = "Retries in flight, at most, as a share of the requests in flight."},
+    {.name = "backoff",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct retry_settings, backoff_us),
+     .fallback = "25ms",
+     .min = 0,
+     .max = 60 * SECOND,
+     .doc = "Pause before the first retry; doubles, with jitter."},
+    {.name = "body_bytes",
+     .type = CONFIG_SIZE,
+     .offset = offsetof(struct retry_settings, body_bytes),
+     .fallback = "64KiB",
+     .min = 0,
+     .max = 16 << 20,
+     .doc = "Requests with a longer body are not kept for a retry."},
+    {0},
+};
+
+const struct config_object retry_object = {
+    .name = "retries",
+    .doc = "When a failed request is sent again.",
+    .example = "{ attempts: 2, retry_on: [connect_failure], statuses: [503], budget: 0.2, backoff: 25ms }",
+    .size = sizeof(struct retry_settings),
+    .fields = retry_fields,
+};
+
+#define LIMIT_OFFSET(field) \
+    (offsetof(struct upstream_settings, limits.field) - offsetof(struct upstream_settings, limits))
+#define TIMEOUT_OFFSET(field) \
+    (offsetof(struct upstream_settings, timeouts.field) - offsetof(struct upstream_settings, timeouts))
+
+static const struct config_field limit_fields[] = {
+    {.name = "connections",
+     .type = CONFIG_INT,
+     .offset = LIMIT_OFFSET(connections),
+     .fallback = "1024",
+     .min = 1,
+     .max = 1000000,
+     .doc = "Connections to the upstream, idle ones too."},
+    {.name = "requests",
+     .type = CONFIG_INT,
+     .offset = LIMIT_OFFSET(requests),
+     .fallback = "1024",
+     .min = 1,
+     .max = 1000000,
+     .doc = "Requests in flight."},
+    {.name = "pending",
+     .type = CONFIG_INT,
+     .offset = LIMIT_OFFSET(pending),
+     .fallback = "256",
+     .min = 0,
+     .max = 1000000,
+     .doc = "Requests that wait for a connection or a place. Past it: 503 at once."},
+    {0},
+};
+
+static const struct config_object limits_object = {
+    .name = "upstream_limits",
+    .doc = "How much of an upstream may be in use at once, over all workers.",
+    .example = "{ connections: 1024, requests: 1024, pending: 256 }",
+    .size = sizeof(((struct upstream_settings *)0)->limits),
+    .fields = limit_fields,
+};
+
+static const struct config_field timeout_fields[] = {
+    {.name = "connect",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(connect_us),
+     .fallback = "1s",
+     .min = MILLISECOND,
+     .max = HOUR,
+     .doc = "Until a connection stands."},
+    {.name = "response",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(response_us),
+     .fallback = "15s",
+     .min = MILLISECOND,
+     .max = 24 * HOUR,
+     .doc = "From the end of the request to the response's head, and between the pieces of its body."},
+    {.name = "idle",
+     .type = CONFIG_DURATION,
+     .offset = TIMEOUT_OFFSET(idle_us),
+     .fallback = "60s",
+     .min = MILLISECOND,
+     .max = 24 * HOUR,
+     .doc = "How long an unused connection is kept."},
+    {0},
+};
+
+static const struct config_object timeouts_object = {
+    .name = "upstream_timeouts",
+    .doc = "How long an upstream may take.",
+    .example = "{ connect: 1s, response: 15s, idle: 60s }",
+    .size = sizeof(((struct upstream_settings *)0)->timeouts),
+    .fields = timeout_fields,
+};
+
+static const struct config_option protocol_options[] = {{"http/1.1", 1}, {0}};
+
+static const struct config_option balance_options[] = {
+    {"round_robin", BALANCE_ROUND_ROBIN},
+    {"least_request", BALANCE_LEAST_REQUEST},
+    {"random", BALANCE_RANDOM},
+    {"consistent_hash", BALANCE_CONSISTENT_HASH},
+    {"ewma", BALANCE_EWMA},
+    {0},
+};
+
+static const struct config_field upstream_fields[] = {
+    {.name = "targets",
+     .type = CONFIG_OBJECTS,
+     .offset = offsetof(struct upstream_settings, targets),
+     .object = &target_object,
+     .required = true,
+     .min_count = 1,
+     .doc = "Where its requests go.",
+     .example = "[{ address: \"127.0.0.1:9101\" }]"},
+    {.name = "protocol",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct upstream_settings, protocol),
+     .fallback = "http/1.1",
+     .options = protocol_options,
+     .doc = "What the targets speak."},
+    {.name = "load_balancer",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct upstream_settings, load_balancer),
+     .fallback = "round_robin",
+     .options = balance_options,
+     .doc = "How a target is chosen. All of them honour weights."},
+    {.name = "hash_on",
+     .type = CONFIG_CUSTOM,
+     .offset = offsetof(struct upstream_settings, hash_on),
+     .fallback = "client_ip",
+     .decode = decode_hash_on,
+     .encode = encode_hash_on,
+     .schema = "{ anyOf: [{ type: string, pattern: '^(client_ip|path|(header|cookie)[.].+)$' },"
+               " { $ref: '#/$defs/variable' }] }",
+     .type_name = "client_ip, header.NAME, cookie.NAME or path",
+     .doc = "What consistent_hash keeps together."},
+    {.name = "health_check",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, health_check),
+     .object = &health_object,
+     .doc = "Active health checks."},
+    {.name = "panic_threshold",
+     .type = CONFIG_NUMBER,
+     .offset = offsetof(struct upstream_settings, panic_threshold),
+     .fallback = "0.5",
+     .min = 0,
+     .max = 1,
+     .doc = "When fewer targets than this share are healthy, all of them are used."},
+    {.name = "slow_start",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct upstream_settings, slow_start_us),
+     .fallback = "0s",
+     .min = 0,
+     .max = HOUR,
+     .doc = "How long the share of a target that came back grows to its full weight."},
+    {.name = "limits",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, limits),
+     .object = &limits_object,
+     .doc = "How much may be in use at once."},
+    {.name = "timeouts",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, timeouts),
+     .object = &timeouts_object,
+     .doc = "How long it may take."},
+    {.name = "retries",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, retries),
+     .object = &retry_object,
+     .doc = "When a failed request is sent again."},
+    {0},
+};
+
+const struct config_object upstream_object = {
+    .name = "upstream",
+    .doc = "A service behind the gateway: the addresses that serve it, and how they are used.",
+    .example = "targets:\n"
+               "  - { address: \"127.0.0.1:9101\", weight: 2 }\n"
+               "  - { address: \"127.0.0.1:9102\" }\n"
+               "load_balancer: least_request\n"
+               "health_check: { path: /healthz }\n",
+    .size = sizeof(struct upstream_settings),
+    .fields = upstream_fields,
+    .has_position = true,
+    .name_offset = offsetof(struct upstream_settings, name),
+    .check_rules = check_upstream,
+};

@@ -1,0 +1,108 @@
+// The worker process. Its first thread is the control thread: configuration, health checks, admin and status
+// listeners, the supervisor's messages; nothing it does stops the worker threads (crew.h), which carry the
+// requests.
+//
+//   process_main   START → gateway_new → LISTEN → crew_start → front_listen in each thread → READY → loop_run
+//   process_reload file → gateway_new → LISTEN for new addresses
+//                  → one order: worker_update, front_update, front_listen
+//                  → done: what nobody uses any more is closed, RETIRE
+//   process_drain  delay → one order: front_drain, worker_drain → done: sockets closed, RETIRE
+//                  → empty, or drain.timeout
+#pragma once
+
+#include "admin/admin.h"
+#include "cli/control.h"
+#include "cli/crew.h"
+#include "upstream/health.h"
+
+// An address this process serves, with its own copies of the supervisor's descriptors.
+struct place {
+    struct addr addr;
+    int *fds;
+    unsigned count;
+    bool wanted; // by the configuration in force
+};
+
+struct place_list {
+    struct place *v;
+    unsigned count;
+};
+
+// An access log that is or was in force. Freed once no order under way can still name it.
+struct log_output {
+    struct log_output *next;
+    struct str name;
+    struct access_writer *writer; // NULL: off
+};
+
+enum process_leaving { LEAVING_NOT, LEAVING_DELAY, LEAVING_DRAIN, LEAVING_ABORT };
+
+struct process {
+    const char *file;
+    int control_fd;
+    struct loop loop;
+    struct loop_source control;
+    struct loop_hook turn_end;
+    struct crew crew;
+    struct place_list places;
+    struct log_output *output, *outputs_before;
+    struct health *health;
+    struct admin *admin;
+    struct admin_host host;
+    enum process_leaving leaving;
+    struct loop_timer leave_timer;
+    // Messages that came while the answer to a LISTEN was waited for.
+    struct process_message {
+        struct process_message *next;
+        enum control_type type;
+    } * early;
+    struct loop_task early_task;
+};
+
+// Until the process ends; its exit status.
+int process_main(int control_fd, const char *file);
+
+void process_tell(struct process *process, enum control_type type, uint32_t value, struct str text, int fd);
+void process_hear(struct process *process, enum control_type type);
+// What a host's hooks find themselves with.
+struct process *process_of(struct admin_host *host);
+// Notes a mistake that only shows when the configuration is put in force. line 0: the whole file. Returns
+// false.
+bool process_refuse(struct config_report *report, const char *file, unsigned line, unsigned column,
+                    struct str path, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+// ---- process_sockets.c ----
+
+// Descriptors for every address of the configuration; those that are already held are marked wanted, all
+// others are not. False and a mistake in *report when one cannot be had: nothing has changed but what
+// process_sweep undoes.
+bool process_listen(struct process *process, const struct gateway *gateway, struct config_report *report);
+struct place *process_place(struct process *process, const struct addr *addr);
+// Closes the descriptors of unwanted addresses and lets the supervisor know, unless an order under way may
+// name them.
+void process_sweep(struct process *process);
+// No address is wanted any more but, while they are there, those of the admin and status listeners.
+void process_unlisten(struct process *process);
+// Opens the admin and status listeners of the configuration in force.
+bool process_listen_admin(struct process *process);
+
+// ---- process_reload.c ----
+
+// The file again, into force. False: it is bad, *report says why, nothing has changed.
+bool process_reload(struct process *process, struct config_report *report);
+// An order for every worker thread to serve what `gateway` says; then `done`.
+void process_apply(struct process *process, struct gateway *gateway, void (*done)(struct process *process));
+// The access log's output of that name; opened when it is not the one in force.
+bool process_open_log(struct process *process, struct str name, struct config_report *report);
+// The supervisor gets the text in force, for a restart after a crash.
+void process_keep_config(struct process *process, struct str text);
+// One log line a mistake.
+void process_log_mistakes(const struct config_report *report);
+
+// ---- process_drain.c ----
+
+// at_once: a successor accepts already, or nobody will listen to us any more.
+void process_drain(struct process *process, bool at_once);
+void process_quit(struct process *process);
+void process_on_empty(struct crew *crew);
+void process_on_leave_timer(struct loop_timer *timer);

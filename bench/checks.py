@@ -22,7 +22,8 @@ def template():
 def many_routes(count, generation=None):
     """The routes section for `count` prefixes, and one that answers with its generation."""
     lines = [
-        f'  - {{ name: r{i:05}, match: {{ hosts: [api.example.com], path: {{ prefix: /r{i:05} }} }}, upstream: origin }}\n'
+        f"  - {{ name: r{i:05}, upstream: origin, "
+        f"match: {{ hosts: [api.example.com], path: {{ prefix: /r{i:05} }} }} }}\n"
         for i in range(count)
     ]
     if generation is not None:

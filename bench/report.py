@@ -21,8 +21,8 @@ def table(header, rows):
 
 
 def cpu_table(summary, versions):
-    header = (("", False), ("version", False), ("CPU µs a request", True), ("lowest–highest", True), ("× relay", True),
-              ("× better of nginx, haproxy", True), ("requests/s", True), ("p50 ms", True), ("p99 ms", True),
+    header = (("", False), ("version", False), ("CPU µs a request", True), ("lowest–highest", True),
+              ("× relay", True), ("× better of nginx, haproxy", True), ("requests/s", True), ("p50 ms", True), ("p99 ms", True),
               ("p99.9 ms", True), ("core 0 busy", True), ("errors", True))
     rows = []
     for r in summary:
@@ -86,7 +86,7 @@ def markdown(title, intro, summary, versions, options, machine):
               "Counted from when each request was due. “Added” is the difference to direct in the same slice.", "",
               *latency_table(summary), ""]
     lines += [f"## Memory of {options.idle:,} idle connections", "",
-              "Process memory; the kernel's sockets are not in it. “At start” and “with all” are the whole resident size.", "",
+              "Process memory; the kernel's sockets are not in it. The last two columns are the whole resident size.", "",
               *memory_table(summary), ""]
     noisy = [r["name"] for r in summary if max(r["foreign_share"], r["stolen"]) > sidebyside.NOISE_SHARE]
     if noisy:

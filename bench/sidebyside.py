@@ -82,7 +82,8 @@ def measure_slice(session, at, options):
 def describe(name, row, options):
     closed, opened = row["closed"], row["open"]
     words = f"  {name:10} {closed['cpu_us_per_request']:6.2f} us/request {closed['rps']:7.0f} requests/s  " \
-            f"core {100 * closed['core_busy']:3.0f} % busy  p99 at {options.rate}/s {opened['latency_us']['p99']:6.0f} us"
+            f"core {100 * closed['core_busy']:3.0f} % busy  " \
+            f"p99 at {options.rate}/s {opened['latency_us']['p99']:6.0f} us"
     if closed["errors"] + opened["errors"]:
         words += f"  {closed['errors'] + opened['errors']} ERRORS"
     if closed["reconnects"] + opened["reconnects"]:

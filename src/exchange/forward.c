@@ -222,9 +222,11 @@ static void add_forwarding(struct exchange *x, const struct said *said)
         headers_add(headers, arena, STR("X-Forwarded-Host"), host);
     headers_add(headers, arena, STR("X-Forwarded-Port"), said->port.n ? said->port : x->listener->port_text);
     if (said->forwarded.n) {
-        const char *form = str_find(peer, ':') < peer.n ? "for=\"[%.*s]\";proto=%.*s" : "for=%.*s;proto=%.*s";
-        struct str element = peer.p[0] == 'u' ? STR("for=unknown")
-                                              : arena_printf(arena, form, STR_ARG(peer), STR_ARG(x->scheme));
+        struct str element =
+            x->peer.family == 0 ? STR("for=unknown")
+            : str_find(peer, ':') < peer.n
+                ? arena_printf(arena, "for=\"[%.*s]\";proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme))
+                : arena_printf(arena, "for=%.*s;proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme));
         headers_add(headers, arena, STR("Forwarded"), append(arena, said->forwarded, element));
     }
     struct str via = x->request.minor ? STR("1.1 sallyport") : STR("1.0 sallyport");

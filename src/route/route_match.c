@@ -51,10 +51,12 @@ static void allow(struct allowed *allowed, const struct candidate *candidate)
     }
 }
 
-// The candidates of one path, best first.
+// The candidates of one path, best first; those of a prefix go on with the next shorter prefix.
 static const struct route *first_fit(struct search *search, uint32_t list)
 {
-    for (const struct candidate *at = &search->table->candidates[list]; !search->too_hard; at++) {
+    const struct candidate *candidates = search->table->candidates;
+    for (const struct candidate *at; list && !search->too_hard; list = at->next) {
+        at = &candidates[list];
         if (search->allowed) {
             if (conditions_fit(search, at) && !search->too_hard)
                 allow(search->allowed, at);
@@ -63,8 +65,6 @@ static const struct route *first_fit(struct search *search, uint32_t list)
         } else if (conditions_fit(search, at)) {
             return search->too_hard ? NULL : at->route;
         }
-        if (at->last)
-            break;
     }
     return NULL;
 }
@@ -74,7 +74,7 @@ static bool walk(const struct search *search, uint32_t root, uint32_t *node)
 {
     const struct trie *trie = &search->table->trie;
     const char *at = search->path;
-    for (*node = root; trie->nodes[*node].children;) {
+    for (*node = root; trie->nodes[*node].has_children;) {
         struct trie_segment segment = trie_segment_at(at, search->end);
         uint32_t child = trie_child(trie, *node, &segment);
         if (!child)
@@ -88,17 +88,6 @@ static bool walk(const struct search *search, uint32_t root, uint32_t *node)
     return false;
 }
 
-static const struct route *find_prefix(struct search *search, uint32_t node)
-{
-    const struct trie_node *nodes = search->table->trie.nodes;
-    for (uint32_t at = nodes[node].prefix_at; at; at = nodes[nodes[at].parent].prefix_at) {
-        const struct route *route = first_fit(search, nodes[at].prefix);
-        if (route)
-            return route;
-    }
-    return NULL;
-}
-
 // Literal before variable at each segment, so that of two templates the one that is literal further left
 // wins. Each node is seen at most once, whatever the path.
 static const struct route *find_template(struct search *search, uint32_t node, const char *at,
@@ -108,7 +97,7 @@ static const struct route *find_template(struct search *search, uint32_t node, c
     struct trie_segment segment = trie_segment_at(at, search->end);
     const char *next = at + segment.n;
     uint32_t children[2] = {0, segment.n ? trie->nodes[node].variable : 0};
-    if (trie->nodes[node].children)
+    if (trie->nodes[node].has_children)
         children[0] = trie_child(trie, node, &segment);
     for (uint32_t i = 0; i < countof(children); i++) {
         const struct trie_node *child = &trie->nodes[children[i]];
@@ -128,13 +117,11 @@ static const struct route *find_template(struct search *search, uint32_t node, c
     return NULL;
 }
 
-static void name_captures(struct route_match *match, const struct route *route)
+static void name_captures(const struct search *search, const struct route *route)
 {
-    struct str rest = route->settings->match.path.text;
-    uint32_t count = 0;
-    for (struct str segment; count < match->capture_count && route_next_segment(&rest, &segment);)
-        if (route_is_variable(segment))
-            match->captures[count++].name = (struct str){segment.p + 1, segment.n - 2};
+    const struct str *names = search->table->capture_names[route - search->table->routes];
+    for (uint32_t i = 0; i < search->match->capture_count; i++)
+        search->match->captures[i].name = names[i];
 }
 
 static const struct route *find_regex(struct search *search, uint32_t first)
@@ -160,13 +147,13 @@ static const struct route *find_in_group(struct search *search, const struct hos
     if (whole && nodes[node].exact && (route = first_fit(search, nodes[node].exact)))
         return route;
     if (group->templates && (route = find_template(search, group->templates, search->path, 0))) {
-        name_captures(search->match, route);
+        name_captures(search, route);
         return route;
     }
     search->match->capture_count = 0;
     if (group->regexes && (route = find_regex(search, group->regexes)))
         return route;
-    return node ? find_prefix(search, node) : NULL;
+    return node ? first_fit(search, nodes[node].prefix) : NULL;
 }
 
 static uint32_t first_group(const struct route_table *table, struct str host)

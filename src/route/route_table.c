@@ -215,6 +215,18 @@ static int compare_pending(const void *left, const void *right)
     return a->rank < b->rank ? -1 : a->rank > b->rank;
 }
 
+// What a node without a prefix of its own falls back to, and where the candidates of one that has lead on to.
+static void link_prefixes(const struct trie *trie, struct candidate *candidates)
+{
+    for (uint32_t i = 1; i < trie->count; i++) { // parents come before their children
+        struct trie_node *node = &trie->nodes[i];
+        uint32_t shorter = trie->nodes[node->parent].prefix, *link = &node->prefix;
+        while (*link)
+            link = &candidates[*link].next;
+        *link = shorter;
+    }
+}
+
 // Lays the candidates of each path side by side.
 static void place_candidates(struct compiler *c)
 {
@@ -229,16 +241,16 @@ static void place_candidates(struct compiler *c)
         if (same_list && before->rank == at->rank)
             continue; // the same host twice in one route
         if (same_list)
-            out[count - 1].last = false;
+            out[count - 1].next = count;
         else if (at->list == LIST_REGEX)
             c->regex_uses[at->owner].candidates = count;
         else if (at->list == LIST_PREFIX)
             c->table->trie.nodes[at->owner].prefix = count;
         else
             c->table->trie.nodes[at->owner].exact = count;
-        out[count] = c->ranked[at->rank];
-        out[count++].last = true;
+        out[count++] = c->ranked[at->rank];
     }
+    link_prefixes(&c->table->trie, out);
     c->table->candidates = out;
 }
 
@@ -291,16 +303,32 @@ static bool check_path(const struct path_match *path, struct err *err)
         return true;
     if (!path->text.n || path->text.p[0] != '/')
         return refuse(err, ERR_INVALID, NULL, "a path begins with /");
-    if (path->kind != PATH_TEMPLATE)
-        return true;
     uint32_t segments = 0, captures = 0;
     struct str rest = path->text;
-    for (struct str segment; route_next_segment(&rest, &segment); segments++)
+    for (struct str segment; route_next_segment(&rest, &segment); segments++) {
+        if (segment.n > TRIE_LABEL_BYTES)
+            return refuse(err, ERR_LIMIT, NULL, "a segment of more than %d bytes", TRIE_LABEL_BYTES);
         captures += route_is_variable(segment);
+    }
+    if (path->kind != PATH_TEMPLATE)
+        return true;
     if (captures > ROUTE_CAPTURES)
         return refuse(err, ERR_LIMIT, NULL, "more than %d names in a template", ROUTE_CAPTURES);
     return segments <= TEMPLATE_SEGMENTS ||
            refuse(err, ERR_LIMIT, NULL, "more than %d segments in a template", TEMPLATE_SEGMENTS);
+}
+
+static const struct str *name_captures(const struct path_match *path, struct arena *arena)
+{
+    struct str names[ROUTE_CAPTURES], rest = path->text;
+    uint32_t count = 0;
+    for (struct str segment; route_next_segment(&rest, &segment);)
+        if (route_is_variable(segment))
+            names[count++] = (struct str){segment.p + 1, segment.n - 2};
+    struct str *kept = arena_array(arena, struct str, count + 1);
+    if (count)
+        memcpy(kept, names, sizeof *names * count);
+    return kept;
 }
 
 static bool fill_route(struct compiler *c, uint32_t index, const struct route_settings *settings,
@@ -319,6 +347,8 @@ static bool fill_route(struct compiler *c, uint32_t index, const struct route_se
               (path->kind != PATH_REGEX || compile_regex(&c->source, path->text, err)) &&
               fill_action(route, c->arena, names, err) &&
               route_conditions_compile(&settings->match, c->arena, &c->source, &c->ranked[index], err);
+    if (ok && path->kind == PATH_TEMPLATE)
+        c->table->capture_names[index] = name_captures(path, c->arena);
     if (!ok && err)
         snprintf(err->where, sizeof err->where, "route %.*s", STR_ARG(settings->name));
     return ok;
@@ -405,6 +435,7 @@ static void compiler_init(struct compiler *c, uint32_t route_count, struct arena
     struct route_table *table = arena_new(arena, struct route_table);
     table->routes = arena_array(arena, struct route, route_count);
     table->order = arena_array(arena, uint32_t, route_count);
+    table->capture_names = arena_array(arena, const struct str *, route_count);
     table->route_count = route_count;
     *c = (struct compiler){.source = {compile_regex}, .table = table, .arena = arena};
     c->ranked = calloc((size_t)route_count + 1, sizeof *c->ranked);

@@ -35,7 +35,7 @@ struct candidate {
     const struct route_conditions *conditions; // NULL: none, and no methods of other names
     uint32_t
         methods; // bit n: enum http_method n. METHOD_OTHER's bit: see conditions, any when there are no names
-    bool last;
+    uint32_t next; // candidate to try next, 0: none
 };
 
 struct regex_use { // of an expression in a group
@@ -64,6 +64,7 @@ struct route_table {
     uint32_t wildcard_dots; // of the wildcard with most labels: more labels of a host need not be looked at
     struct route *routes;   // in file order
     uint32_t *order;        // in matching order
+    const struct str **capture_names; // of each route with a template, by file order
     uint32_t route_count;
     struct route_regex *regexes;
 };

@@ -18,16 +18,16 @@ static uint32_t add_node(struct trie *trie, struct trie_node node)
     return trie->count++;
 }
 
-static uint32_t add_label(struct trie *trie, const struct trie_segment *segment)
+static uint32_t add_label(struct trie *trie, const char *p, size_t n)
 {
-    check(segment->n < UINT32_MAX / 4 - trie->label_bytes);
-    uint32_t at = trie->label_bytes, end = at + (uint32_t)segment->n;
-    if (end > trie->label_capacity || !trie->labels) {
+    check(n < UINT32_MAX / 4 - trie->label_bytes);
+    uint32_t at = trie->label_bytes, end = at + (uint32_t)n;
+    if (end > trie->label_capacity) {
         trie->label_capacity = end * 2 + 256;
         trie->labels = realloc(trie->labels, trie->label_capacity);
         check(trie->labels);
     }
-    memcpy(trie->labels + at, segment->p, segment->n);
+    memcpy(trie->labels + at, p, n);
     trie->label_bytes = end;
     return at;
 }
@@ -42,10 +42,13 @@ uint32_t trie_add_child(struct trie *trie, uint32_t parent, const struct trie_se
     uint32_t child = trie_child(trie, parent, segment);
     if (child)
         return child;
-    uint32_t label = add_label(trie, segment);
-    child = add_node(
-        trie, (struct trie_node){.label = label, .label_bytes = (uint32_t)segment->n, .parent = parent});
-    trie->nodes[parent].children++;
+    check(segment->n <= TRIE_LABEL_BYTES);
+    uint32_t tail = segment->n > 8 ? add_label(trie, segment->p + 8, segment->n - 8) : 0;
+    child = add_node(trie, (struct trie_node){.head = segment->head,
+                                              .tail = tail,
+                                              .label_bytes = (uint16_t)segment->n,
+                                              .parent = parent});
+    trie->nodes[parent].has_children = true;
     route_index_add(&trie->edges, trie_edge_hash(parent, segment->hash), child);
     return child;
 }
@@ -61,10 +64,6 @@ uint32_t trie_add_variable(struct trie *trie, uint32_t parent)
 
 void trie_seal(struct trie *trie, struct arena *arena)
 {
-    for (uint32_t i = 1; i < trie->count; i++) { // parents come before their children
-        struct trie_node *node = &trie->nodes[i];
-        node->prefix_at = node->prefix ? i : trie->nodes[node->parent].prefix_at;
-    }
     if (trie->count) {
         size_t bytes = sizeof *trie->nodes * trie->count;
         char *room = arena_alloc(arena, bytes + sizeof *trie->nodes);

@@ -11,15 +11,19 @@
 
 #include <endian.h>
 
-struct trie_node {               // 32 bytes: two a cache line
-    uint32_t label, label_bytes; // the segment, in trie.labels
+struct trie_node {        // 32 bytes: two a cache line
+    uint64_t head;        // the first eight bytes of the segment, see trie_segment
+    uint32_t tail;        // where trie.labels has the rest
+    uint16_t label_bytes; // of the whole segment
+    bool has_children;    // literal ones; false: no need to look
     uint32_t parent;
-    uint32_t children;  // literal ones; 0: no need to look
-    uint32_t variable;  // the child for {name}, 0: none
-    uint32_t exact;     // candidates for a path that ends here (exact, template), 0: none
-    uint32_t prefix;    // candidates for a path that goes through here, 0: none
-    uint32_t prefix_at; // the nearest node with a prefix: this one or one above, 0: none
+    uint32_t variable; // the child for {name}, 0: none
+    uint32_t exact;    // candidates for a path that ends here (exact, template), 0: none
+    uint32_t
+        prefix; // candidates for a path that goes through here: its own, else those of a node above, 0: none
 };
+
+enum { TRIE_LABEL_BYTES = UINT16_MAX };
 
 struct trie {
     struct trie_node *nodes; // 0 stands for none
@@ -30,11 +34,11 @@ struct trie {
 
 // A new root.
 uint32_t trie_root(struct trie *trie);
-// The child for a literal segment, made when it is new.
+// The child for a literal segment of at most TRIE_LABEL_BYTES, made when it is new.
 struct trie_segment;
 uint32_t trie_add_child(struct trie *trie, uint32_t parent, const struct trie_segment *segment);
 uint32_t trie_add_variable(struct trie *trie, uint32_t parent);
-// Fills in prefix_at and moves all of it into the arena.
+// Moves all of it into the arena.
 void trie_seal(struct trie *trie, struct arena *arena);
 // Drops one that was not sealed.
 void trie_fini(struct trie *trie);
@@ -42,6 +46,7 @@ void trie_fini(struct trie *trie);
 struct trie_segment {
     const char *p;
     size_t n;
+    uint64_t head; // its first eight bytes, the first in the lowest bits, padded with zeros
     uint64_t hash;
 };
 
@@ -71,9 +76,9 @@ static inline uint64_t trie_load_short(const char *p, size_t n)
 static inline struct trie_segment trie_segment_at(const char *p, const char *end)
 {
     const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
-    uint64_t hash = 0;
+    struct trie_segment segment = {.p = p};
     for (const char *at = p;; at += 8) {
-        size_t left = (size_t)(end - at);
+        size_t left = (size_t)(end - at), n = left < 8 ? left : 8;
         uint64_t word;
         if (left >= 8) {
             memcpy(&word, at, 8);
@@ -85,14 +90,16 @@ static inline struct trie_segment trie_segment_at(const char *p, const char *end
                  slash = (differ - ones) & ~differ & highs; // lowest bit: the first slash
         if (slash) {
             unsigned bits = (unsigned)__builtin_ctzll(slash) & ~7u;
-            if (bits)
-                hash = trie_mix(hash, word & ((1ull << bits) - 1));
-            return (struct trie_segment){p, (size_t)(at - p) + bits / 8, hash};
+            word &= (1ull << bits) - 1;
+            n = bits / 8;
         }
-        if (left)
-            hash = trie_mix(hash, word);
-        if (left <= 8)
-            return (struct trie_segment){p, (size_t)(end - p), hash};
+        if (at == p)
+            segment.head = word;
+        if (n)
+            segment.hash = trie_mix(segment.hash, word);
+        segment.n += n;
+        if (slash || left <= 8)
+            return segment;
     }
 }
 
@@ -107,8 +114,8 @@ static inline uint32_t trie_child(const struct trie *trie, uint32_t parent,
     uint32_t hash = trie_edge_hash(parent, segment->hash), id;
     for (uint32_t at = 0; (id = route_index_next(&trie->edges, hash, &at));) {
         const struct trie_node *node = &trie->nodes[id];
-        if (node->parent == parent && node->label_bytes == segment->n &&
-            memcmp(trie->labels + node->label, segment->p, segment->n) == 0)
+        if (node->head == segment->head && node->parent == parent && node->label_bytes == segment->n &&
+            (segment->n <= 8 || memcmp(trie->labels + node->tail, segment->p + 8, segment->n - 8) == 0))
             return id;
     }
     return 0;

@@ -392,26 +392,25 @@ static void fail_missing(struct config_decoder *decoder, const struct config_obj
     }
 }
 
+// "a, b or c".
+static const char *list_keys(struct config_decoder *decoder, const char *const *keys)
+{
+    const char *list = "";
+    for (const char *const *key = keys; *key; key++)
+        list = config_hint(decoder, "%s%s%s", list, key == keys ? "" : key[1] ? ", " : " or ", *key);
+    return list;
+}
+
 static void check_one_of(struct config_decoder *decoder, const struct config_object *object,
                          const struct config_node *node)
 {
-    struct str list = STR_NULL;
     unsigned given = 0;
-    for (const char *const *key = object->one_of; *key; key++) {
-        const struct config_node *child = config_get(node, str_of(*key));
-        if (!config_is_full(decoder))
-            list = arena_printf(decoder->report->arena, "%.*s%s%s", STR_ARG(list),
-                                !list.n  ? ""
-                                : key[1] ? ", "
-                                         : " or ",
-                                *key);
-        if (child && given++)
-            config_fail_at(decoder, node, str_of(*key), "remove all but one",
-                           "one too many of those that exclude each other");
-    }
+    for (const char *const *key = object->one_of; *key; key++)
+        if (config_get(node, str_of(*key)) && given++)
+            config_fail_at(decoder, node, str_of(*key), "remove all but one", "only one of %s",
+                           list_keys(decoder, object->one_of));
     if (!given)
-        config_fail(decoder, node, config_hint(decoder, "add %.*s", STR_ARG(list)),
-                    "needs exactly one of %.*s", STR_ARG(list));
+        config_fail(decoder, node, "add one of them", "needs %s", list_keys(decoder, object->one_of));
 }
 
 void config_decode_child(struct config_decoder *decoder, const struct config_object *object,

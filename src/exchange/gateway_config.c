@@ -100,7 +100,7 @@ static const struct config_field limit_fields[] = {
      .fallback = "10000",
      .min = 1,
      .max = 10000000,
-     .doc = "Client connections at once, over all workers. Past it, they wait to be accepted."},
+     .doc = "Client connections at once, over all workers. Past it, new ones are closed."},
     {0},
 };
 
@@ -406,7 +406,7 @@ static const struct config_field access_log_fields[] = {
      .fallback = "1.0",
      .min = 0,
      .max = 1,
-     .doc = "The share of requests that are logged. Those that end with a failure always are."},
+     .doc = "The share of requests that are logged, drawn at random."},
     {0},
 };
 

@@ -148,17 +148,22 @@ static bool accept_redirect_to(struct config_decoder *decoder, const struct conf
     return config_template_names(decoder, node, *value, names) >= 0;
 }
 
-static bool is_redirect_status(int64_t status)
+static void decode_redirect_status(struct config_decoder *decoder, const struct config_node *node,
+                                   void *target)
 {
-    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+    int64_t status;
+    if (!config_decode_int(decoder, node, &status))
+        return;
+    if (status == 301 || status == 302 || status == 303 || status == 307 || status == 308)
+        memcpy(target, &status, sizeof status);
+    else
+        config_fail(decoder, node, "301 and 308 for good, 302, 303 and 307 for now",
+                    "no status for a redirect: %lld", (long long)status);
 }
 
-static void check_redirect(struct config_decoder *decoder, const struct config_node *node, void *target)
+static struct config_node *encode_redirect_status(struct arena *arena, const void *target)
 {
-    const struct redirect_settings *redirect = target;
-    if (!is_redirect_status(redirect->status))
-        config_fail_at(decoder, node, STR("status"), "301 and 308 for good, 302, 303 and 307 for now",
-                       "no redirect status: %lld", (long long)redirect->status);
+    return config_new_plain(arena, arena_printf(arena, "%lld", (long long)*(const int64_t *)target));
 }
 
 static const struct config_field redirect_fields[] = {
@@ -168,18 +173,20 @@ static const struct config_field redirect_fields[] = {
      .required = true,
      .accept = accept_redirect_to,
      .pattern = "^(/|https?://|[{](path|scheme)[}])",
-     .type_name = "a URL or a path",
+     .type_name = "a URL or path",
      .doc = "The Location. {scheme}, {host}, {path} and {query} stand for the request's, {name} for that "
             "segment of "
             "match.path.template.",
      .example = "\"https://{host}{path}\""},
     {.name = "status",
-     .type = CONFIG_INT,
+     .type = CONFIG_CUSTOM,
      .offset = offsetof(struct redirect_settings, status),
      .fallback = "308",
-     .min = 301,
-     .max = 308,
-     .doc = "301, 302, 303, 307 or 308."},
+     .decode = decode_redirect_status,
+     .encode = encode_redirect_status,
+     .schema = "{ anyOf: [{ enum: [301, 302, 303, 307, 308] }, { $ref: '#/$defs/variable' }] }",
+     .type_name = "301, 302, 303, 307 or 308",
+     .doc = "308 and 301 for good, 307, 302 and 303 for now."},
     {0},
 };
 
@@ -189,7 +196,6 @@ static const struct config_object redirect_object = {
     .example = "{ to: \"https://www.example.com{path}?{query}\", status: 308 }",
     .size = sizeof(struct redirect_settings),
     .fields = redirect_fields,
-    .check_rules = check_redirect,
 };
 
 static bool accept_respond_header(struct config_decoder *decoder, const struct config_node *node,

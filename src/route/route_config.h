@@ -80,4 +80,4 @@ struct route_settings {
 
 extern const struct config_object route_object;
 
-#define CONFIG_BODY_MAX (1024.0 * 1024 * 1024 * 1024 * 1024) // bytes: no real body is longer
+#define CONFIG_BODY_MAX (1024.0 * 1024 * 1024 * 1024) // bytes: no real body is longer

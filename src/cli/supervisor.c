@@ -205,7 +205,8 @@ static void finish(struct supervisor *supervisor)
     if (supervisor->config >= 0)
         close(supervisor->config);
     free(supervisor->binary);
-    log_info("supervisor", "ended");
+    if (supervisor->was_ready)
+        log_info("supervisor", "ended");
 }
 
 int supervisor_run(const char *file, int log_level, char **argv)

@@ -158,13 +158,14 @@ size_t h1_write_chunk_head(uint64_t size, char *out)
 
 size_t h1_trailers_size(const struct headers *trailers)
 {
-    return sizeof "0\r\n\r\n" + h1_headers_size(trailers);
+    return sizeof "0\r\n\r\n" + (trailers ? h1_headers_size(trailers) : 0);
 }
 
 void h1_write_last_chunk(struct buf *buf, const struct headers *trailers)
 {
     buf_put(buf, STR("0\r\n"));
-    put_fields(buf, trailers);
+    if (trailers)
+        put_fields(buf, trailers);
     buf_put(buf, STR("\r\n"));
     check(buf->end <= buf->cap);
 }

@@ -24,6 +24,6 @@ void h1_write_response(struct buf *buf, const struct response_head *head, enum f
 
 // "1a\r\n"; returns the length. out has CHUNK_HEAD_MAX bytes.
 size_t h1_write_chunk_head(uint64_t size, char *out);
-// "0\r\n", trailers, "\r\n".
+// "0\r\n", trailers (NULL: none), "\r\n".
 size_t h1_trailers_size(const struct headers *trailers);
 void h1_write_last_chunk(struct buf *buf, const struct headers *trailers);

@@ -1,0 +1,103 @@
+// GET /api/v1/limits: what is bounded, by how much and why. Compile-time limits have a row each; those of the
+// configuration are shown under their names.
+#include "admin/collect.h"
+
+struct limit {
+    const char *name, *unit, *reason;
+    uint64_t value;
+};
+
+#define LIMIT(name, unit, reason)             \
+    {                                         \
+#name, unit, reason, (uint64_t)(name) \
+    }
+
+static const struct limit limits[] = {
+    LIMIT(ARENA_BLOCK, "bytes", "one block holds a usual exchange: its head, route and answer"),
+    LIMIT(BUF_BLOCK, "bytes", "one read takes a usual request whole"),
+    LIMIT(JSON_DEPTH, "levels", "admin answers are flat; deeper is a bug"),
+    LIMIT(LOOP_EVENTS, "events", "taken from the kernel at once, so that a turn ends"),
+    LIMIT(LOOP_SLOTS, "slots", "of the timer wheel, a millisecond each; later deadlines go round again"),
+    LIMIT(LOOP_IDLE_MS, "ms", "the longest wait: hooks run at least this often"),
+    LIMIT(LISTENER_BATCH, "connections", "accepted in one go, before others get their turn"),
+    LIMIT(LISTENER_PAUSE_MS, "ms", "accepting pauses when descriptors run out"),
+    LIMIT(OUT_GATHER, "bytes", "smaller spans are copied together: one send instead of many"),
+    LIMIT(OUT_MAX, "bytes", "unsent on one connection; more is a fault of the flow control"),
+    LIMIT(CHUNK_EXTENSION_BYTES, "bytes", "of chunk extensions in one message (CVE-2023-39326)"),
+    LIMIT(CHUNK_OVERHEAD_RATIO, "bytes",
+          "of chunk framing for each body byte, beyond a grace (CVE-2023-39326)"),
+    LIMIT(TRAILER_BYTES, "bytes", "of trailers in one message"),
+    LIMIT(TRAILER_FIELDS, "fields", "of trailers in one message"),
+    LIMIT(ROUTE_CAPTURES, "names", "of a path template, kept in the exchange without an allocation"),
+    LIMIT(CONFIG_DEPTH, "levels", "of the configuration file: no real one is deeper"),
+    LIMIT(CONFIG_NODES, "nodes", "of the configuration file, so that it cannot eat the memory"),
+    LIMIT(CONFIG_ALIAS_NODES, "nodes", "made by YAML aliases (billion laughs)"),
+    LIMIT(CONFIG_BYTES, "bytes", "of the configuration file"),
+    LIMIT(CONFIG_ERRORS, "mistakes", "reported of one file; the rest is counted"),
+    LIMIT(ADMIN_CONNECTIONS, "connections",
+          "to the admin and to the status listener each; the idlest makes room"),
+    LIMIT(ADMIN_HEAD_BYTES, "bytes", "of an admin request's head"),
+    LIMIT(ADMIN_URI_BYTES, "bytes", "of an admin request's target"),
+    LIMIT(ADMIN_HEADERS, "fields", "of an admin request"),
+    LIMIT(ADMIN_BODY_BYTES, "bytes", "of an admin request's body"),
+    LIMIT(ADMIN_REQUEST_MS, "ms", "from the first byte of an admin request to its last"),
+    LIMIT(ADMIN_IDLE_MS, "ms", "between admin requests on one connection"),
+    LIMIT(ADMIN_WRITE_MS, "ms", "without progress while an admin answer is sent"),
+    LIMIT(ADMIN_COLLECT_MS, "ms", "that workers get to answer; later answers are dropped"),
+    LIMIT(COLLECT_AT_ONCE, "questions",
+          "to workers under way: those that do not answer must not pile them up"),
+    LIMIT(COLLECT_EXCHANGES, "exchanges", "printed of each worker: printing more would hold its requests up"),
+};
+
+static void print_table(struct json *json)
+{
+    json_key(json, STR("limits"));
+    json_array(json);
+    for (size_t i = 0; i < countof(limits); i++) {
+        json_object(json);
+        json_field_string(json, "name", str_of(limits[i].name));
+        json_field_u64(json, "value", limits[i].value);
+        json_field_string(json, "unit", str_of(limits[i].unit));
+        json_field_string(json, "reason", str_of(limits[i].reason));
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+// The bounds that the configuration sets: limits and timeouts of each listener and upstream.
+static void print_configured(struct json *json, const struct config_node *root, const char *section)
+{
+    const struct config_node *nodes = config_get(root, str_of(section));
+    json_key(json, str_of(section));
+    json_array(json);
+    for (const struct config_node *node = nodes ? nodes->first : NULL; node; node = node->next) {
+        const struct config_node *name = config_get(node, STR("name"));
+        json_object(json);
+        json_field_string(json, "name", name ? name->text : node->key);
+        static const struct str keys[] = {{"limits", 6}, {"timeouts", 8}};
+        for (size_t i = 0; i < countof(keys); i++) {
+            const struct config_node *value = config_get(node, keys[i]);
+            if (!value)
+                continue;
+            json_key(json, keys[i]);
+            config_print_json(value, json);
+        }
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+void api_limits(struct admin_client *c)
+{
+    const struct gateway *gateway = c->admin->host->gateway;
+    const struct config_node *root = config_encode(&gateway_object, &gateway->settings, &c->arena);
+    struct buf body = {0};
+    struct json json;
+    json_init(&json, &body, false);
+    json_object(&json);
+    print_table(&json);
+    print_configured(&json, root, "listeners");
+    print_configured(&json, root, "upstreams");
+    json_object_end(&json);
+    admin_reply_json(c, 200, &body);
+}

@@ -1,0 +1,190 @@
+#include "admin/collect.h"
+
+#include <stdlib.h>
+
+struct str admin_state_name(enum admin_state state)
+{
+    static const struct str names[] = {
+        [ADMIN_STARTING] = {"starting", 8}, [ADMIN_READY] = {"ready", 5}, [ADMIN_DRAINING] = {"draining", 8}};
+    return names[state];
+}
+
+void status_livez(struct admin_client *c)
+{
+    admin_reply(c, 200, STR("application/json"), STR("{\"status\":\"alive\"}\n"));
+}
+
+void status_readyz(struct admin_client *c)
+{
+    enum admin_state state = c->admin->host->state;
+    struct buf body = {0};
+    struct json json;
+    json_init(&json, &body, false);
+    json_object(&json);
+    json_field_string(&json, "status", state == ADMIN_READY ? STR("ready") : STR("not_ready"));
+    if (state != ADMIN_READY)
+        json_field_string(&json, "reason", admin_state_name(state));
+    json_object_end(&json);
+    admin_reply_json(c, state == ADMIN_READY ? 200 : 503, &body);
+}
+
+static uint32_t count_up(const struct upstream *upstream)
+{
+    uint32_t up = 0;
+    for (uint32_t i = 0; i < upstream->target_count; i++)
+        up += atomic_load_explicit(&upstream->targets[i].endpoint->up, memory_order_relaxed);
+    return up;
+}
+
+// How bad it is: an upstream with no endpoint up, or a configuration file that is not what runs.
+static struct str overall(const struct admin_host *host)
+{
+    if (host->state != ADMIN_READY)
+        return STR("not_ready");
+    for (uint32_t i = 0; i < host->gateway->upstream_count; i++)
+        if (count_up(host->gateway->upstreams[i]) == 0)
+            return STR("degraded");
+    return host->process.last_reload_ok ? STR("ok") : STR("degraded");
+}
+
+static void print_upstreams(const struct gateway *gateway, struct json *json)
+{
+    json_key(json, STR("upstreams"));
+    json_array(json);
+    for (uint32_t i = 0; i < gateway->upstream_count; i++) {
+        const struct upstream *upstream = gateway->upstreams[i];
+        json_object(json);
+        json_field_string(json, "name", upstream->name);
+        json_field_u64(json, "endpoints", upstream->target_count);
+        json_field_u64(json, "up", count_up(upstream));
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
+void status_healthz(struct admin_client *c)
+{
+    const struct admin_host *host = c->admin->host;
+    struct buf body = {0};
+    struct json json;
+    json_init(&json, &body, false);
+    json_object(&json);
+    json_field_string(&json, "status", overall(host));
+    json_field_string(&json, "state", admin_state_name(host->state));
+    json_key(&json, STR("listeners"));
+    json_object(&json);
+    json_field_u64(&json, "configured", host->gateway->listener_count);
+    json_field_u64(&json, "accepting", host->listening);
+    json_object_end(&json);
+    print_upstreams(host->gateway, &json);
+    json_key(&json, STR("config"));
+    json_object(&json);
+    json_field_u64(&json, "generation", host->gateway->generation);
+    json_field_bool(&json, "last_reload_ok", host->process.last_reload_ok);
+    json_object_end(&json);
+    json_object_end(&json);
+    admin_reply_json(c, host->state == ADMIN_READY ? 200 : 503, &body);
+}
+
+// ---- metrics ----
+
+// "q=0.5" among a media range's parameters, in thousandths; 1000 when there is none (RFC 9110 12.4.2).
+static unsigned quality_of(struct str parameters)
+{
+    while (parameters.n) {
+        struct str parameter = {parameters.p, str_find(parameters, ';')};
+        parameters = str_skip(parameters, parameter.n < parameters.n ? parameter.n + 1 : parameter.n);
+        parameter = str_trim(parameter);
+        if (parameter.n < 3 || ascii_lower(parameter.p[0]) != 'q' || parameter.p[1] != '=')
+            continue;
+        unsigned quality = 0, unit = 1000;
+        for (size_t i = 2; i < parameter.n && unit; i++) {
+            if (parameter.p[i] == '.')
+                continue;
+            quality += (unsigned)(parameter.p[i] - '0') % 10 * unit;
+            unit /= 10;
+        }
+        return quality;
+    }
+    return 1000;
+}
+
+bool accepts_openmetrics(const struct headers *headers)
+{
+    unsigned openmetrics = 0, text = 0;
+    for (uint32_t i = 0; i < headers->count; i++) {
+        if (headers->v[i].id == HEADER_GONE || !str_eq_fold(headers->v[i].name, STR("Accept")))
+            continue;
+        struct str rest = headers->v[i].value, range;
+        while (str_next_token(&rest, &range)) {
+            struct str type = {range.p, str_find(range, ';')};
+            unsigned quality = quality_of(str_skip(range, type.n));
+            type = str_trim(type);
+            if (str_eq_fold(type, STR("application/openmetrics-text")) && quality > openmetrics)
+                openmetrics = quality;
+            if (str_eq_fold(type, STR("text/plain")) && quality > text)
+                text = quality;
+        }
+    }
+    return openmetrics > 0 && openmetrics >= text;
+}
+
+static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpoint **endpoints)
+{
+    size_t count = 0, capacity = 0;
+    for (uint32_t i = 0; i < gateway->upstream_count; i++)
+        capacity += gateway->upstreams[i]->target_count;
+    *endpoints = calloc(capacity + 1, sizeof **endpoints);
+    check(*endpoints);
+    for (uint32_t i = 0; i < gateway->upstream_count; i++) {
+        const struct upstream *upstream = gateway->upstreams[i];
+        for (uint32_t j = 0; j < upstream->target_count; j++) {
+            const struct endpoint *endpoint = upstream->targets[j].endpoint;
+            (*endpoints)[count++] = (struct metrics_endpoint){
+                .endpoint = endpoint->metric_id,
+                .up = atomic_load_explicit(&endpoint->up, memory_order_relaxed),
+            };
+        }
+    }
+    return count;
+}
+
+static void on_metrics(struct admin_client *c, struct collection *collection)
+{
+    const struct admin_host *host = c->admin->host;
+    bool openmetrics = accepts_openmetrics(&c->request.headers);
+    struct metrics *total = metrics_new();
+    struct metrics_endpoint *endpoints;
+    struct buf body = {0};
+    metrics_reserve(total);
+    for (unsigned i = 0; i < collection->count; i++) {
+        const struct collect_part *part = collect_part(collection, i);
+        if (part)
+            metrics_merge(total, part->metrics);
+    }
+    size_t count = list_endpoints(host->gateway, &endpoints);
+    metrics_print(total, &host->process, endpoints, count, openmetrics, &body);
+    admin_reply(c, 200,
+                openmetrics ? STR("application/openmetrics-text; version=1.0.0; charset=utf-8")
+                            : STR("text/plain; version=0.0.4; charset=utf-8"),
+                buf_str(&body));
+    buf_free(&body);
+    free(endpoints);
+    metrics_free(total);
+}
+
+// Sums of counters must not go back because one worker is late: without all of them there is no answer.
+static void on_metrics_collected(struct admin_client *c, struct collection *collection)
+{
+    if (collect_complete(collection)) {
+        on_metrics(c, collection);
+        return;
+    }
+    admin_reply_problem(
+        c, &(struct admin_problem){503, STR("overloaded"), STR("a worker did not answer in time")});
+}
+
+void status_metrics(struct admin_client *c)
+{
+    collect_start(c, COLLECT_METRICS, on_metrics_collected);
+}

@@ -26,6 +26,6 @@ meson_build() {
       meson setup "$dir" "$@" >"$dir/setup.log" 2>&1 9<&- || { tail -n 5 "$dir/setup.log"; exit 1; }
       printf '%s' "$options" >"$dir/.options"
     fi
-    ninja -C "$dir" --quiet "${targets[@]}" 9<&-
+    { ninja -C "$dir" --quiet "${targets[@]}" 9<&-; } | { grep -v "^ninja: no work to do" || :; }
   )
 }

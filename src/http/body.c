@@ -148,8 +148,8 @@ static bool step_trailer(struct body_reader *reader, char c)
         return c == '\r' || char_is(c, CHAR_VALUE);
     case TRAILER_LF: reader->state = TRAILER_FIRST; return c == '\n';
     default: // LAST_LF
-        reader->done = true;
-        return c == '\n';
+        reader->done = c == '\n';
+        return reader->done;
     }
 }
 

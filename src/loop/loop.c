@@ -159,7 +159,11 @@ void loop_turn(struct loop *loop, uint64_t wait_ms)
     run_posted(loop);
     run_hooks(loop);
     run_deferred(loop);
+    uint64_t took_us = clock_monotonic_us() - loop->now_us;
     loop->turns++;
+    loop->busy_us += took_us;
+    if (took_us > loop->longest_turn_us)
+        loop->longest_turn_us = took_us;
 }
 
 void loop_run(struct loop *loop)

@@ -58,7 +58,7 @@ struct loop {
     _Atomic(struct loop_task *) posted;
     atomic_bool woken;
     atomic_bool stopping;
-    uint64_t turns;
+    uint64_t turns, busy_us, longest_turn_us; // how long turns take, without the wait
     struct loop_source wake;
 };
 

@@ -47,7 +47,7 @@ void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct 
 {
     if (out->broken)
         return;
-    if (!out->blocked && span.n > OUT_GATHER)
+    if (!out->blocked && buf_len(&out->buf) + span.n > OUT_GATHER)
         span = str_skip(span, send_with(out, conn, pool, span));
     if (span.n && out_reserve(out, pool, span.n))
         buf_put(&out->buf, span);

@@ -12,7 +12,7 @@ enum flow {
 };
 
 enum {
-    OUT_GATHER = 8 * 1024, // spans up to this size are copied and wait for the flush
+    OUT_GATHER = 8 * 1024, // up to this much is copied together and waits for the flush
     OUT_MAX =
         1024 * 1024 // more than this unsent is a bug of the flow control, or an upstream's monstrous head
 };

@@ -143,9 +143,11 @@ static void decode_number(struct config_decoder *decoder, const struct config_fi
         fail_field(decoder, field, node, is_percent ? "write 20% as 0.2" : "");
         return;
     }
-    double value = strtod(node->text.p, NULL);
-    if (isfinite(value) ? is_in_bounds(decoder, field, node, value)
-                        : (fail_field(decoder, field, node, ""), false))
+    char *end;
+    double value = strtod(node->text.p, &end);
+    if (*end || !isfinite(value)) // .inf and .nan are no use to anyone
+        fail_field(decoder, field, node, "");
+    else if (is_in_bounds(decoder, field, node, value))
         *target = value;
 }
 
@@ -210,10 +212,11 @@ static void decode_size(struct config_decoder *decoder, const struct config_fiel
 static bool find_option(struct config_decoder *decoder, const struct config_field *field,
                         const struct config_node *node, int *value)
 {
+    const struct config_field one = {.type = CONFIG_ENUM, .options = field->options};
     struct str names[32];
     size_t count = 0;
     if (!is_string(node)) {
-        fail_field(decoder, field, node, "");
+        fail_field(decoder, &one, node, "");
         return false;
     }
     for (const struct config_option *option = field->options; option->name; option++) {
@@ -224,12 +227,12 @@ static bool find_option(struct config_decoder *decoder, const struct config_fiel
             return true;
         }
     }
+    if (config_is_full(decoder))
+        return false;
     const char *hint = config_suggest(decoder, node->text, names, count);
-    if (!*hint && !config_is_full(decoder)) {
-        struct config_field one = {.type = CONFIG_ENUM, .options = field->options};
-        const char *names_listed = config_type_name(&one, decoder->report->arena);
-        hint = count == 1 ? config_hint(decoder, "only %s is offered", names_listed) : names_listed;
-    }
+    const char *list = config_type_name(&one, decoder->report->arena);
+    if (!*hint)
+        hint = count == 1 ? config_hint(decoder, "only %s is offered", list) : list;
     config_fail(decoder, node, hint, "unknown value \"%.*s\"", node->text.n > 60 ? 60 : (int)node->text.n,
                 node->text.p);
     return false;

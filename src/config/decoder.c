@@ -119,7 +119,7 @@ void config_fail_type(struct config_decoder *decoder, const struct config_node *
     if (node->bad)
         return;
     if (node->kind == CONFIG_NULL && (!hint || !*hint))
-        hint = "remove the key to have its default";
+        hint = "give it a value, or remove the key";
     config_fail(decoder, node, hint, "expected %s, got %s", expected, describe(decoder, node));
 }
 

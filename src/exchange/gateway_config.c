@@ -38,18 +38,18 @@ enum { WORKERS_MAX = 256 };
 
 static void decode_workers(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    int64_t workers;
-    if (node->kind == CONFIG_SCALAR && str_eq(node->text, STR("auto")))
-        workers = 0;
-    else if (node->kind != CONFIG_SCALAR || node->quoted || config_plain_of(node->text) != CONFIG_PLAIN_INT) {
+    int64_t workers = 0; // auto
+    bool is_auto = node->kind == CONFIG_SCALAR && str_eq(node->text, STR("auto"));
+    bool is_number = node->kind == CONFIG_SCALAR && (!node->quoted || node->expanded) &&
+                     config_plain_of(node->text) == CONFIG_PLAIN_INT;
+    if (!is_auto && !is_number)
         config_fail_type(decoder, node, "", "auto or a whole number");
-        return;
-    } else if (!config_decode_int(decoder, node, &workers) || workers < 1 || workers > WORKERS_MAX) {
+    else if (is_number &&
+             (!config_decode_int(decoder, node, &workers) || workers < 1 || workers > WORKERS_MAX))
         config_fail(decoder, node, "auto: one for each CPU", "must be between 1 and %d, or auto",
                     WORKERS_MAX);
-        return;
-    }
-    memcpy(target, &workers, sizeof workers);
+    else
+        memcpy(target, &workers, sizeof workers);
 }
 
 static struct config_node *encode_workers(struct arena *arena, const void *target)

@@ -6,6 +6,18 @@
 
 // ---- networks ----
 
+static const char *network_hint(const struct config_node *node)
+{
+    struct str text = node->kind == CONFIG_SCALAR ? node->text : STR_NULL;
+    size_t slash = str_find(text, '/');
+    struct ip ip;
+    uint64_t bits;
+    bool is_network = slash < text.n && ip_parse((struct str){text.p, slash}, &ip) &&
+                      str_to_u64(str_skip(text, slash + 1), ip.family == AF_INET ? 32 : 128, &bits);
+    return is_network ? "the bits behind the prefix must be zero"
+                      : "such as 10.0.0.0/8, 2001:db8::/32 or 192.0.2.7";
+}
+
 void config_decode_cidrs(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     if (node->kind != CONFIG_LIST) {
@@ -19,8 +31,7 @@ void config_decode_cidrs(struct config_decoder *decoder, const struct config_nod
         if (child->kind == CONFIG_SCALAR && cidr_parse(child->text, &networks[count]))
             count++;
         else
-            config_fail_type(decoder, child, "the bits behind the prefix must be zero",
-                             "a network such as 10.0.0.0/8 or 2001:db8::/32, or one address");
+            config_fail_type(decoder, child, network_hint(child), "a network or an address");
         config_leave(decoder);
     }
     memcpy(target, &(struct cidr_set){networks, count}, sizeof(struct cidr_set));
@@ -49,16 +60,23 @@ struct config_node *config_encode_cidrs(struct arena *arena, const void *target)
 
 // ---- header edits ----
 
+// Names stand as keys of a map or as values of a list.
+static bool fail_name(struct config_decoder *decoder, const struct config_node *node, struct str name,
+                      const char *what, const char *hint)
+{
+    if (name.p == node->key.p)
+        config_fail_key(decoder, node, hint, "%s: \"%.*s\"", what, STR_ARG(name));
+    else
+        config_fail(decoder, node, hint, "%s: \"%.*s\"", what, STR_ARG(name));
+    return false;
+}
+
 bool config_check_header_edit(struct config_decoder *decoder, const struct config_node *node, struct str name)
 {
-    enum header_id id = header_id_of(name);
-    const char *hint = NULL;
-    if (!header_name_valid(name)) {
-        config_fail(decoder, node, "letters, digits and !#$%&'*+-.^_`|~", "not a header name: \"%.*s\"",
-                    STR_ARG(name));
-        return false;
-    }
-    switch (id) {
+    const char *hint;
+    if (!header_name_valid(name))
+        return fail_name(decoder, node, name, "not a header name", "letters, digits and !#$%&'*+-.^_`|~");
+    switch (header_id_of(name)) {
     case HEADER_HOST: hint = "write rewrite: { host: NAME } to send another Host"; break;
     case HEADER_CONTENT_LENGTH:
     case HEADER_TRANSFER_ENCODING:
@@ -73,8 +91,7 @@ bool config_check_header_edit(struct config_decoder *decoder, const struct confi
     case HEADER_HTTP2_SETTINGS: hint = "it belongs to one connection, and the gateway sets its own"; break;
     default: return true;
     }
-    config_fail(decoder, node, hint, "the header %.*s cannot be edited", STR_ARG(name));
-    return false;
+    return fail_name(decoder, node, name, "a header that cannot be edited", hint);
 }
 
 bool config_check_header_value(struct config_decoder *decoder, const struct config_node *node,

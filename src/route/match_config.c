@@ -181,7 +181,7 @@ bool config_normalise_template(struct config_decoder *decoder, const struct conf
     }
     struct str plain = without_names(arena, *path);
     if (uri_normalise_path(plain, false, arena, &normal, &why) != URI_OK)
-        return fail_path(decoder, node, *path, why);
+        return fail_path(decoder, node, plain, why);
     if (count_slashes(plain) != count_slashes(normal)) {
         config_fail(decoder, node, "write the path that is meant", "dot segments beside {names}");
         return false;

@@ -135,8 +135,8 @@ static bool accept_redirect_to(struct config_decoder *decoder, const struct conf
     }
     bool is_path = value->n && value->p[0] == '/';
     if (is_path && (str_starts(*value, STR("//")) || str_starts(*value, STR("/{path}")))) {
-        config_fail(decoder, node, "begin with https://, or with one /",
-                    "a redirect to any host that a request names");
+        config_fail(decoder, node, "write https://… for a host, one / for a path",
+                    "begins with //, which names a host");
         return false;
     }
     if (!is_path && !str_starts(*value, STR("https://")) && !str_starts(*value, STR("http://")) &&

@@ -186,7 +186,7 @@ static bool accept_target(struct config_decoder *decoder, const struct config_no
     const char *hint = "host:port, [v6]:port or unix:/path";
     if (memmem(value->p, value->n, "://", 3))
         hint = "without a scheme and a path: host:port";
-    else if (is_host_name(*value))
+    else if (value->n && str_find(*value, ':') == value->n)
         hint = config_hint(decoder, "add the port: %.*s:80", STR_ARG(*value));
     config_fail(decoder, node, hint, "not an address: \"%.*s\"", STR_ARG(*value));
     return false;

@@ -140,6 +140,8 @@ void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail
 // front waits for resume. exchange_body does not free x; exchange_body_end may.
 enum flow exchange_body(struct exchange *x, struct str span);
 void exchange_body_end(struct exchange *x, const struct headers *trailers);
+// No more of the body is there at the moment: what is gathered goes out.
+void exchange_body_flush(struct exchange *x);
 // The body will not complete: framing fault, too large, too slow. x may be gone when this returns.
 void exchange_body_fail(struct exchange *x, enum end_cause cause, struct str detail);
 // The client's connection takes more again. x may be gone when this returns.

@@ -55,6 +55,12 @@ enum flow exchange_body(struct exchange *x, struct str span)
     return x->body_full ? FLOW_FULL : FLOW_MORE;
 }
 
+void exchange_body_flush(struct exchange *x)
+{
+    if (x->call.link)
+        upstream_call_flush(&x->call);
+}
+
 void exchange_body_end(struct exchange *x, const struct headers *trailers)
 {
     if (x->body != BODY_OPEN)

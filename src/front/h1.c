@@ -388,6 +388,7 @@ static bool run_body(struct h1_client *c)
     switch (receive(c, BUF_BLOCK)) {
     case RECEIVED: return true;
     case RECEIVE_NOTHING:
+        exchange_body_flush(x);
         give_back_empty_buffer(c);
         h1_arm(c);
         return false;

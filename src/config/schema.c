@@ -105,6 +105,33 @@ static void write_size(struct json *out)
     json_array_end(out);
 }
 
+// An alternative to what was written before: text with a variable.
+static void write_variable(struct json *out)
+{
+    json_object(out);
+    write_ref(out, "variable");
+    json_object_end(out);
+}
+
+static void write_scalar_item(const struct config_field *field, struct json *out)
+{
+    bool is_flags = field->type == CONFIG_FLAGS;
+    if (!field->pattern && !is_flags) {
+        write_string(field, out);
+        return;
+    }
+    json_key(out, STR("anyOf"));
+    json_array(out);
+    json_object(out);
+    if (is_flags)
+        write_options(field, out);
+    else
+        write_string(field, out);
+    json_object_end(out);
+    write_variable(out);
+    json_array_end(out);
+}
+
 static void write_items(const struct config_field *field, struct json *out)
 {
     write_type(out, "array");
@@ -114,10 +141,8 @@ static void write_items(const struct config_field *field, struct json *out)
     json_object(out);
     if (field->type == CONFIG_OBJECTS)
         write_ref(out, field->object->name);
-    else if (field->type == CONFIG_FLAGS)
-        write_options(field, out);
     else
-        write_string(field, out);
+        write_scalar_item(field, out);
     json_object_end(out);
 }
 
@@ -216,11 +241,8 @@ static void write_field(const struct config_field *field, struct arena *arena, s
         json_object(out);
         write_value(field, arena, out);
         json_object_end(out);
-        if (takes_variable(field)) {
-            json_object(out);
-            write_ref(out, "variable");
-            json_object_end(out);
-        }
+        if (takes_variable(field))
+            write_variable(out);
         if (field->nullable) {
             json_object(out);
             write_type(out, "null");

@@ -171,6 +171,7 @@ static const struct config_field edit_fields[] = {
      .offset = offsetof(struct header_edit, remove),
      .fallback = "[]",
      .accept = accept_name,
+     .pattern = CONFIG_TOKEN_PATTERN,
      .type_name = "a list of header names",
      .doc = "Removes every line of the header."},
     {0},

@@ -35,6 +35,7 @@ struct config_node *config_encode_cidrs(struct arena *arena, const void *target)
     .type = CONFIG_CUSTOM, .decode = config_decode_cidrs, .encode = config_encode_cidrs, \
     .type_name = "a list of networks", .schema = "{ type: array, items: { type: string, minLength: 2 } }"
 
+#define CONFIG_TOKEN_PATTERN "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" // header names, methods: RFC 9110 5.6.2
 // For accept hooks and for keys: header names that configuration may set, add or remove (no framing, no
 // hop-by-hop, no Host), names to match on, and field values. Report what is wrong.
 bool config_check_header_edit(struct config_decoder *decoder, const struct config_node *node,

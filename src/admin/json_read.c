@@ -53,7 +53,7 @@ static char *put_utf8(char *at, uint32_t point)
         return at;
     }
     unsigned more = point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
-    *at++ = (char)(0xf00u >> more | point >> 6 * more);
+    *at++ = (char)(0xff00u >> (more + 1) | point >> 6 * more);
     while (more--)
         *at++ = (char)(0x80 | (point >> 6 * more & 0x3f));
     return at;

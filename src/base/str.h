@@ -60,7 +60,7 @@ bool str_next_token(struct str *rest, struct str *token);
 // Decimal digits only, all of s, no sign; false when empty, not a number or above max.
 bool str_to_u64(struct str s, uint64_t max, uint64_t *value);
 
-// Writes value in decimal into out (at least 20 bytes), returns the length; no NUL.
+// Writes value in decimal into out, returns the length (at most 20); no NUL.
 size_t u64_print(uint64_t value, char *out);
 
 // A copy on the heap with a NUL behind it; free() it. Aborts when memory is out: for configuration time only.

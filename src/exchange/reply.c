@@ -36,7 +36,8 @@ void reply_error(struct exchange *x, enum end_cause cause, unsigned status, stru
     const struct end_row *row = end_row(cause);
     struct response_head head = {.status = status ? status : row->status};
     struct str title = status && status != row->status ? http_reason(status) : row->title;
-    struct str escaped = quote(&x->arena, detail.n ? detail : title), id = quote(&x->arena, x->request_id);
+    struct str escaped = quote(&x->arena, detail.n ? detail : row->detail),
+               id = quote(&x->arena, x->request_id);
     struct str body =
         arena_printf(&x->arena,
                      "{\"type\":\"about:blank\",\"title\":\"%.*s\",\"status\":%u,\"detail\":\"%.*s\","

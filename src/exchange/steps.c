@@ -40,9 +40,7 @@ static enum step_result step_route(struct exchange *x)
     route_find(x->gateway->routes, &x->request, x->worker->scratch, &x->arena, &x->match);
     const struct route *route = x->match.route;
     if (!route)
-        return x->match.method_mismatch
-                   ? end(x, END_METHOD_NOT_ALLOWED, STR("no route here takes this method"))
-                   : end(x, END_NO_ROUTE, STR("no route matches this host and path"));
+        return end(x, x->match.method_mismatch ? END_METHOD_NOT_ALLOWED : END_NO_ROUTE, STR_NULL);
     const struct route_settings *settings = route->settings;
     if (settings->request_body_bytes != UINT64_MAX)
         x->body_limit = settings->request_body_bytes;

@@ -143,12 +143,24 @@ struct ip ip_of(const struct addr *addr)
     return ip;
 }
 
+// Once or twice a request, so not by inet_ntop, which goes through printf.
+static size_t v4_print(const uint8_t *bytes, char *out)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        if (i)
+            out[n++] = '.';
+        n += u64_print(bytes[i], out + n);
+    }
+    return n;
+}
+
 size_t ip_print(const struct ip *ip, char *out)
 {
     char text[INET6_ADDRSTRLEN] = "unix";
     if (ip->family == AF_INET)
-        inet_ntop(AF_INET, ip->bytes + 12, text, sizeof text);
-    else if (ip->family == AF_INET6)
+        return v4_print(ip->bytes + 12, out);
+    if (ip->family == AF_INET6)
         inet_ntop(AF_INET6, ip->bytes, text, sizeof text);
     size_t n = strlen(text);
     memcpy(out, text, n);

@@ -35,23 +35,21 @@ static bool follows(const struct header *header, const char *end)
 // Fields that were received one behind the other and are still as they came leave in one copy.
 static void put_fields(struct buf *buf, const struct headers *headers)
 {
-    const struct header *header = headers->v, *const stop = headers->v + headers->count;
-    while (header < stop) {
-        if (header->id == HEADER_GONE) {
-            header++;
+    const struct header *v = headers->v;
+    for (uint32_t i = 0, count = headers->count; i < count;) {
+        const struct header *header = &v[i++];
+        if (header->id == HEADER_GONE)
             continue;
-        }
         if (!is_span(header)) {
             put_field(buf, header->name, header->value);
-            header++;
             continue;
         }
-        const char *from = header->name.p, *end;
-        do {
-            end = header->value.p + header->value.n;
-            header++;
-        } while (header < stop && header->id != HEADER_GONE && follows(header, end) && is_span(header));
-        buf_put(buf, str_range(from, end));
+        const char *end = header->value.p + header->value.n;
+        while (i < count && v[i].id != HEADER_GONE && follows(&v[i], end) && is_span(&v[i])) {
+            end = v[i].value.p + v[i].value.n;
+            i++;
+        }
+        buf_put(buf, str_range(header->name.p, end));
         buf_put(buf, STR("\r\n"));
     }
 }

@@ -1,0 +1,230 @@
+#include "test_config_fixture.h"
+
+#include "exchange/gateway_config.h"
+#include "http/h1_parse.h"
+
+static const char *load(struct fixture *fixture, const char *text, struct gateway_settings *settings)
+{
+    memset(settings, 0xee, sizeof *settings);
+    bool is_valid =
+        gateway_settings_load(STR("t"), str_of(text), &fixture->arena, settings, &fixture->report);
+    const char *report = take_report(fixture);
+    assert_int_equal(is_valid, !*report);
+    return report;
+}
+
+#define BASE                                                                                   \
+    "version: 1\nlisteners: [{name: http, address: ':8080'}]\n"                                \
+    "upstreams: {orders: {targets: [{address: 'a.example:80'}]}, other: {targets: [{address: " \
+    "'[::1]:80'}]}}\n"
+
+// The values of the configuration contract.
+static void test_defaults(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(load(fixture, BASE "routes: [{name: a, upstream: orders}]\n", &settings), "");
+    assert_int_equal(settings.version, 1);
+    assert_int_equal(settings.workers, 0);
+    const struct listener_settings *listener = settings.listeners.v;
+    assert_int_equal(listener->protocols, PROTOCOL_HTTP1);
+    assert_int_equal(listener->trusted_proxies.count, 0);
+    assert_false(listener->proxy_protocol || listener->merge_slashes);
+    assert_int_equal(listener->underscores, H1_UNDERSCORES_DROP);
+    assert_int_equal(listener->limits.header_bytes, 32 << 10);
+    assert_int_equal(listener->limits.headers, 100);
+    assert_int_equal(listener->limits.uri_bytes, 8 << 10);
+    assert_int_equal(listener->limits.body_bytes, 10 << 20);
+    assert_int_equal(listener->limits.connections, 10000);
+    assert_int_equal(listener->timeouts.header_us, 10000000);
+    assert_int_equal(listener->timeouts.body_us, 30000000);
+    assert_int_equal(listener->timeouts.idle_us, 60000000);
+    assert_int_equal(listener->timeouts.write_us, 30000000);
+    assert_string_equal(settings.admin.address.p, "127.0.0.1:9901");
+    assert_int_equal(settings.admin.token.n, 0);
+    assert_string_equal(settings.status.address.p, "127.0.0.1:9902");
+    const struct access_log_settings *log = &settings.telemetry.access_log;
+    assert_int_equal(log->format, LOG_FORMAT_JSON);
+    assert_string_equal(log->output.p, "stdout");
+    assert_true(log->sample >= 1);
+    assert_string_equal(settings.telemetry.headers.request_id.p, "X-Request-Id");
+    assert_false(settings.telemetry.headers.server_timing);
+    assert_int_equal(settings.drain.delay_us, 5000000);
+    assert_int_equal(settings.drain.timeout_us, 30000000);
+}
+
+static void test_upstream_defaults(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(load(fixture, BASE, &settings), "");
+    const struct upstream_settings *upstream = settings.upstreams.v;
+    assert_string_equal(upstream->name.p, "orders");
+    assert_int_equal(upstream->line, 3);
+    assert_string_equal(((const struct target_settings *)upstream->targets.v)->address.p, "a.example:80");
+    assert_int_equal(((const struct target_settings *)upstream->targets.v)->weight, 1);
+    assert_int_equal(upstream->load_balancer, BALANCE_ROUND_ROBIN);
+    assert_int_equal(upstream->hash_on.source, HASH_CLIENT_IP);
+    assert_int_equal(upstream->health_check.path.n, 0);
+    assert_int_equal(upstream->health_check.interval_us, 5000000);
+    assert_int_equal(upstream->health_check.timeout_us, 1000000);
+    assert_int_equal(upstream->health_check.healthy, 2);
+    assert_int_equal(upstream->health_check.unhealthy, 3);
+    assert_true(status_set_has(&upstream->health_check.statuses, 200));
+    assert_true(status_set_has(&upstream->health_check.statuses, 399));
+    assert_false(status_set_has(&upstream->health_check.statuses, 199));
+    assert_false(status_set_has(&upstream->health_check.statuses, 400));
+    assert_true(upstream->panic_threshold > 0.49 && upstream->panic_threshold < 0.51);
+    assert_int_equal(upstream->slow_start_us, 0);
+    assert_int_equal(upstream->limits.connections, 1024);
+    assert_int_equal(upstream->limits.requests, 1024);
+    assert_int_equal(upstream->limits.pending, 256);
+    assert_int_equal(upstream->timeouts.connect_us, 1000000);
+    assert_int_equal(upstream->timeouts.response_us, 15000000);
+    assert_int_equal(upstream->timeouts.idle_us, 60000000);
+    assert_int_equal(upstream->retries.attempts, 1);
+    assert_int_equal(upstream->retries.retry_on,
+                     RETRY_CONNECT_FAILURE | RETRY_REFUSED_STREAM | RETRY_RESET_BEFORE_HEADERS);
+    assert_int_equal(upstream->retries.statuses.count, 0);
+    assert_true(upstream->retries.budget > 0.19 && upstream->retries.budget < 0.21);
+    assert_int_equal(upstream->retries.backoff_us, 25000);
+    assert_int_equal(upstream->retries.body_bytes, 64 << 10);
+}
+
+static void test_route_defaults(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(load(fixture, BASE "routes: [{name: a, upstream: orders}]\n", &settings), "");
+    const struct route_settings *route = settings.routes.v;
+    assert_int_equal(route->match.path.kind, PATH_PREFIX);
+    assert_string_equal(route->match.path.text.p, "/");
+    assert_int_equal(route->match.hosts.count + route->match.methods.count + route->match.headers.count, 0);
+    assert_string_equal(route->upstream.p, "orders");
+    assert_false(route->has_redirect || route->has_respond || route->has_rewrite || route->has_retries ||
+                 route->has_fault);
+    assert_int_equal(route->timeout_us, 30000000);
+    assert_true(route->request_body_bytes == UINT64_MAX);
+    assert_true(route->access_log);
+    assert_int_equal(route->ip.allow.count + route->ip.deny.count + route->headers.request.set.count, 0);
+}
+
+static void test_values_in_normal_form(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(
+        load(fixture,
+             BASE
+             "routes:\n"
+             "  - name: a\n    upstream: orders\n    match:\n      hosts: [API.Example.COM, '*.B.example', "
+             "'[2001:DB8::1]']\n"
+             "      path: {prefix: '/a/./b/../%7ec%2e/%3f'}\n"
+             "      headers: {X-A: v, X-B: {regex: 'a|b'}, X-C: {present: true}}\n"
+             "    rewrite: {prefix: '/x/%41', host: upstream}\n"
+             "  - name: b\n    upstream: orders\n    match: {path: {template: '/%7e/{id}/x%2dy/{rest}'}}\n"
+             "    rewrite: {path: '/%61/{rest}', host: 'h:80'}\n"
+             "  - name: c\n    respond: {}\n    match: {path: {exact: '/a//b'}}\n    ip: {allow: "
+             "[10.0.0.0/8, '::/0']}\n",
+             &settings),
+        "");
+    const struct route_settings *routes = settings.routes.v;
+    assert_string_equal(routes[0].match.hosts.v[0].p, "api.example.com");
+    assert_string_equal(routes[0].match.hosts.v[1].p, "*.b.example");
+    assert_string_equal(routes[0].match.hosts.v[2].p, "[2001:db8::1]");
+    assert_string_equal(routes[0].match.path.text.p, "/a/~c./%3F");
+    assert_int_equal(routes[0].match.headers.v[0].kind, VALUE_EXACT);
+    assert_int_equal(routes[0].match.headers.v[1].kind, VALUE_REGEX);
+    assert_string_equal(routes[0].match.headers.v[1].text.p, "a|b");
+    assert_int_equal(routes[0].match.headers.v[2].kind, VALUE_PRESENT);
+    assert_string_equal(routes[0].rewrite.prefix.p, "/x/A");
+    assert_int_equal(routes[0].rewrite.host_kind, REWRITE_HOST_UPSTREAM);
+    assert_int_equal(routes[1].match.path.kind, PATH_TEMPLATE);
+    assert_string_equal(routes[1].match.path.text.p, "/~/{id}/x-y/{rest}");
+    assert_string_equal(routes[1].rewrite.path.p, "/a/{rest}");
+    assert_string_equal(routes[1].rewrite.host.p, "h:80");
+    assert_string_equal(routes[2].match.path.text.p, "/a//b");
+    assert_int_equal(routes[2].respond.status, 200);
+    assert_int_equal(routes[2].ip.allow.v[0].bits, 96 + 8);
+    assert_int_equal(routes[2].ip.allow.v[1].bits, 0);
+}
+
+// What is shown to readers must work as it is shown.
+static void check_examples(struct fixture *fixture, const struct config_object *object)
+{
+    if (object->example) {
+        void *target = arena_zalloc(&fixture->arena, object->size);
+        const struct config_node *node =
+            config_parse(str_of(object->name), str_of(object->example), &fixture->arena, &fixture->report);
+        config_decode(object, node, target, str_of(object->name), &fixture->arena, &fixture->report);
+        assert_string_equal(take_report(fixture), "");
+    } else {
+        fail_msg("%s has no example", object->name);
+    }
+    for (const struct config_field *field = object->fields; field->name; field++) {
+        assert_true(field->doc && *field->doc);
+        assert_true(!field->required || field->example || field->type == CONFIG_OBJECT);
+        if (field->object)
+            check_examples(fixture, field->object);
+    }
+}
+
+static void test_every_example_is_valid(void **state)
+{
+    check_examples(*state, &gateway_object);
+}
+
+static void test_rules_between_sections(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(
+        load(fixture, BASE "routes: [{name: a, upstream: oders}, {name: a, split: [{upstream: x}]}]\n",
+             &settings),
+        "t:4:30: routes[0].upstream: no upstream is named \"oders\" (did you mean \"orders\"?)\n"
+        "t:4:45: routes[1].name: the same name as on line 4 (names are unique)\n"
+        "t:4:67: routes[1].split[0].upstream: no upstream is named \"x\" (add it to upstreams)\n");
+    assert_string_equal(load(fixture, BASE "status: {address: '0.0.0.0:8080'}\n", &settings),
+                        "t:2:35: listeners[0].address: the same address as status on line 4 (each needs an "
+                        "address of its own)\n");
+    // Mistakes elsewhere do not make further ones up.
+    assert_string_equal(
+        load(fixture, BASE "routes: [5, {name: 7, upstream: orders}, {name: a, upstream: 3}]\n", &settings),
+        "t:4:10: routes[0]: expected a map of keys, got the number 5\n"
+        "t:4:20: routes[1].name: expected a string, got the number 7 (put it in quotes: \"7\")\n"
+        "t:4:62: routes[2].upstream: expected a string, got the number 3 (put it in quotes: \"3\")\n");
+}
+
+static void test_many_routes(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    struct buf text = {0};
+    buf_append(&text, STR(BASE "routes:\n"));
+    for (int i = 0; i < 10000; i++)
+        buf_printf(&text,
+                   "  - {name: r%d, upstream: orders, match: {hosts: [h%d.example], path: {prefix: /p%d}}}\n",
+                   i, i, i);
+    buf_append(&text, (struct str){"", 1});
+    assert_string_equal(load(fixture, text.base, &settings), "");
+    assert_int_equal(settings.routes.count, 10000);
+    const struct route_settings *routes = settings.routes.v;
+    assert_string_equal(routes[9999].name.p, "r9999");
+    assert_int_equal(routes[9999].line, 4 + 10000);
+    assert_string_equal(routes[9999].match.path.text.p, "/p9999");
+    buf_free(&text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_defaults, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_upstream_defaults, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_route_defaults, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_values_in_normal_form, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_every_example_is_valid, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_rules_between_sections, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_many_routes, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 static atomic_uint_fast64_t generations;
+static struct quota_table connection_quotas; // control thread
 
 static void report_failure(struct config_report *report, struct str file, unsigned line, unsigned column,
                            struct str path, const struct err *err)
@@ -36,6 +37,7 @@ static void compile_listeners(struct gateway *gateway)
         listener->name = settings[i].name;
         listener->metric_id = metric_name_id(NAME_LISTENER, settings[i].name);
         check(addr_parse(settings[i].address, &listener->addr)); // gateway_settings_load has seen it
+        listener->connections = quota_at(&connection_quotas, listener->metric_id);
         listener->port = ip_of(&listener->addr).port;
         listener->port_text = arena_printf(&gateway->arena, "%u", listener->port);
     }

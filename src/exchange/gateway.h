@@ -16,8 +16,9 @@ struct gateway_listener {
     struct str name;
     uint32_t metric_id;
     struct addr addr;
-    uint32_t port;        // 0: unix
-    struct str port_text; // for X-Forwarded-Port
+    uint32_t port;             // 0: unix
+    struct str port_text;      // for X-Forwarded-Port
+    struct quota *connections; // of limits, over all workers
 };
 
 struct gateway {

@@ -18,7 +18,7 @@ struct front_listener {
     struct gateway *gateway; // a reference: what settings points into
     const struct gateway_listener *settings;
     struct h1_limits limits;
-    uint32_t connections, max_connections;
+    struct quota_share connections;
     int fd;
     bool accepting;
 };
@@ -67,6 +67,7 @@ struct h1_client {
 
 // ---- h1.c ----
 
+// Takes over fd and the place in listener->connections that was taken for it.
 void h1_accept(struct front_listener *listener, int fd, const struct addr *peer);
 void h1_run(struct h1_client *c);
 void h1_close(struct h1_client *c);

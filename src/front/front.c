@@ -41,7 +41,7 @@ static void on_accept(struct listener *net, int fd, const struct addr *peer)
     struct front_listener *listener = container_of(net, struct front_listener, net);
     struct metrics *metrics = listener->front->worker->metrics;
     metrics_count(metrics, COUNT_ACCEPTED, 1);
-    if (listener->connections >= listener->max_connections) {
+    if (!quota_take(&listener->connections)) {
         metrics_count(metrics, COUNT_REFUSED, 1);
         close(fd);
         return;
@@ -57,12 +57,6 @@ static void on_exhausted(struct listener *net)
              STR_ARG(listener->settings->name));
 }
 
-static uint32_t share_of(int64_t limit, const struct worker *worker)
-{
-    int64_t share = limit / worker->count + (worker->slot < limit % worker->count);
-    return share > 0 ? (uint32_t)share : 1;
-}
-
 // Points the listener at the settings of this snapshot.
 static void adopt(struct front_listener *listener, struct gateway *gateway,
                   const struct gateway_listener *settings)
@@ -76,7 +70,9 @@ static void adopt(struct front_listener *listener, struct gateway *gateway,
         .headers = (uint32_t)settings->settings->limits.headers,
         .merge_slashes = settings->settings->merge_slashes,
     };
-    listener->max_connections = share_of(settings->settings->limits.connections, listener->front->worker);
+    struct worker *worker = listener->front->worker;
+    quota_set(&listener->connections, settings->connections, settings->settings->limits.connections,
+              worker->slot, worker->count);
     gateway_unref(before);
 }
 
@@ -119,7 +115,7 @@ void front_update(struct front *front)
             continue;
         }
         stop_accepting(listener);
-        if (listener->connections == 0) {
+        if (listener->connections.used == 0) {
             list_remove(node);
             gateway_unref(listener->gateway);
             free(listener);

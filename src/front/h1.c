@@ -131,7 +131,7 @@ void h1_close(struct h1_client *c)
     out_release(&c->out, &worker->buffers);
     list_remove(&c->node);
     c->front->client_count--;
-    c->listener->connections--;
+    quota_give(&c->listener->connections);
     if (c->cut)
         conn_abort(&c->conn);
     else
@@ -182,12 +182,11 @@ void h1_accept(struct front_listener *listener, int fd, const struct addr *peer)
 {
     struct worker *worker = listener->front->worker;
     struct h1_client *c = calloc(1, sizeof *c);
-    if (!c) {
-        close(fd);
-        return;
-    }
-    if (!conn_open(&c->conn, &worker->loop, fd, &client_events)) {
+    if (!c || !conn_open(&c->conn, &worker->loop, fd, &client_events)) {
+        if (!c)
+            close(fd);
         free(c);
+        quota_give(&listener->connections);
         return;
     }
     c->front = listener->front;
@@ -196,7 +195,6 @@ void h1_accept(struct front_listener *listener, int fd, const struct addr *peer)
     loop_timer_init(&c->timer, on_timer);
     list_push_back(&c->front->clients, &c->node);
     c->front->client_count++;
-    listener->connections++;
     const struct listener_settings *settings = settings_of(c);
     bool announced = settings->proxy_protocol && cidr_set_has(&settings->trusted_proxies, &c->peer);
     c->state = announced ? CLIENT_PROXY : CLIENT_IDLE;
@@ -351,7 +349,7 @@ static bool body_too_large(struct h1_client *c, size_t more)
 static bool end_of_body_stream(struct h1_client *c)
 {
     c->body_wanted = false;
-    if (c->tunnel && !c->conn.hung_up) {
+    if (c->tunnel && !c->conn.error) {
         c->body.done = true;
         exchange_body_end(c->x, NULL);
     } else {

@@ -107,8 +107,6 @@ void link_give(struct upstream_link *link)
     } else {
         link_close(link);
     }
-    if (!list_empty(&local->waiting))
-        local_serve_waiting(local);
 }
 
 // ---- events ----

@@ -28,8 +28,11 @@ struct upstream_local {
     struct balance balance;
     struct upstream_pool **pools; // parallel to balance.endpoints
     struct list waiting;          // calls, first come first served
-    uint32_t links, calls, waiting_count, retrying;
-    uint32_t max_links, max_calls, max_waiting; // this worker's share of the limits
+    bool serving;                 // local_serve_waiting is on the stack
+    struct loop_timer poll;       // looks whether another worker has made room, while somebody waits
+    uint32_t links, max_links;    // limits.connections: this worker's part, so that none can starve another
+    uint32_t calls, retrying;
+    struct quota_share requests, pending;
 };
 
 struct upstream_worker {
@@ -70,7 +73,7 @@ struct upstream_link {
 struct upstream_link *link_connect(struct upstream_pool *pool, struct upstream_call *call,
                                    enum end_cause *cause);
 void link_lend(struct upstream_link *link, struct upstream_call *call);
-// Back to the pool, or to the next waiting call, or closed when it may not serve again.
+// Back to the pool, or closed when it may not serve again.
 void link_give(struct upstream_link *link);
 void link_close(struct upstream_link *link);
 // Closes idle connections of a pool.

@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { POLL_MS = 10 };
+
 // ---- the snapshot's side ----
 
 static enum err_code add_target(struct upstream *upstream, const struct target_settings *target,
@@ -44,6 +46,9 @@ static void build_ring(struct upstream *upstream, struct arena *arena)
     upstream->ring = hash_ring_new(names, weights, upstream->target_count, arena);
 }
 
+// What all workers count together. Control thread.
+static struct quota_table request_quotas, pending_quotas;
+
 enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
                                uint64_t generation, struct arena *arena, struct err *err)
 {
@@ -54,6 +59,8 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
         .generation = generation,
     };
     upstream->index = upstream->metric_id; // both are dense by name
+    upstream->requests = quota_at(&request_quotas, upstream->index);
+    upstream->pending = quota_at(&pending_quotas, upstream->index);
     const struct target_settings *targets = settings->targets.v;
     for (uint32_t i = 0; i < settings->targets.count; i++) {
         enum err_code code = add_target(upstream, &targets[i], arena, err);
@@ -124,13 +131,6 @@ static void retire_pools(struct upstream_local *local)
     local->balance.count = 0;
 }
 
-// This worker's share of a limit, so that all shares add up to it, at least one each.
-static uint32_t share_of(int64_t limit, unsigned slot, unsigned workers)
-{
-    int64_t share = limit / workers + (slot < (uint64_t)limit % workers);
-    return share > 0 ? (uint32_t)share : limit > 0;
-}
-
 static void adopt(struct upstream_local *local, struct upstream *upstream)
 {
     struct balance before = local->balance;
@@ -172,9 +172,14 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
     local->connect_ms = upstream->settings->timeouts.connect_us / 1000;
     local->idle_ms = upstream->settings->timeouts.idle_us / 1000;
     unsigned slot = local->worker->needs.slot, workers = local->worker->needs.workers;
-    local->max_links = share_of(upstream->settings->limits.connections, slot, workers);
-    local->max_calls = share_of(upstream->settings->limits.requests, slot, workers);
-    local->max_waiting = share_of(upstream->settings->limits.pending, slot, workers);
+    local->max_links = quota_part(upstream->settings->limits.connections, slot, workers);
+    quota_set(&local->requests, upstream->requests, upstream->settings->limits.requests, slot, workers);
+    quota_set(&local->pending, upstream->pending, upstream->settings->limits.pending, slot, workers);
+}
+
+static void on_poll(struct loop_timer *timer)
+{
+    local_serve_waiting(container_of(timer, struct upstream_local, poll));
 }
 
 static struct upstream_local *local_at(struct upstream_worker *worker, uint32_t index)
@@ -192,6 +197,7 @@ static struct upstream_local *local_at(struct upstream_worker *worker, uint32_t 
         check(local);
         local->worker = worker;
         list_init(&local->waiting);
+        loop_timer_init(&local->poll, on_poll);
         worker->locals[index] = local;
     }
     return worker->locals[index];
@@ -226,6 +232,7 @@ void upstream_worker_free(struct upstream_worker *worker)
     for (uint32_t i = 0; i < worker->local_count; i++) {
         if (!worker->locals[i])
             continue;
+        loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
         retire_pools(worker->locals[i]);
         free(worker->locals[i]);
     }
@@ -260,6 +267,7 @@ static void leave_endpoint(struct upstream_call *call)
     uint64_t now_us = local->worker->needs.loop->now_us;
     uint64_t latency_us = call->ready_us ? (call->head_us ? call->head_us : now_us) - call->ready_us : 0;
     pool->active--;
+    quota_give(&local->requests);
     if (pool->position >= 0)
         balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
     else if (pool->links == 0 && pool->active == 0)
@@ -317,13 +325,13 @@ static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *
 {
     struct upstream_local *local = call->local;
     leave_endpoint(call); // chosen again when its turn comes
-    if (local->waiting_count >= local->max_waiting) {
+    if (!quota_take(&local->pending)) {
         *cause = END_OVERLOADED;
         return CALL_REFUSED;
     }
     list_push_back(&local->waiting, &call->waiting);
-    local->waiting_count++;
     call->queued = true;
+    loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
     loop_timer_set(local->worker->needs.loop, &call->pending_timer, local->connect_ms);
     return CALL_WAITING;
 }
@@ -337,6 +345,8 @@ static enum call_start place_call(struct upstream_call *call, bool fresh, enum e
         *cause = END_NO_ENDPOINT;
         return CALL_REFUSED;
     }
+    if (!quota_take(&local->requests))
+        return wait_in_line(call, cause);
     begin_on(call, position);
     if (!has_room(local, call->pool, fresh))
         return wait_in_line(call, cause);
@@ -360,11 +370,6 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->response_begun = call->reused = false;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
-    if (local->calls >= local->max_calls) {
-        call->local = NULL;
-        *cause = END_OVERLOADED;
-        return CALL_REFUSED;
-    }
     local->calls++;
     return place_call(call, fresh, cause);
 }
@@ -375,25 +380,36 @@ static void stop_waiting(struct upstream_call *call)
         return;
     list_remove(&call->waiting);
     loop_timer_stop(call->local->worker->needs.loop, &call->pending_timer);
-    call->local->waiting_count--;
+    quota_give(&call->local->pending);
     call->queued = false;
+}
+
+static void serve_next(struct upstream_local *local)
+{
+    struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
+    enum end_cause cause;
+    stop_waiting(call);
+    switch (place_call(call, false, &cause)) {
+    case CALL_READY: call->events->on_ready(call, call->reused); break;
+    case CALL_WAITING: break;
+    case CALL_REFUSED: call->events->on_fail(call, cause); break;
+    }
 }
 
 void local_serve_waiting(struct upstream_local *local)
 {
-    // Bounded: a call that cannot be placed goes to the back of the line.
-    for (uint32_t n = local->waiting_count; n && !list_empty(&local->waiting); n--) {
+    if (local->serving)
+        return; // from inside an event below: the loop goes on
+    local->serving = true;
+    // Once through the line: a call that cannot be placed goes to its end.
+    for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
         if (local->links >= local->max_links && !any_idle(local))
-            return;
-        struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
-        stop_waiting(call);
-        enum end_cause cause;
-        switch (place_call(call, false, &cause)) {
-        case CALL_READY: call->events->on_ready(call, call->reused); break;
-        case CALL_WAITING: break;
-        case CALL_REFUSED: call->events->on_fail(call, cause); break;
-        }
+            break;
+        serve_next(local);
     }
+    local->serving = false;
+    if (!list_empty(&local->waiting))
+        loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
 }
 
 void upstream_call_finish(struct upstream_call *call)
@@ -407,13 +423,14 @@ void upstream_call_finish(struct upstream_call *call)
     leave_endpoint(call);
     call->local = NULL;
     local->calls--;
-    if (!link)
-        return;
-    link->call = NULL;
-    if (link->state == LINK_LENT) {
+    if (link)
+        link->call = NULL;
+    if (link && link->state == LINK_LENT) {
         local->worker->lent--;
         link_give(link);
     }
+    if (!list_empty(&local->waiting))
+        local_serve_waiting(local);
 }
 
 bool upstream_retry_take(struct upstream_call *call, double budget)

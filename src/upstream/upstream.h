@@ -1,8 +1,9 @@
 // Upstreams: who can answer (endpoints), and lending connections to them.
 //
 //   struct upstream        in the snapshot: settings, endpoints, ring. Read-only but for per-worker slots.
-//   struct upstream_local  a worker's side, by the upstream's name across reloads: balancer, pools, waiting calls
-//   struct upstream_call   one attempt at one request, embedded in the exchange: picks, waits, sends, hears back
+//   struct upstream_local  a worker's side, by the upstream's name across reloads: balancer, pools, waiting
+//   calls struct upstream_call   one attempt at one request, embedded in the exchange: picks, waits, sends,
+//   hears back
 //
 //   exchange                          upstream                                    net
 //     upstream_call_start ───────────▶ pick endpoint, take idle or connect ─────▶ conn_connect
@@ -12,6 +13,7 @@
 //     upstream_call_finish ──────────▶ give back to the pool, or close
 #pragma once
 
+#include "base/quota.h"
 #include "http/body.h"
 #include "http/message.h"
 #include "net/out.h"
@@ -28,15 +30,17 @@ struct upstream_target {
 struct upstream {
     const struct upstream_settings *settings;
     struct str name;
-    uint32_t index;     // dense by name, process-wide: workers' arrays use it
+    uint32_t index; // dense by name, process-wide: workers' arrays use it
     uint32_t metric_id;
     struct upstream_target *targets;
     uint32_t target_count;
     const struct hash_ring *ring;
-    uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
+    struct quota *requests, *pending; // of limits, over all workers; by name, process-wide
+    uint64_t generation;              // of the snapshot: a worker rebuilds its local side when it differs
 };
 
-// Builds the upstreams of a snapshot; host names are looked up. Control thread. ERR_INVALID and *err on failure.
+// Builds the upstreams of a snapshot; host names are looked up. Control thread. ERR_INVALID and *err on
+// failure.
 must_check enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
                                           uint64_t generation, struct arena *arena, struct err *err);
 void upstream_fini(struct upstream *upstream); // drops the endpoint references
@@ -56,7 +60,8 @@ struct upstream_worker_needs { // borrowed from the worker
 struct upstream_worker *upstream_worker_new(const struct upstream_worker_needs *needs);
 void upstream_worker_free(struct upstream_worker *worker);
 // A new snapshot is in force: pools of endpoints that are gone are closed, the rest is kept.
-void upstream_worker_update(struct upstream_worker *worker, struct upstream *const *upstreams, uint32_t count);
+void upstream_worker_update(struct upstream_worker *worker, struct upstream *const *upstreams,
+                            uint32_t count);
 // Drain: idle connections are closed, none are kept from now on.
 void upstream_worker_drain(struct upstream_worker *worker);
 // For tests and the admin API.
@@ -80,7 +85,8 @@ struct upstream_call_events {
     void (*on_flush)(struct upstream_call *call);
     // FLOW_FULL is over for the request body.
     void (*on_drain)(struct upstream_call *call);
-    // It ends here, whatever came before: connect failure, reset, timeout, garbage, truncation. Nothing follows.
+    // It ends here, whatever came before: connect failure, reset, timeout, garbage, truncation. Nothing
+    // follows.
     void (*on_fail)(struct upstream_call *call, enum end_cause cause);
 };
 
@@ -108,17 +114,17 @@ struct upstream_call { // zero it, then fill in the first block
 
 enum call_start { CALL_READY, CALL_WAITING, CALL_REFUSED };
 
-// Picks an endpoint and a connection. CALL_READY: lent now (on_ready is not called). CALL_WAITING: on_ready or on_fail
-// will be called. CALL_REFUSED: *cause says why (END_NO_ENDPOINT, END_OVERLOADED, END_UPSTREAM_CONNECT_FAILED).
-// fresh: do not take a connection that was used before (second try). After CALL_REFUSED, too, upstream_call_finish ends
-// the attempt.
+// Picks an endpoint and a connection. CALL_READY: lent now (on_ready is not called). CALL_WAITING: on_ready
+// or on_fail will be called. CALL_REFUSED: *cause says why (END_NO_ENDPOINT, END_OVERLOADED,
+// END_UPSTREAM_CONNECT_FAILED). fresh: do not take a connection that was used before (second try). After
+// CALL_REFUSED, too, upstream_call_finish ends the attempt.
 enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
                                     enum end_cause *cause);
 
 // The request. Heads and chunk framing are gathered; upstream_call_flush sends them, and so does a body span.
 // framing: NONE, LENGTH, CHUNKED or TUNNEL (upgrade). False: out of memory.
-must_check bool upstream_call_head(struct upstream_call *call, const struct request_head *head, struct str target,
-                                   enum framing framing, bool upgrade);
+must_check bool upstream_call_head(struct upstream_call *call, const struct request_head *head,
+                                   struct str target, enum framing framing, bool upgrade);
 enum flow upstream_call_body(struct upstream_call *call, struct str span);
 // The request's end; trailers may be NULL. For a tunnel: half-close.
 void upstream_call_end(struct upstream_call *call, const struct headers *trailers);
@@ -128,11 +134,12 @@ void upstream_call_resume(struct upstream_call *call);
 // True when nothing of the request has reached the kernel yet, so that any method may be tried again.
 bool upstream_call_unsent(const struct upstream_call *call);
 
-// Ends the attempt, from any state, also from inside an event: a connection whose request and response are both
-// complete goes back to its pool, any other is closed. Nothing is called afterwards.
+// Ends the attempt, from any state, also from inside an event: a connection whose request and response are
+// both complete goes back to its pool, any other is closed. Nothing is called afterwards.
 void upstream_call_finish(struct upstream_call *call);
 
-// The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time, but three
-// always may. True: this call's next try is within it, until upstream_retry_give. Ask before upstream_call_finish.
+// The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time,
+// but three always may. True: this call's next try is within it, until upstream_retry_give. Ask before
+// upstream_call_finish.
 must_check bool upstream_retry_take(struct upstream_call *call, double budget);
 void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream);

@@ -1,0 +1,62 @@
+#include "base/quota.h"
+
+#include <stdlib.h>
+
+struct quota *quota_at(struct quota_table *table, uint32_t index)
+{
+    if (index >= table->count) {
+        table->v = realloc(table->v, (index + 1) * sizeof(struct quota *));
+        check(table->v);
+        while (table->count <= index)
+            table->v[table->count++] = NULL;
+    }
+    if (!table->v[index]) {
+        table->v[index] = aligned_alloc(CACHE_LINE, CACHE_LINE); // nothing else shares its line
+        check(table->v[index]);
+        *table->v[index] = (struct quota){0};
+    }
+    return table->v[index];
+}
+
+uint32_t quota_part(int64_t limit, unsigned slot, unsigned workers)
+{
+    int64_t part = limit / workers + (slot < (uint64_t)limit % workers);
+    return part > 0 ? (uint32_t)part : limit > 0;
+}
+
+static void leave(struct quota_share *share)
+{
+    if (share->quota && share->exact)
+        atomic_fetch_sub(&share->quota->used, share->used);
+}
+
+void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot, unsigned workers)
+{
+    leave(share);
+    share->quota = quota;
+    share->exact = limit <= (int64_t)QUOTA_EXACT_PER_WORKER * workers;
+    share->limit = share->exact ? (uint32_t)limit : quota_part(limit, slot, workers);
+    if (share->exact)
+        atomic_fetch_add(&quota->used, share->used);
+}
+
+bool quota_take(struct quota_share *share)
+{
+    if (!share->exact) {
+        if (share->used >= share->limit)
+            return false;
+    } else if (atomic_fetch_add(&share->quota->used, 1) >= share->limit) {
+        atomic_fetch_sub(&share->quota->used, 1);
+        return false;
+    }
+    share->used++;
+    return true;
+}
+
+void quota_give(struct quota_share *share)
+{
+    check(share->used > 0);
+    share->used--;
+    if (share->exact)
+        atomic_fetch_sub(&share->quota->used, 1);
+}

@@ -16,7 +16,6 @@ enum { BLOCK = 64 };
 
 struct masks {
     uint64_t lf, cr, control; // bit i for byte i of a block; control: any forbidden but CR and LF
-    uint64_t valid;
 };
 
 typedef void masks_step(const char *block, struct masks *masks);
@@ -26,44 +25,59 @@ typedef enum header_id lookup_step(const char *name, size_t n, const char *limit
 
 // ---- the loops
 
-// The masks of the last n - i bytes, fewer than BLOCK: those of the last BLOCK bytes, shifted; of a copy,
-// when there are fewer in all.
-INLINE void masks_of_tail(const char *data, size_t i, size_t n, struct masks *m, masks_step *step)
+// What a block says, given the last bits of the one before it. False: nothing yet.
+INLINE bool judge_block(struct masks m, uint64_t valid, uint64_t cr_before, uint64_t lf_before, size_t start,
+                        enum h1_scanned *scanned, size_t *at)
 {
-    size_t rest = n - i;
-    char copy[BLOCK] = {0};
-    if (n < BLOCK)
+    uint64_t bad = (((m.cr << 1 | cr_before) & valid) ^ m.lf) | m.control;
+    uint64_t end = m.lf & (m.lf << 2 | lf_before);
+    if (likely(!(bad | end)))
+        return false;
+    unsigned bad_at = bad ? (unsigned)__builtin_ctzll(bad) : BLOCK;
+    unsigned end_at = end ? (unsigned)__builtin_ctzll(end) : BLOCK;
+    *scanned = end_at < bad_at ? SCAN_END : SCAN_BAD;
+    *at = start + (end_at < bad_at ? end_at + 1 : bad_at);
+    return true;
+}
+
+// The masks of the last `rest` bytes of data[0..n), fewer than BLOCK: those of the last BLOCK bytes, shifted;
+// of a copy, when there are fewer in all.
+INLINE struct masks tail_masks(const char *data, size_t n, size_t rest, masks_step *step)
+{
+    struct masks m;
+    char copy[BLOCK];
+    if (n < BLOCK) {
+        memset(copy, 0, sizeof copy);
         memcpy(copy + BLOCK - n, data, n);
-    step(n < BLOCK ? copy : data + n - BLOCK, m);
-    m->lf >>= BLOCK - rest;
-    m->cr >>= BLOCK - rest;
-    m->control >>= BLOCK - rest;
-    m->valid = (UINT64_C(1) << rest) - 1;
+    }
+    step(n < BLOCK ? copy : data + n - BLOCK, &m);
+    m.lf >>= BLOCK - rest;
+    m.cr >>= BLOCK - rest;
+    m.control >>= BLOCK - rest;
+    return m;
 }
 
 // Finds the end of the head by bit arithmetic on 64 bytes at a time: an LF is right when, and only when, a CR
 // is just before it; a right LF two bytes behind another one is an empty line.
 INLINE enum h1_scanned scan_head(const char *data, size_t n, size_t *at, masks_step *step)
 {
+    enum h1_scanned scanned = SCAN_MORE;
     uint64_t cr_before = 0, lf_before = 2; // the last bits of the previous block; an LF stands before data
-    for (size_t i = 0; i < n; i += BLOCK) {
-        struct masks m;
-        if (likely(n - i >= BLOCK))
-            step(data + i, &m);
-        else
-            masks_of_tail(data, i, n, &m, step);
-        uint64_t bad = (((m.cr << 1 | cr_before) & m.valid) ^ m.lf) | m.control;
-        uint64_t end = m.lf & (m.lf << 2 | lf_before);
-        if (unlikely(bad | end)) {
-            unsigned bad_at = bad ? (unsigned)__builtin_ctzll(bad) : BLOCK;
-            unsigned end_at = end ? (unsigned)__builtin_ctzll(end) : BLOCK;
-            *at = i + (end_at < bad_at ? end_at + 1 : bad_at);
-            return end_at < bad_at ? SCAN_END : SCAN_BAD;
-        }
+    struct masks m;
+    size_t i = 0;
+    for (; n - i >= BLOCK; i += BLOCK) {
+        step(data + i, &m);
+        if (judge_block(m, ~UINT64_C(0), cr_before, lf_before, i, &scanned, at))
+            return scanned;
         cr_before = m.cr >> 63;
         lf_before = m.lf >> 62;
     }
-    return SCAN_MORE;
+    size_t rest = n - i;
+    if (rest) {
+        m = tail_masks(data, n, rest, step);
+        judge_block(m, (UINT64_C(1) << rest) - 1, cr_before, lf_before, i, &scanned, at);
+    }
+    return scanned;
 }
 
 INLINE bool is_blank(char c)
@@ -109,9 +123,9 @@ INLINE enum h1_fields_result scan_fields(struct h1_fields *f, name_step *name_le
             result = H1_FIELDS_BAD;
             break;
         }
-        do
+        value += 1 + (value[1] == ' ');
+        while (unlikely(is_blank(*value)))
             value++;
-        while (is_blank(*value));
         while (end > value && (unsigned char)end[-1] <= ' ') // SP or HTAB: no other control is here
             end--;
         if (unlikely(underscore) && (f->drop_underscores || f->reject_underscores)) {
@@ -179,7 +193,7 @@ static const char *span_plain(const char *p, const char *limit, unsigned classes
 
 static void masks_plain(const char *block, struct masks *m)
 {
-    *m = (struct masks){.valid = ~UINT64_C(0)};
+    *m = (struct masks){0};
     for (unsigned i = 0; i < BLOCK; i++) {
         uint64_t bit = UINT64_C(1) << i;
         if (block[i] == '\n')
@@ -227,7 +241,7 @@ static inline uint64_t mask_16(__m128i v)
 
 static inline void masks_sse2(const char *block, struct masks *m)
 {
-    *m = (struct masks){.valid = ~UINT64_C(0)};
+    *m = (struct masks){0};
     for (unsigned i = 0; i < BLOCK; i += 16) {
         __m128i v = load_16(block + i);
         __m128i cr = _mm_cmpeq_epi8(v, _mm_set1_epi8('\r')), lf = _mm_cmpeq_epi8(v, _mm_set1_epi8('\n'));
@@ -308,7 +322,7 @@ AVX2 static inline uint64_t mask_32(__m256i v)
 
 AVX2 static inline void masks_avx2(const char *block, struct masks *m)
 {
-    *m = (struct masks){.valid = ~UINT64_C(0)};
+    *m = (struct masks){0};
     for (unsigned i = 0; i < BLOCK; i += 32) {
         __m256i v = load_32(block + i);
         __m256i cr = _mm256_cmpeq_epi8(v, _mm256_set1_epi8('\r'));

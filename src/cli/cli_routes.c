@@ -117,7 +117,8 @@ int cli_routes(int argc, char **argv)
         return CLI_FAILED;
     struct buf out = {0};
     (as_json ? print_json : print_table)(gateway->routes, &out);
-    fwrite(out.base + out.start, 1, buf_len(&out), stdout);
+    if (buf_len(&out))
+        fwrite(out.base + out.start, 1, buf_len(&out), stdout);
     buf_free(&out);
     gateway_unref(gateway);
     gateway_reap();

@@ -94,6 +94,8 @@ enum control_result control_recv(int fd, struct control_message *message, int wa
             control_drop_fds(message);
             continue;
         }
+        if (msg.msg_flags & MSG_CTRUNC) // our descriptor table is full: some is as bad as none
+            control_drop_fds(message);
         message->type = (enum control_type)head.type;
         message->value = head.value;
         message->text[(size_t)n - sizeof head] = '\0';

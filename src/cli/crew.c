@@ -136,7 +136,7 @@ static void start_thread(struct crew *crew, unsigned slot)
         return;
     }
     member->started = true;
-    char name[16];
+    char name[24]; // at most "worker-255": 15 bytes are what the kernel keeps
     snprintf(name, sizeof name, "worker-%u", slot);
     pthread_setname_np(member->thread, name);
 }

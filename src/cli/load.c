@@ -9,7 +9,8 @@ void load_print(const struct config_report *report)
 {
     struct buf out = {0};
     config_report_print(report, &out);
-    fwrite(out.base + out.start, 1, buf_len(&out), stderr);
+    if (report->count)
+        fwrite(out.base + out.start, 1, buf_len(&out), stderr);
     buf_free(&out);
 }
 

@@ -57,6 +57,7 @@ struct process {
         enum control_type type;
     } * early;
     struct loop_task early_task;
+    struct loop_task release_task; // of the admin and status listeners
 };
 
 // Until the process ends; its exit status.

@@ -86,6 +86,14 @@ void process_on_leave_timer(struct loop_timer *timer)
     }
 }
 
+// Not from within the turn's events: one of them may be for a listener that is freed here.
+static void release_admin(struct loop_task *task)
+{
+    struct process *process = container_of(task, struct process, release_task);
+    admin_free(process->admin);
+    process->admin = NULL;
+}
+
 void process_drain(struct process *process, bool at_once)
 {
     if (process->leaving != LEAVING_NOT && !(process->leaving == LEAVING_DELAY && at_once))
@@ -96,8 +104,8 @@ void process_drain(struct process *process, bool at_once)
     process_tell(process, CONTROL_DRAINING, most_ms < UINT32_MAX ? (uint32_t)most_ms : UINT32_MAX, STR(""),
                  -1);
     if (at_once && process->admin) { // the ports are the successor's, or for whoever is started next
-        admin_free(process->admin);
-        process->admin = NULL;
+        process->release_task.run = release_admin;
+        loop_post(&process->loop, &process->release_task);
     }
     if (delay_ms == 0) {
         stop_accepting(process);

@@ -218,8 +218,7 @@ int supervisor_run(const char *file, int log_level, char **argv)
                                     .next = -1,
                                     .config = -1,
                                     .last_reload_ok = true,
-                                    .exit_status = -1,
-                                    .started_us = clock_monotonic_us()};
+                                    .exit_status = -1};
     supervisor.binary = upgrade_binary_path(argv[0]);
     if (!take_signals(&supervisor)) {
         log_error("supervisor", "cannot take signals: %m");
@@ -228,8 +227,11 @@ int supervisor_run(const char *file, int log_level, char **argv)
     raise_descriptor_limit();
     if (!upgrade_restore(&supervisor))
         notify_take_sockets(&supervisor.sockets);
-    if (!supervisor_spawn(&supervisor, -1) && supervisor.current < 0)
-        supervisor.exit_status = 1;
+    if (!supervisor_spawn(&supervisor, -1)) {
+        supervisor.upgrading = false;
+        if (supervisor.current < 0)
+            supervisor.exit_status = 1;
+    }
     while (supervisor.exit_status < 0)
         turn(&supervisor);
     finish(&supervisor);

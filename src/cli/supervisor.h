@@ -44,15 +44,17 @@ struct supervisor {
     int current, next; // places in children, -1: none
     int signals;       // signalfd
     int config;        // of the last worker process that was ready, -1: none yet
-    uint64_t started_us;
     uint64_t restarts, reloads_ok, reloads_failed;
     bool last_reload_ok;
     unsigned early_deaths;
     uint64_t restart_at_us; // 0: none is due
     pid_t check;            // the new binary's check, 0: none runs
     uint64_t check_until_us;
-    bool was_ready, upgrading, stopping, quitting, reload_wanted;
-    int exit_status; // -1: goes on
+    bool was_ready;          // some worker process was, since the program was started
+    bool upgrading;          // this image is new, and its first worker process is not ready yet
+    bool stopping, quitting; // TERM or INT once, twice
+    bool reload_wanted;      // by a HUP that no ready worker process has seen
+    int exit_status;         // -1: goes on
 };
 
 // Until the program ends; its exit status. argv is kept for an upgrade.

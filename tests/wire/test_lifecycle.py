@@ -173,7 +173,7 @@ def test_reload_takes_a_good_file_and_keeps_connections(make):
     gateway.reload(changed(gateway, **hello("two")))
     until(lambda: gateway.ask().body == b"two", "the new answer")
     assert client.ask().body == b"two"
-    assert gateway.metrics()['sallyport_config_reloads_total{result="ok"}'] == 1
+    assert gateway.metrics()['sallyport_config_reloads_total{result="success"}'] == 1
     client.close()
     gateway.stop()
 
@@ -184,7 +184,7 @@ def test_reload_refuses_a_bad_file(make):
     assert "nonsense" in gateway.log() and "bogus" in gateway.log()
     assert gateway.ask().body == b"one"
     metrics = gateway.metrics()
-    assert metrics['sallyport_config_reloads_total{result="failed"}'] == 1
+    assert metrics['sallyport_config_reloads_total{result="failure"}'] == 1
     assert metrics["sallyport_config_last_reload_success"] == 0
     gateway.reload(changed(gateway, **hello("two")))
     assert gateway.metrics()["sallyport_config_last_reload_success"] == 1

@@ -216,7 +216,6 @@ static void add_trailers(struct str text, struct headers *trailers, struct arena
 static void keep_trailer_text(struct body_reader *reader, const char *data, size_t n, struct arena *arena)
 {
     size_t kept = reader->trailer_bytes - n;
-    check(kept == 0 || reader->trailer_text);
     if (reader->trailer_bytes > reader->trailer_capacity) {
         uint32_t capacity = reader->trailer_capacity ? reader->trailer_capacity : 256;
         while (capacity < reader->trailer_bytes)
@@ -242,7 +241,10 @@ static enum body_result read_trailers(struct body_reader *reader, const char *da
         }
     }
     *consumed += i;
-    if (trailers && i) {
+    if (!trailers) {
+        reader->trailer_text = NULL; // a text with a hole is none
+        reader->trailer_capacity = 0;
+    } else if (i && (i == reader->trailer_bytes || reader->trailer_text)) {
         keep_trailer_text(reader, data, i, arena);
         if (reader->done)
             add_trailers((struct str){reader->trailer_text, reader->trailer_bytes}, trailers, arena);

@@ -39,10 +39,11 @@ void body_reader_init(struct body_reader *reader, enum framing framing, uint64_t
 
 // Looks at data[0..n). Bytes of an unfinished line are remembered in *reader, so data may be reused after
 // each call. Sets *consumed to the framing bytes and body bytes that this call used up (the span's bytes
-// included, and the span lies within them). After BODY_SPAN call again behind consumed. Trailers, if any, are
-// added to *trailers in arena with BODY_DONE (both may be NULL: parsed and dropped), pass the same ones in
-// every call; names that mean something to framing, routing, authentication or the gateway itself (RFC
-// 9110 6.5.1) are dropped, and so are names with an underscore. FRAMING_CLOSE and FRAMING_TUNNEL pass
-// everything as spans and never say DONE.
+// included, and the span lies within them). After BODY_SPAN call again behind consumed. FRAMING_CLOSE and
+// FRAMING_TUNNEL pass everything as spans and never say DONE.
+//
+// Trailers, if any, are added to *trailers in arena together with BODY_DONE, when every call gave a place for
+// them (else both may be NULL: parsed and dropped). Names that mean something to framing, routing,
+// authentication or the gateway itself (RFC 9110 6.5.1) are dropped, and so are names with an underscore.
 enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed,
                            struct str *span, struct headers *trailers, struct arena *arena);

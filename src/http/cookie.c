@@ -9,9 +9,9 @@ struct str headers_cookie(const struct headers *headers, struct str name)
         struct str rest = headers->v[i].value;
         while (rest.n) {
             size_t end = str_find(rest, ';');
-            struct str pair = str_trim((struct str) {rest.p, end});
+            struct str pair = str_trim((struct str){rest.p, end});
             size_t equals = str_find(pair, '=');
-            if (equals < pair.n && str_eq((struct str) {pair.p, equals}, name))
+            if (equals < pair.n && str_eq((struct str){pair.p, equals}, name))
                 return str_skip(pair, equals + 1);
             rest = str_skip(rest, end < rest.n ? end + 1 : end);
         }

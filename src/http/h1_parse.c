@@ -115,7 +115,8 @@ static bool set_path(struct head_parse *p, struct str path, bool canonical)
     const char *why;
     p->request->path = path;
     bool merge = p->limits->merge_slashes;
-    if ((merge || !canonical) && uri_normalise_path(path, merge, p->arena, &p->request->path, &why) == URI_BAD)
+    if ((merge || !canonical) &&
+        uri_normalise_path(path, merge, p->arena, &p->request->path, &why) == URI_BAD)
         return bad(p, why);
     return true;
 }

@@ -22,7 +22,7 @@ enum h1_fault {
 struct h1_limits {
     uint32_t head_bytes; // request line or status line and fields, with line ends
     uint32_t uri_bytes;
-    uint32_t headers; // number of fields
+    uint32_t headers;   // number of fields
     bool merge_slashes; // uri.h; requests
 };
 

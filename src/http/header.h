@@ -4,50 +4,50 @@
 #include "base/str.h"
 
 // Every field name that some room asks for. A name's id is found once, when the head is parsed.
-#define HEADER_NAMES(X)                                                                                      \
-    X(HEADER_CONNECTION, "connection")                                                                       \
-    X(HEADER_CONTENT_LENGTH, "content-length")                                                               \
-    X(HEADER_TRANSFER_ENCODING, "transfer-encoding")                                                         \
-    X(HEADER_TE, "te")                                                                                       \
-    X(HEADER_TRAILER, "trailer")                                                                             \
-    X(HEADER_UPGRADE, "upgrade")                                                                             \
-    X(HEADER_KEEP_ALIVE, "keep-alive")                                                                       \
-    X(HEADER_PROXY_CONNECTION, "proxy-connection")                                                           \
-    X(HEADER_PROXY_AUTHENTICATE, "proxy-authenticate")                                                       \
-    X(HEADER_PROXY_AUTHORIZATION, "proxy-authorization")                                                     \
-    X(HEADER_HTTP2_SETTINGS, "http2-settings")                                                               \
-    X(HEADER_HOST, "host")                                                                                   \
-    X(HEADER_EXPECT, "expect")                                                                               \
-    X(HEADER_DATE, "date")                                                                                   \
-    X(HEADER_SERVER, "server")                                                                               \
-    X(HEADER_VIA, "via")                                                                                     \
-    X(HEADER_FORWARDED, "forwarded")                                                                         \
-    X(HEADER_X_FORWARDED_FOR, "x-forwarded-for")                                                             \
-    X(HEADER_X_FORWARDED_PROTO, "x-forwarded-proto")                                                         \
-    X(HEADER_X_FORWARDED_HOST, "x-forwarded-host")                                                           \
-    X(HEADER_X_FORWARDED_PORT, "x-forwarded-port")                                                           \
-    X(HEADER_X_FORWARDED_PREFIX, "x-forwarded-prefix")                                                       \
-    X(HEADER_X_FORWARDED_URI, "x-forwarded-uri")                                                             \
-    X(HEADER_X_FORWARDED_METHOD, "x-forwarded-method")                                                       \
-    X(HEADER_X_FORWARDED_SERVER, "x-forwarded-server")                                                       \
-    X(HEADER_X_REAL_IP, "x-real-ip")                                                                         \
-    X(HEADER_X_ORIGINAL_URL, "x-original-url")                                                               \
-    X(HEADER_X_REWRITE_URL, "x-rewrite-url")                                                                 \
-    X(HEADER_X_ORIGINAL_URI, "x-original-uri")                                                               \
-    X(HEADER_X_ORIGINAL_METHOD, "x-original-method")                                                         \
-    X(HEADER_X_HTTP_METHOD_OVERRIDE, "x-http-method-override")                                               \
-    X(HEADER_X_HTTP_METHOD, "x-http-method")                                                                 \
-    X(HEADER_X_METHOD_OVERRIDE, "x-method-override")                                                         \
-    X(HEADER_X_REQUEST_ID, "x-request-id")                                                                   \
-    X(HEADER_TRACEPARENT, "traceparent")                                                                     \
-    X(HEADER_TRACESTATE, "tracestate")                                                                       \
-    X(HEADER_AUTHORIZATION, "authorization")                                                                 \
-    X(HEADER_COOKIE, "cookie")                                                                               \
-    X(HEADER_RETRY_AFTER, "retry-after")                                                                     \
-    X(HEADER_LOCATION, "location")                                                                           \
-    X(HEADER_CONTENT_TYPE, "content-type")                                                                   \
-    X(HEADER_USER_AGENT, "user-agent")                                                                       \
-    X(HEADER_REFERER, "referer")                                                                             \
+#define HEADER_NAMES(X)                                        \
+    X(HEADER_CONNECTION, "connection")                         \
+    X(HEADER_CONTENT_LENGTH, "content-length")                 \
+    X(HEADER_TRANSFER_ENCODING, "transfer-encoding")           \
+    X(HEADER_TE, "te")                                         \
+    X(HEADER_TRAILER, "trailer")                               \
+    X(HEADER_UPGRADE, "upgrade")                               \
+    X(HEADER_KEEP_ALIVE, "keep-alive")                         \
+    X(HEADER_PROXY_CONNECTION, "proxy-connection")             \
+    X(HEADER_PROXY_AUTHENTICATE, "proxy-authenticate")         \
+    X(HEADER_PROXY_AUTHORIZATION, "proxy-authorization")       \
+    X(HEADER_HTTP2_SETTINGS, "http2-settings")                 \
+    X(HEADER_HOST, "host")                                     \
+    X(HEADER_EXPECT, "expect")                                 \
+    X(HEADER_DATE, "date")                                     \
+    X(HEADER_SERVER, "server")                                 \
+    X(HEADER_VIA, "via")                                       \
+    X(HEADER_FORWARDED, "forwarded")                           \
+    X(HEADER_X_FORWARDED_FOR, "x-forwarded-for")               \
+    X(HEADER_X_FORWARDED_PROTO, "x-forwarded-proto")           \
+    X(HEADER_X_FORWARDED_HOST, "x-forwarded-host")             \
+    X(HEADER_X_FORWARDED_PORT, "x-forwarded-port")             \
+    X(HEADER_X_FORWARDED_PREFIX, "x-forwarded-prefix")         \
+    X(HEADER_X_FORWARDED_URI, "x-forwarded-uri")               \
+    X(HEADER_X_FORWARDED_METHOD, "x-forwarded-method")         \
+    X(HEADER_X_FORWARDED_SERVER, "x-forwarded-server")         \
+    X(HEADER_X_REAL_IP, "x-real-ip")                           \
+    X(HEADER_X_ORIGINAL_URL, "x-original-url")                 \
+    X(HEADER_X_REWRITE_URL, "x-rewrite-url")                   \
+    X(HEADER_X_ORIGINAL_URI, "x-original-uri")                 \
+    X(HEADER_X_ORIGINAL_METHOD, "x-original-method")           \
+    X(HEADER_X_HTTP_METHOD_OVERRIDE, "x-http-method-override") \
+    X(HEADER_X_HTTP_METHOD, "x-http-method")                   \
+    X(HEADER_X_METHOD_OVERRIDE, "x-method-override")           \
+    X(HEADER_X_REQUEST_ID, "x-request-id")                     \
+    X(HEADER_TRACEPARENT, "traceparent")                       \
+    X(HEADER_TRACESTATE, "tracestate")                         \
+    X(HEADER_AUTHORIZATION, "authorization")                   \
+    X(HEADER_COOKIE, "cookie")                                 \
+    X(HEADER_RETRY_AFTER, "retry-after")                       \
+    X(HEADER_LOCATION, "location")                             \
+    X(HEADER_CONTENT_TYPE, "content-type")                     \
+    X(HEADER_USER_AGENT, "user-agent")                         \
+    X(HEADER_REFERER, "referer")                               \
     X(HEADER_SEC_WEBSOCKET_KEY, "sec-websocket-key")
 
 enum header_id {
@@ -98,7 +98,8 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
 // The value of a cookie of this name (case matters), n == 0 when there is none (RFC 6265 5.4).
 struct str headers_cookie(const struct headers *headers, struct str name);
 
-// RFC 9110 7.6.1: removes the hop-by-hop fields and every field named by Connection, except those a peer must not be
-// able to strip: Host, framing (Content-Length, Transfer-Encoding) and the forwarding fields the gateway itself sets.
-// Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade, Proxy-*, HTTP2-Settings are gone afterwards.
+// RFC 9110 7.6.1: removes the hop-by-hop fields and every field named by Connection, except those a peer must
+// not be able to strip: Host, framing (Content-Length, Transfer-Encoding) and the forwarding fields the
+// gateway itself sets. Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade, Proxy-*,
+// HTTP2-Settings are gone afterwards.
 void headers_remove_hop_by_hop(struct headers *headers);

@@ -341,6 +341,32 @@ static void test_trailer_limits(void **state)
     expect_repeated("0\r\nHost: ", "b", 1000000, "", " bad");
 }
 
+// A caller that stops asking for trailers gets none, not half of them.
+static void test_trailers_asked_for_in_part(void **state)
+{
+    (void)state;
+    static const char *const asked[] = {"011", "101", "110", "001", "100", "000", "111"};
+    static const char *const parts[] = {"0\r\nA: b\r\nC", ": d\r\nE: f", "\r\nG: h\r\n\r\n"};
+    for (size_t i = 0; i < countof(asked); i++) {
+        struct body_reader reader;
+        struct arena arena;
+        struct headers trailers = {0};
+        struct str span;
+        size_t consumed;
+        arena_init(&arena, NULL);
+        body_reader_init(&reader, FRAMING_CHUNKED, 0);
+        for (size_t part = 0; part < countof(parts); part++) {
+            bool ask = asked[i][part] == '1';
+            enum body_result want = part + 1 == countof(parts) ? BODY_DONE : BODY_MORE;
+            assert_int_equal(body_read(&reader, parts[part], strlen(parts[part]), &consumed, &span,
+                                       ask ? &trailers : NULL, ask ? &arena : NULL),
+                             want);
+        }
+        assert_int_equal(trailers.count, strcmp(asked[i], "111") == 0 ? 4 : 0);
+        arena_reset(&arena);
+    }
+}
+
 static void test_bad_is_for_ever(void **state)
 {
     (void)state;
@@ -372,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_trailers),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_trailer_limits),
+        cmocka_unit_test(test_trailers_asked_for_in_part),
         cmocka_unit_test(test_bad_is_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

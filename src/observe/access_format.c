@@ -343,6 +343,16 @@ static inline void put_json(struct line *line, struct str s)
     *line->at++ = '"';
 }
 
+// Never cut, never in want of an escape.
+static inline void put_code(struct line *line, enum end_cause cause)
+{
+    struct str code = end_row(cause)->code;
+    *line->at++ = '"';
+    memcpy(line->at, code.p, code.n);
+    line->at += code.n;
+    *line->at++ = '"';
+}
+
 static size_t print_json(struct access_log *log, const struct access_record *record, char *out)
 {
     struct line line = {out, out + ACCESS_LINE_BYTES - ACCESS_JSON_FIXED}, *l = &line;
@@ -371,7 +381,7 @@ static size_t print_json(struct access_log *log, const struct access_record *rec
     put(l, ",\"status\":");
     put_u64(l, record->status);
     put(l, ",\"code\":");
-    put_json(l, end_row(record->cause)->code);
+    put_code(l, record->cause);
     put(l, ",\"bytes_in\":");
     put_u64(l, record->bytes_in);
     put(l, ",\"bytes_out\":");

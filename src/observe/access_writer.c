@@ -322,31 +322,37 @@ static void write_batch(struct access_writer *writer, const struct queued *batch
     int n = 0;
     if (writer->torn) // finish the line that a failure cut, so that the next one is whole
         iov[n++] = (struct iovec){line_feed, 1};
-    for (unsigned i = 0; i < count; i++)
+    uint64_t lines = 0;
+    for (unsigned i = 0; i < count; i++) {
         iov[n++] = (struct iovec){batch[i].lines.base + batch[i].lines.start, buf_len(&batch[i].lines)};
-    uint64_t lost = write_all(writer, iov, n);
-    if (lost)
-        access_writer_count_dropped(writer, lost);
+        lines += batch[i].line_count;
+    }
+    uint64_t lost = count ? write_all(writer, iov, n) : 0;
+    access_writer_count_dropped(writer,
+                                lost < lines ? lost : lines); // the torn line was counted when it tore
 }
 
 // ---- the thread ----
 
-// Takes up to BATCH buffers; waits for them. 0: stop.
-static unsigned take_batch(struct access_writer *writer, struct queued *batch)
+// Takes up to BATCH buffers; waits for them, or for something else to do. False: nothing is left and it is
+// time to stop.
+static bool take_batch(struct access_writer *writer, struct queued *batch, unsigned *taken)
 {
-    unsigned taken = 0;
+    *taken = 0;
     pthread_mutex_lock(&writer->lock);
     while (!writer->count && !atomic_load(&writer->stopping) && !atomic_load(&writer->reopen)) {
         writer->asleep = true;
         pthread_cond_wait(&writer->wake, &writer->lock);
     }
     writer->asleep = false;
-    for (; taken < BATCH && writer->count; taken++, writer->count--) {
-        batch[taken] = writer->queue[writer->first];
+    // Asked here, with the lock held: what was handed over before the stop must not be left behind.
+    bool more = writer->count || !atomic_load(&writer->stopping);
+    for (; *taken < BATCH && writer->count; ++*taken, writer->count--) {
+        batch[*taken] = writer->queue[writer->first];
         writer->first = (writer->first + 1) % QUEUE_BUFFERS;
     }
     pthread_mutex_unlock(&writer->lock);
-    return taken;
+    return more;
 }
 
 static void give_batch(struct access_writer *writer, struct queued *batch, unsigned count)
@@ -363,17 +369,14 @@ static void *run(void *argument)
 {
     struct access_writer *writer = argument;
     struct queued batch[BATCH];
-    for (;;) {
-        unsigned count = take_batch(writer, batch);
+    unsigned count;
+    while (take_batch(writer, batch, &count)) {
         if (atomic_load(&writer->reopen))
             reopen(writer);
-        if (count) {
-            write_batch(writer, batch, count);
-            give_batch(writer, batch, count);
-        } else if (atomic_load(&writer->stopping)) {
-            return NULL;
-        }
+        write_batch(writer, batch, count);
+        give_batch(writer, batch, count);
     }
+    return NULL;
 }
 
 // All signals blocked, so that main's handlers run in main's threads and a closed pipe is EPIPE, not SIGPIPE.

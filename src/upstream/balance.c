@@ -22,6 +22,7 @@ struct choice {
     uint64_t now_us;
     uint64_t excluded; // bitmap
     bool panic;        // all count as up
+    bool uniform; // any may be taken, and all weigh the same: the usual case, where drawing costs no search
     uint64_t weight_sum;
 };
 
@@ -30,45 +31,64 @@ static bool is_up(const struct balance_endpoint *at)
     return atomic_load_explicit(&at->endpoint->up, memory_order_relaxed);
 }
 
-// Linear from a tenth to the whole over slow_start. 1024: the whole.
+// Linear from a tenth to the whole over slow_start.
 static uint64_t slow_start_scale(const struct balance *balance, const struct balance_endpoint *at,
                                  uint64_t now_us)
 {
     uint64_t since = atomic_load_explicit(&at->endpoint->up_since_us, memory_order_relaxed);
-    if (!since || now_us - since >= balance->slow_start_us)
+    if (!since || (now_us > since && now_us - since >= balance->slow_start_us))
         return WEIGHT_SCALE;
-    uint64_t scale = now_us < since ? 0 : (now_us - since) * WEIGHT_SCALE / balance->slow_start_us;
+    uint64_t scale = now_us > since ? (now_us - since) * WEIGHT_SCALE / balance->slow_start_us : 0;
     return scale < WEIGHT_SCALE / 10 ? WEIGHT_SCALE / 10 : scale;
+}
+
+static inline uint64_t scaled_weight(const struct choice *choice, const struct balance_endpoint *at)
+{
+    const struct balance *balance = choice->balance;
+    return at->weight *
+           (balance->slow_start_us ? slow_start_scale(balance, at, choice->now_us) : WEIGHT_SCALE);
+}
+
+static inline bool is_excluded(const struct choice *choice, uint32_t i)
+{
+    return i < TRIED_BITS && (choice->excluded >> i & 1);
 }
 
 // The effective weight, 0 when this pick may not take it.
 static inline uint64_t weight_of(const struct choice *choice, uint32_t i)
 {
-    const struct balance *balance = choice->balance;
-    const struct balance_endpoint *at = &balance->endpoints[i];
-    if (!at->weight || (i < TRIED_BITS && (choice->excluded >> i & 1)) || !(choice->panic || is_up(at)))
+    const struct balance_endpoint *at = &choice->balance->endpoints[i];
+    if (is_excluded(choice, i) || !(choice->panic || is_up(at)))
         return 0;
-    uint64_t scale = balance->slow_start_us ? slow_start_scale(balance, at, choice->now_us) : WEIGHT_SCALE;
-    return at->weight * scale;
+    return scaled_weight(choice, at);
 }
 
-static bool is_panic(const struct balance *balance)
+// Looks at every endpoint once: is it panic, and how much weight may be chosen from?
+static void survey(struct choice *choice)
 {
-    uint32_t all = 0, up = 0;
+    const struct balance *balance = choice->balance;
+    uint32_t all = 0, up = 0, usable = 0;
+    uint64_t sum_all = 0, sum_up = 0, one_weight = 0;
+    bool same = true;
     for (uint32_t i = 0; i < balance->count; i++) {
-        bool counts = balance->endpoints[i].weight > 0;
-        all += counts;
-        up += counts && is_up(&balance->endpoints[i]);
+        const struct balance_endpoint *at = &balance->endpoints[i];
+        if (!at->weight)
+            continue;
+        uint64_t weight = scaled_weight(choice, at);
+        bool at_up = is_up(at);
+        all++;
+        up += at_up;
+        if (is_excluded(choice, i))
+            continue;
+        same = same && (!one_weight || weight == one_weight);
+        one_weight = weight;
+        usable++;
+        sum_all += weight;
+        sum_up += at_up ? weight : 0;
     }
-    return up < all && (double)up < balance->panic_threshold * (double)all;
-}
-
-static uint64_t sum_weights(const struct choice *choice)
-{
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < choice->balance->count; i++)
-        sum += weight_of(choice, i);
-    return sum;
+    choice->panic = up < all && (double)up < balance->panic_threshold * (double)all;
+    choice->weight_sum = choice->panic ? sum_all : sum_up;
+    choice->uniform = same && usable == balance->count && (choice->panic || up == all);
 }
 
 // ---- policies; weight_sum is not 0 ----
@@ -89,9 +109,13 @@ static uint32_t pick_round_robin(const struct choice *choice)
     return (uint32_t)(best - choice->balance->endpoints);
 }
 
-// By weight, but never `without`. sum: of the weights left, not 0.
+// By weight, but never `without` (UINT32_MAX: any). sum: of the weights left, not 0.
 static uint32_t draw(const struct choice *choice, uint64_t sum, uint32_t without, struct rand *rand)
 {
+    if (choice->uniform) {
+        uint32_t at = rand_below(rand, choice->balance->count - (without != UINT32_MAX));
+        return at + (at >= without);
+    }
     uint64_t left = (uint64_t)(((unsigned __int128)rand_u64(rand) * sum) >> 64);
     for (uint32_t i = 0;; i++) {
         uint64_t weight = i == without ? 0 : weight_of(choice, i);
@@ -186,11 +210,11 @@ static uint32_t pick_hashed(const struct choice *choice, uint64_t hash)
 
 int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand)
 {
-    struct choice choice = {balance, now_us, tried, is_panic(balance), 0};
-    choice.weight_sum = sum_weights(&choice);
+    struct choice choice = {.balance = balance, .now_us = now_us, .excluded = tried};
+    survey(&choice);
     if (!choice.weight_sum && tried) { // no other will do
         choice.excluded = 0;
-        choice.weight_sum = sum_weights(&choice);
+        survey(&choice);
     }
     if (!choice.weight_sum)
         return BALANCE_NONE;

@@ -218,6 +218,8 @@ enum config_plain config_plain_of(struct str text);
 // False: malformed, or more than ten years.
 bool config_duration(struct str text, uint64_t *us);
 bool config_size(struct str text, uint64_t *bytes);
+// No control characters, line and paragraph separators or byte order marks.
+bool config_is_printable(struct str text);
 // Expands ${VAR}, ${VAR:-default}, ${VAR:?message} and $$. False, *why and *hint when it cannot be; *changed
 // tells whether a variable was expanded. *out is in the arena, with a NUL behind it.
 bool config_expand(struct str text, struct arena *arena, struct str *out, bool *changed, struct str *why,

@@ -59,7 +59,7 @@ __attribute__((format(printf, 4, 0))) static void fail(struct config_decoder *de
     config_report_add(decoder->report, &(struct config_error){.file = decoder->file,
                                                               .line = place.line,
                                                               .column = place.column,
-                                                              .path = buf_str(&path),
+                                                              .path = config_text_of(&path),
                                                               .what = str_of(what),
                                                               .hint = str_of(hint)});
     buf_free(&path);

@@ -32,6 +32,12 @@ const struct config_node *config_fallback(const struct config_field *field, stru
 // A table's example or a field's, parsed; it is a bug when that fails.
 struct config_node *config_parse_constant(const char *text, struct arena *arena);
 
+// What was appended; an unused buffer has no memory to point into.
+static inline struct str config_text_of(const struct buf *buf)
+{
+    return buf->base ? buf_str(buf) : STR_NULL;
+}
+
 // More mistakes than are kept: hints are not worth their price any more.
 static inline bool config_is_full(const struct config_decoder *decoder)
 {

@@ -1,5 +1,5 @@
 // ${VAR} inside one scalar. It happens after parsing, so that a variable's value can never become structure.
-#include "config/config.h"
+#include "config/decoder.h"
 
 #include <stdlib.h>
 
@@ -112,7 +112,7 @@ bool config_expand(struct str text, struct arena *arena, struct str *out, bool *
             text = str_skip(text, text.n > 1 && text.p[1] == '$' ? 2 : 1);
         }
     }
-    *out = arena_copy(arena, buf_str(&built));
+    *out = arena_copy(arena, config_text_of(&built));
     buf_free(&built);
     return true;
 }

@@ -6,7 +6,7 @@
 // An anchored node is kept by name when it is complete; an alias hangs a copy of its top into the tree and
 // shares the children, which nobody changes. Every alias counts for all the nodes below it, so a file cannot
 // unfold into more than CONFIG_ALIAS_NODES.
-#include "config/config.h"
+#include "config/decoder.h"
 
 #include "base/map.h"
 
@@ -34,7 +34,8 @@ struct parse {
     bool failed; // no tree
 };
 
-enum { LINEAR_KEYS = 16 };
+// A key is a name, at most a header's; YAML itself stops at 1024 characters.
+enum { LINEAR_KEYS = 16, KEY_BYTES = 256 };
 
 // ---- reporting ----
 
@@ -54,7 +55,7 @@ static void fail_at(struct parse *parse, unsigned line, unsigned column, struct 
     config_report_add(parse->report, &(struct config_error){.file = parse->file,
                                                             .line = line,
                                                             .column = column,
-                                                            .path = buf_str(&path),
+                                                            .path = config_text_of(&path),
                                                             .what = what,
                                                             .hint = str_of(hint)});
     buf_free(&path);
@@ -205,6 +206,10 @@ static bool take_key(struct parse *parse, struct level *level, const yaml_event_
     const struct config_node *before = seen_before(level, key);
     if (memchr(key.p, 0, key.n)) {
         fail(parse, mark, STR("a key with a NUL character"), "remove \\0");
+        level->key = STR_NULL;
+    } else if (key.n > KEY_BYTES) {
+        level->key.n = KEY_BYTES; // as much of it as a message bears
+        fail(parse, mark, STR("the key is too long"), "at most 256 bytes");
         level->key = STR_NULL;
     } else if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE && str_eq(key, STR("<<"))) {
         fail(parse, mark, STR("merge keys (<<) are not supported"),

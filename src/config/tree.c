@@ -80,42 +80,72 @@ static bool is_plain_safe(struct str s)
     return s.n > 0;
 }
 
-// What config_expand turns back into s.
-static void append_unexpanded(struct buf *out, struct str s)
+// The length of a character that JSON takes raw in a string and YAML does not, or folds: U+0080-009F, U+2028,
+// U+2029, U+FEFF, U+FFFE and U+FFFF, in UTF-8. 0: another one.
+static size_t odd_character(struct str s, unsigned *code)
 {
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] == '$' && i + 1 < s.n && (s.p[i + 1] == '$' || s.p[i + 1] == '{'))
-            buf_append(out, STR("$"));
-        buf_append(out, (struct str){s.p + i, 1});
+    const unsigned char *u = (const unsigned char *)s.p;
+    if (s.n >= 2 && u[0] == 0xc2 && u[1] >= 0x80 && u[1] < 0xa0) {
+        *code = u[1];
+        return 2;
     }
+    if (s.n < 3)
+        return 0;
+    *code = (u[0] & 15u) << 12 | (u[1] & 63u) << 6 | (u[2] & 63u);
+    bool is_break = u[0] == 0xe2 && u[1] == 0x80 && (u[2] == 0xa8 || u[2] == 0xa9);
+    bool is_mark = u[0] == 0xef && ((u[1] == 0xbb && u[2] == 0xbf) || (u[1] == 0xbf && (u[2] | 1) == 0xbf));
+    return is_break || is_mark ? 3 : 0;
 }
 
-static bool needs_unexpanding(struct str s)
+bool config_is_printable(struct str text)
 {
-    for (size_t i = 0; i + 1 < s.n; i++)
-        if (s.p[i] == '$' && (s.p[i + 1] == '$' || s.p[i + 1] == '{'))
-            return true;
-    return false;
-}
-
-static void json_scalar_string(struct json *out, struct str s)
-{
-    if (!needs_unexpanding(s)) {
-        json_string(out, s);
-        return;
+    unsigned code;
+    for (; text.n; text = str_skip(text, 1)) {
+        unsigned char c = (unsigned char)text.p[0];
+        if (c < 0x20 || c == 0x7f || odd_character(text, &code))
+            return false;
     }
-    struct buf text = {0};
-    append_unexpanded(&text, s);
-    json_string(out, buf_str(&text));
-    buf_free(&text);
+    return true;
 }
 
-// JSON's double quotes and escapes are YAML's as well.
+static bool is_ordinary(struct str s)
+{
+    unsigned code;
+    return s.p[0] != '$' && !odd_character(s, &code);
+}
+
+// In double quotes, which JSON and YAML share with their escapes; $ so that config_expand turns it back.
 static void print_quoted(struct buf *out, struct str s)
 {
-    struct json json;
-    json_init(&json, out, false);
-    json_scalar_string(&json, s);
+    char piece[JSON_ESCAPE_MAX * 64];
+    buf_append(out, STR("\""));
+    while (s.n) {
+        size_t n = 0;
+        unsigned code;
+        while (n < s.n && n < 60 && is_ordinary(str_skip(s, n)))
+            n++;
+        while (n < s.n && ((unsigned char)s.p[n] & 0xc0) == 0x80 && n < 64)
+            n++; // to the end of the character
+        buf_append(out, (struct str){piece, json_escape((struct str){s.p, n}, piece)});
+        s = str_skip(s, n);
+        if (s.n && s.p[0] == '$') {
+            bool is_doubled = s.n > 1 && (s.p[1] == '$' || s.p[1] == '{');
+            buf_append(out, is_doubled ? STR("$$") : STR("$"));
+            s = str_skip(s, 1);
+        } else if (s.n && (n = odd_character(s, &code))) {
+            buf_printf(out, "\\u%04x", code);
+            s = str_skip(s, n);
+        }
+    }
+    buf_append(out, STR("\""));
+}
+
+static void json_quoted(struct json *out, struct str s)
+{
+    struct buf text = {0};
+    print_quoted(&text, s);
+    json_raw(out, buf_str(&text));
+    buf_free(&text);
 }
 
 static void print_scalar(const struct config_node *node, struct buf *out)
@@ -197,7 +227,7 @@ static void print_json_scalar(const struct config_node *node, struct json *out)
     else if (is_json)
         json_raw(out, node->text);
     else
-        json_scalar_string(out, node->text);
+        json_quoted(out, node->text);
 }
 
 void config_print_json(const struct config_node *node, struct json *out)

@@ -470,10 +470,12 @@ static bool accept_header_name(struct config_decoder *decoder, const struct conf
 
 static bool accept_parameter_name(struct config_decoder *decoder, const struct config_node *node)
 {
-    if (node->key.n)
-        return true;
-    config_fail_key(decoder, node, "", "an empty parameter name");
-    return false;
+    bool is_printable = config_is_printable(node->key);
+    if (!node->key.n)
+        config_fail_key(decoder, node, "", "an empty parameter name");
+    if (!is_printable)
+        config_fail_key(decoder, node, "", "a control character in a parameter name");
+    return node->key.n && is_printable;
 }
 
 static void decode_headers(struct config_decoder *decoder, const struct config_node *node, void *target)

@@ -79,6 +79,13 @@ static void test_refusals(void **state)
         {"a: \xff\n", "t:1:4: not YAML: invalid leading UTF-8 octet", false},
         {"a\n\x01\n", "t:2:1: not YAML: control characters are not allowed", false},
         {"a: ${\n", "t:1:4: a: malformed ${…}", true},
+        {"a: "
+         "{\"012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345"
+         "6789"
+         "012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678"
+         "9"
+         "012345678901234567890123456789012345678901234567890123456\": 1}\n",
+         ": the key is too long", true},
         {"%YAML 3.0\n---\na: 1\n", "not YAML: found incompatible YAML document", false},
     };
     for (size_t i = 0; i < countof(rows); i++) {
@@ -147,6 +154,7 @@ static void test_printing_reads_back(void **state)
                        "c: [[], [[1]], {x: {y: [z]}}, [{q: 1, r: 2}]]\n"
                        "d: 'off'\n"
                        "e: '007'\n"
+                       "g: \"a\\N\\L\\uFEFF\\uFFFF\\x7fü\\b\"\n"
                        "f: |\n  two\n  lines\n");
     assert_string_equal(take_report(fixture), "");
     for (int as_json = 0; as_json < 2; as_json++) {
@@ -165,11 +173,23 @@ static void test_printing_reads_back(void **state)
         assert_true(str_eq(buf_str(&out[0]), buf_str(&out[1])));
         assert_true(str_eq(config_get(root, STR("f"))->text, STR("two\nlines\n")));
         assert_int_equal(config_get(root, STR("e"))->quoted, true);
+        assert_true(str_eq(config_get(root, STR("g"))->text,
+                           STR("a\xc2\x85\xe2\x80\xa8\xef\xbb\xbf\xef\xbf\xbf\x7fü\b")));
         assert_true(str_eq(config_get(root, STR("b"))->first->next->next->next->next->next->next->next->text,
                            STR("$${")));
         buf_free(&out[0]);
         buf_free(&out[1]);
     }
+}
+
+static void test_printable(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"\x01",          "a\x7f",        "\xc2\x85",
+                                      "x\xe2\x80\xa8", "\xe2\x80\xa9", "\xef\xbb\xbf"};
+    for (size_t i = 0; i < countof(bad); i++)
+        assert_false(config_is_printable(str_of(bad[i])));
+    assert_true(config_is_printable(STR("")) && config_is_printable(STR("a b~\xc2\xa0ü€\xef\xbf\xbd")));
 }
 
 static void test_reports_are_sorted_bounded_and_one_line_each(void **state)
@@ -204,6 +224,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bounds, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many_keys_are_compared_by_hash, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_printing_reads_back, set_up, tear_down),
+        cmocka_unit_test(test_printable),
         cmocka_unit_test_setup_teardown(test_reports_are_sorted_bounded_and_one_line_each, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -252,7 +253,8 @@ def test_live_exchanges(gateway):
     info = api(gateway, "info")
     assert sum(worker["exchanges"] for worker in info["workers"]) == 6
     assert sum(worker["lent_connections"] for worker in info["workers"]) == 6
-    for client in clients:
+    for client in clients:   # a reset: after a FIN alone, an answer might still be wanted
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
     until(lambda: api(gateway, "exchanges")["live"] == 0, lambda: api(gateway, "exchanges"))
     until(lambda: sum(worker["lent_connections"] for worker in api(gateway, "info")["workers"]) == 0, "none lent")

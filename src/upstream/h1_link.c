@@ -18,6 +18,7 @@ static struct upstream_worker_needs *needs_of(struct upstream_link *link)
 void link_reset_message(struct upstream_link *link)
 {
     link->parse = (struct h1_parse){0};
+    link->head = NULL;
     link->informational = 0;
     link->chunked_request = link->upgrade = false;
     link->request_sent = link->request_ended = link->head_seen = link->response_ended = false;
@@ -51,6 +52,7 @@ static bool take_informational(struct upstream_link *link, struct response_head 
         return false;
     }
     link->parse = (struct h1_parse){0};
+    link->head = NULL;
     struct upstream_call *call = link->call;
     call->events->on_informational(call, head);
     return link->call == call;
@@ -60,7 +62,9 @@ static bool take_head(struct upstream_link *link)
 {
     static const struct h1_limits limits = {.head_bytes = UPSTREAM_HEAD_BYTES, .headers = UPSTREAM_HEADERS};
     struct upstream_call *call = link->call;
-    struct response_head *head = arena_new(call->arena, struct response_head);
+    if (!link->head) // once for each head, however small the pieces it comes in
+        link->head = arena_new(call->arena, struct response_head);
+    struct response_head *head = link->head;
     struct str data = buf_str(&link->in);
     switch (h1_parse_response(&link->parse, data.p, data.n, &limits, call->method, call->arena, head)) {
     case H1_MORE: return false;
@@ -112,6 +116,8 @@ static void take(struct upstream_link *link)
 
 static void end_of_stream(struct upstream_link *link, bool reset)
 {
+    // A failed send has taken the socket's error: this end may be a reset, so it completes nothing.
+    reset = reset || link->out.broken;
     if (link->head_seen && (link->body.framing == FRAMING_CLOSE || link->body.framing == FRAMING_TUNNEL) &&
         !reset)
         end_response(link, NULL);
@@ -153,6 +159,17 @@ void link_read(struct upstream_link *link)
     if (!buf_len(&link->in))
         buf_release(&link->in, buffers);
     call->events->on_flush(call);
+}
+
+void link_read_last(struct upstream_link *link)
+{
+    struct upstream_call *call = link->call;
+    if (!link->out.broken || !call || link->paused)
+        return;
+    link_read(link);
+    // The request cannot be completed, and no answer to what was sent of it is there.
+    if (link->call == call && link->out.broken && !link->paused && !link->conn.readable)
+        fail(link, link->head_seen ? END_UPSTREAM_TRUNCATED : END_UPSTREAM_RESET);
 }
 
 void upstream_call_resume(struct upstream_call *call)

@@ -60,10 +60,24 @@ static void on_free(struct conn *conn)
     free(container_of(conn, struct upstream_link, conn));
 }
 
+static void close_all(struct list *links)
+{
+    struct list *node; // the list itself may go with the last of them: it is not looked at again
+    for (bool last = list_empty(links); !last;) {
+        node = links->next;
+        last = node->next == links;
+        link_close(container_of(node, struct upstream_link, node));
+    }
+}
+
 void pool_close_idle(struct upstream_pool *pool)
 {
-    list_each (&pool->idle, node)
-        link_close(container_of(node, struct upstream_link, node));
+    close_all(&pool->idle);
+}
+
+void pool_close_connecting(struct upstream_pool *pool)
+{
+    close_all(&pool->connecting);
 }
 
 // ---- lending and giving back ----
@@ -74,6 +88,7 @@ void link_lend(struct upstream_link *link, struct upstream_call *call)
     set_state(link, LINK_LENT);
     link->call = call;
     call->link = link;
+    call->connecting = NULL;
     call->reused = link->used;
     call->ready_us = needs_of(link)->loop->now_us;
     link->used = true;
@@ -90,6 +105,7 @@ static void become_idle(struct upstream_link *link)
 {
     struct upstream_local *local = link->pool->local;
     set_state(link, LINK_IDLE);
+    list_remove(&link->node);
     list_push_front(&link->pool->idle, &link->node);
     loop_timer_set(local->worker->needs.loop, &link->timer, local->idle_ms);
 }
@@ -118,7 +134,7 @@ static void fail_connecting(struct upstream_link *link)
     link->call = NULL;
     link_close(link);
     if (call) {
-        call->link = NULL;
+        call->connecting = NULL;
         call->events->on_fail(call, END_UPSTREAM_CONNECT_FAILED);
     }
     if (!list_empty(&local->waiting))
@@ -141,11 +157,10 @@ static void on_connected(struct conn *conn, int error)
         call->events->on_ready(call, false);
         return;
     }
-    if (!pool_keeps_links(link->pool)) {
+    if (pool_keeps_links(link->pool))
+        become_idle(link); // who asked has gone: the connection waits for the next
+    else
         link_close(link);
-        return;
-    }
-    become_idle(link); // who asked has gone: the connection waits for the next
     if (!list_empty(&local->waiting))
         local_serve_waiting(local);
 }
@@ -158,7 +173,7 @@ static void on_ready(struct conn *conn)
             link_close(link); // closed by the peer, or it spoke unasked (RFC 9112 9.2)
         return;
     }
-    if (conn->writable && !out_empty(&link->out))
+    if (conn->writable && (!out_empty(&link->out) || link->full))
         link_write(link);
     if (!conn->closed && conn->readable && link->call)
         link_read(link);
@@ -177,8 +192,7 @@ static void on_timer(struct loop_timer *timer)
     case LINK_CONNECTING: fail_connecting(link); break;
     case LINK_IDLE: link_close(link); break;
     case LINK_LENT:
-        if (link->out.broken && link->call && !link->paused)
-            link_read(link);
+        link_read_last(link);
         break;
     }
 }
@@ -198,6 +212,7 @@ struct upstream_link *link_connect(struct upstream_pool *pool, struct upstream_c
         return NULL;
     }
     list_init(&link->node);
+    list_push_back(&pool->connecting, &link->node);
     loop_timer_init(&link->timer, on_timer);
     link->pool = pool;
     link->call = call;

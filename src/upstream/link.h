@@ -14,6 +14,7 @@ struct upstream_pool {
     struct endpoint *endpoint;
     int position;     // in local->balance.endpoints; -1: no longer there
     struct list idle; // links, the most recently used first
+    struct list connecting;
     uint32_t links;   // all of them
     uint32_t active;  // calls
 };
@@ -47,7 +48,7 @@ enum link_state { LINK_CONNECTING, LINK_IDLE, LINK_LENT };
 
 struct upstream_link {
     struct conn conn;
-    struct list node; // in the pool's idle list
+    struct list node; // in one of the pool's lists
     struct upstream_pool *pool;
     struct upstream_call *call; // NULL: none
     enum link_state state;
@@ -55,6 +56,7 @@ struct upstream_link {
     struct out out;
     struct loop_timer timer; // CONNECTING: deadline; IDLE: expiry; LENT: set at once when the output broke
     struct h1_parse parse;
+    struct response_head *head; // being parsed, in the call's arena
     struct body_reader body;
     unsigned informational; // 1xx heads seen for this request
     bool used;              // has served a request
@@ -76,14 +78,17 @@ void link_lend(struct upstream_link *link, struct upstream_call *call);
 // Back to the pool, or closed when it may not serve again.
 void link_give(struct upstream_link *link);
 void link_close(struct upstream_link *link);
-// Closes idle connections of a pool.
+// Close connections of a pool; a retired pool may be gone with the last of them.
 void pool_close_idle(struct upstream_pool *pool);
+void pool_close_connecting(struct upstream_pool *pool);
 
 // ---- h1_link.c: what is said on it ----
 
 void link_reset_message(struct upstream_link *link);
 // Reads and hands over as much as there is, until the client side is full.
 void link_read(struct upstream_link *link);
+// The output broke: what the upstream has said before is read, then the call fails.
+void link_read_last(struct upstream_link *link);
 // The kernel takes more.
 void link_write(struct upstream_link *link);
 

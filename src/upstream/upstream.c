@@ -107,6 +107,7 @@ static struct upstream_pool *new_pool(struct upstream_local *local, struct endpo
     pool->local = local;
     pool->endpoint = endpoint;
     list_init(&pool->idle);
+    list_init(&pool->connecting);
     return pool;
 }
 
@@ -213,6 +214,10 @@ void upstream_worker_update(struct upstream_worker *worker, struct upstream *con
         if (!local || local->retired || (count && local->generation == upstreams[0]->generation))
             continue;
         local->retired = true;
+        if (local->balance.policy == BALANCE_CONSISTENT_HASH) { // the ring goes with its snapshot
+            local->balance.policy = BALANCE_LEAST_REQUEST;
+            local->balance.ring = NULL;
+        }
         for (uint32_t k = 0; k < local->balance.count; k++)
             pool_close_idle(local->pools[k]);
     }
@@ -226,12 +231,20 @@ void upstream_worker_drain(struct upstream_worker *worker)
             pool_close_idle(worker->locals[i]->pools[k]);
 }
 
+// What is still on its way for calls that have ended.
+static void close_connecting(struct upstream_local *local)
+{
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        pool_close_connecting(local->pools[i]);
+}
+
 void upstream_worker_free(struct upstream_worker *worker)
 {
     upstream_worker_drain(worker);
     for (uint32_t i = 0; i < worker->local_count; i++) {
         if (!worker->locals[i])
             continue;
+        close_connecting(worker->locals[i]);
         loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
         retire_pools(worker->locals[i]);
         free(worker->locals[i]);
@@ -290,8 +303,8 @@ static enum call_start connect_call(struct upstream_call *call, bool fresh, enum
         link_lend(link, call);
         return CALL_READY;
     }
-    call->link = link_connect(pool, call, cause);
-    return call->link ? CALL_WAITING : CALL_REFUSED;
+    call->connecting = link_connect(pool, call, cause);
+    return call->connecting ? CALL_WAITING : CALL_REFUSED;
 }
 
 static bool any_idle(const struct upstream_local *local)
@@ -336,17 +349,17 @@ static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *
     return CALL_WAITING;
 }
 
+// A place in local->requests has been taken for it.
 static enum call_start place_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
 {
     struct upstream_local *local = call->local;
     struct upstream_worker_needs *needs = &local->worker->needs;
     int position = balance_pick(&local->balance, call->hash, call->tried, needs->loop->now_us, needs->rand);
     if (position == BALANCE_NONE) {
+        quota_give(&local->requests);
         *cause = END_NO_ENDPOINT;
         return CALL_REFUSED;
     }
-    if (!quota_take(&local->requests))
-        return wait_in_line(call, cause);
     begin_on(call, position);
     if (!has_room(local, call->pool, fresh))
         return wait_in_line(call, cause);
@@ -362,7 +375,7 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     if (!local->upstream)
         adopt(local, call->upstream);
     call->local = local;
-    call->link = NULL;
+    call->link = call->connecting = NULL;
     call->pool = NULL;
     call->target = -1;
     call->queued = false;
@@ -371,6 +384,8 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
     local->calls++;
+    if (!list_empty(&local->waiting) || !quota_take(&local->requests))
+        return wait_in_line(call, cause); // who came first is served first
     return place_call(call, fresh, cause);
 }
 
@@ -401,9 +416,10 @@ void local_serve_waiting(struct upstream_local *local)
     if (local->serving)
         return; // from inside an event below: the loop goes on
     local->serving = true;
-    // Once through the line: a call that cannot be placed goes to its end.
+    // Who cannot be placed yet keeps the head of the line, and its deadline. At most once for each that waits
+    // now: one that fails may be back at once.
     for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
-        if (local->links >= local->max_links && !any_idle(local))
+        if ((local->links >= local->max_links && !any_idle(local)) || !quota_take(&local->requests))
             break;
         serve_next(local);
     }
@@ -419,13 +435,14 @@ void upstream_call_finish(struct upstream_call *call)
         return;
     stop_waiting(call);
     struct upstream_link *link = call->link;
-    call->link = NULL;
+    if (call->connecting)
+        call->connecting->call = NULL; // goes on, for whoever comes next
+    call->link = call->connecting = NULL;
     leave_endpoint(call);
     call->local = NULL;
     local->calls--;
-    if (link)
+    if (link) {
         link->call = NULL;
-    if (link && link->state == LINK_LENT) {
         local->worker->lent--;
         link_give(link);
     }

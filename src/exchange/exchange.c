@@ -51,9 +51,8 @@ static struct exchange *take_spare(struct worker *worker)
     return container_of(node, struct exchange, spare);
 }
 
-struct exchange *exchange_new(struct worker *worker, struct gateway *gateway,
-                              const struct gateway_listener *listener, const struct client_verbs *client,
-                              void *client_context, const struct ip *peer)
+struct exchange *exchange_new(struct worker *worker, const struct gateway_listener *listener,
+                              const struct client_verbs *client, void *client_context, const struct ip *peer)
 {
     if (!worker->free_count && !grow_slots(worker))
         return NULL;
@@ -70,7 +69,8 @@ struct exchange *exchange_new(struct worker *worker, struct gateway *gateway,
     worker->live++;
     list_init(&x->spare);
     x->worker = worker;
-    x->gateway = gateway_ref(gateway);
+    x->hold = worker_hold(worker);
+    x->gateway = x->hold->gateway;
     x->listener = listener;
     x->client = client;
     x->client_context = client_context;
@@ -87,13 +87,13 @@ static void exchange_free(struct exchange *x)
 {
     struct worker *worker = x->worker;
     loop_timer_stop(&worker->loop, &x->timer);
-    buf_free(&x->replay);
+    buf_release(&x->replay, &worker->buffers);
     arena_reset(&x->arena);
     worker->generations[x->slot]++;
     worker->slots[x->slot] = NULL;
     worker->free_slots[worker->free_count++] = x->slot;
     worker->live--;
-    gateway_unref(x->gateway);
+    worker_release(worker, x->hold);
     if (worker->spare_count >= SPARE_EXCHANGES) {
         free(x);
         return;
@@ -303,6 +303,8 @@ static void on_timer(struct loop_timer *timer)
         return;
     }
     if (x->wait_until_us && now_us >= x->wait_until_us) {
+        x->wait_until_us = 0;
+        exchange_arm(x); // the deadlines go on, whatever the step makes of it
         exchange_run(x);
         return;
     }

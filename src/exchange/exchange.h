@@ -71,7 +71,8 @@ struct exchange {
     bool running, again;       // the driver is on the stack; an event wants it to go on
 
     struct worker *worker;
-    struct gateway *gateway; // a reference: the snapshot it began with
+    struct gateway_hold *hold;
+    struct gateway *gateway; // hold's: the snapshot it began with
     const struct gateway_listener *listener;
     const struct client_verbs *client;
     void *client_context; // the front's
@@ -106,6 +107,7 @@ struct exchange {
     bool continue_awaited; // Expect: 100-continue went upstream; its answer opens the body
     uint64_t body_bytes, body_limit;
     struct buf replay; // the request body so far, for another try
+    size_t replay_at;  // how much of it this try has been given
     bool replay_lost;  // it did not fit, or must not be repeated
     bool body_full;    // the upstream said FLOW_FULL
     bool client_full;  // the client said FLOW_FULL
@@ -129,9 +131,8 @@ struct exchange {
 // ---- for fronts ----
 
 // A new exchange with an empty request, to be filled in place (request, with arena). NULL: memory is out.
-struct exchange *exchange_new(struct worker *worker, struct gateway *gateway,
-                              const struct gateway_listener *listener, const struct client_verbs *client,
-                              void *client_context, const struct ip *peer);
+struct exchange *exchange_new(struct worker *worker, const struct gateway_listener *listener,
+                              const struct client_verbs *client, void *client_context, const struct ip *peer);
 // The head is complete: run. x may be gone when this returns.
 void exchange_begin(struct exchange *x);
 // The head was refused: answer and end. x may be gone when this returns.

@@ -13,7 +13,8 @@ struct listener_settings {
     unsigned protocols;
     struct cidr_set trusted_proxies;
     bool proxy_protocol;
-    int underscores;    // enum h1_underscores: underscore in request header names: drop (default) | reject | allow
+    int underscores;    // enum h1_underscores: underscore in request header names: drop (default) | reject |
+                        // allow
     bool merge_slashes; // default false
     struct {
         uint64_t header_bytes, uri_bytes, body_bytes;
@@ -43,7 +44,7 @@ struct telemetry_settings {
 
 struct gateway_settings {
     int64_t version;
-    int64_t workers; // 0: auto
+    int64_t workers;              // 0: auto
     struct config_list listeners; // of listener_settings
     struct {
         struct str address;
@@ -62,7 +63,8 @@ struct gateway_settings {
 
 extern const struct config_object gateway_object;
 
-// Text → settings with every rule checked, names across sections included (dangling upstreams, duplicate names and
-// addresses, a route with no action …). Everything points into arena. False when the report has errors.
-bool gateway_settings_load(struct str file, struct str text, struct arena *arena, struct gateway_settings *settings,
-                           struct config_report *report);
+// Text → settings with every rule checked, names across sections included (dangling upstreams, duplicate
+// names and addresses, a route with no action …). Everything points into arena. False when the report has
+// errors.
+bool gateway_settings_load(struct str file, struct str text, struct arena *arena,
+                           struct gateway_settings *settings, struct config_report *report);

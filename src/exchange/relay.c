@@ -9,13 +9,35 @@ static uint64_t now_us(const struct exchange *x)
 
 // ---- the request body ----
 
+static void stop_awaiting_continue(struct exchange *x)
+{
+    if (x->continue_awaited)
+        x->wait_until_us = 0;
+    x->continue_awaited = false;
+}
+
 void relay_open_body(struct exchange *x)
 {
-    x->continue_awaited = false;
+    stop_awaiting_continue(x);
     if (x->body == BODY_HELD)
         x->body = BODY_OPEN;
     if (x->body == BODY_OPEN)
         x->client->resume(x);
+}
+
+static void lose_replay(struct exchange *x)
+{
+    x->replay_lost = true;
+    x->replay_at = 0;
+    buf_release(&x->replay, &x->worker->buffers);
+}
+
+static void keep(struct exchange *x, struct str span, size_t max)
+{
+    if (buf_reserve(&x->replay, &x->worker->buffers, span.n, max))
+        buf_put(&x->replay, span);
+    else
+        lose_replay(x);
 }
 
 // Kept for another try only while that is allowed and small.
@@ -25,20 +47,33 @@ static void keep_for_replay(struct exchange *x, struct str span)
         return;
     bool repeatable =
         http_method_idempotent(x->request.method) && x->retries && x->retries->attempts > 0 && !x->tunnel;
-    if (!repeatable || buf_len(&x->replay) + span.n > x->retries->body_bytes) {
-        x->replay_lost = true;
-        buf_free(&x->replay);
-        return;
-    }
-    buf_append(&x->replay, span);
+    if (!repeatable || buf_len(&x->replay) + span.n > x->retries->body_bytes)
+        lose_replay(x);
+    else
+        keep(x, span, x->retries->body_bytes);
+    x->replay_at = buf_len(&x->replay);
 }
 
-void relay_replay_body(struct exchange *x)
+static bool is_replaying(const struct exchange *x)
 {
-    if (buf_len(&x->replay))
-        upstream_call_body(&x->call, buf_str(&x->replay));
+    return x->replay_at < buf_len(&x->replay);
+}
+
+bool relay_replay_body(struct exchange *x, size_t from)
+{
+    enum { PIECE = 64 * 1024 }; // an output buffer takes one on top of what is blocked
+    x->replay_at = from;
+    while (is_replaying(x)) {
+        struct str rest = str_skip(buf_str(&x->replay), x->replay_at);
+        struct str piece = {rest.p, rest.n < PIECE ? rest.n : PIECE};
+        x->replay_at += piece.n;
+        x->body_full = upstream_call_body(&x->call, piece) == FLOW_FULL;
+        if (x->body_full && is_replaying(x))
+            return false;
+    }
     if (x->body == BODY_ENDED)
         upstream_call_end(&x->call, NULL);
+    return true;
 }
 
 enum flow exchange_body(struct exchange *x, struct str span)
@@ -46,8 +81,9 @@ enum flow exchange_body(struct exchange *x, struct str span)
     x->bytes_in += span.n;
     x->body_bytes += span.n;
     x->progress_us = now_us(x);
-    if (!x->call.link) { // between two tries: the next sends it and resumes
-        buf_append(&x->replay, span);
+    if (!x->call.link || is_replaying(x)) { // behind what is repeated first; resumed then
+        if (!x->replay_lost)
+            keep(x, span, buf_len(&x->replay) + span.n);
         return FLOW_FULL;
     }
     keep_for_replay(x, span);
@@ -67,7 +103,7 @@ void exchange_body_end(struct exchange *x, const struct headers *trailers)
         return;
     x->body = BODY_ENDED;
     x->progress_us = now_us(x);
-    if (x->call.link) {
+    if (x->call.link && !is_replaying(x)) {
         upstream_call_end(&x->call, trailers);
         upstream_call_flush(&x->call);
     }
@@ -111,7 +147,7 @@ static void on_head(struct upstream_call *call, struct response_head *head)
 {
     struct exchange *x = exchange_of(call);
     x->response = head;
-    x->continue_awaited = false;
+    stop_awaiting_continue(x);
     x->step = STEP_SHAPE;
     exchange_run(x);
 }
@@ -146,7 +182,12 @@ static void on_drain(struct upstream_call *call)
 {
     struct exchange *x = exchange_of(call);
     x->body_full = false;
-    if (x->body == BODY_OPEN)
+    if (is_replaying(x)) {
+        if (!relay_replay_body(x, x->replay_at))
+            return;
+        upstream_call_flush(&x->call);
+    }
+    if (x->body == BODY_OPEN && !x->body_full)
         x->client->resume(x);
 }
 

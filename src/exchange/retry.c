@@ -33,15 +33,19 @@ static bool is_wanted(const struct retry_settings *retries, enum end_cause cause
     }
 }
 
-bool exchange_may_retry(const struct exchange *x, enum end_cause cause)
+bool exchange_may_retry(struct exchange *x, enum end_cause cause)
 {
     if (!may_repeat(x, cause))
         return false;
     if (was_stale(x, cause))
         return true;
     unsigned counted = x->attempts - x->stale_retried; // the stale one was no fault of the upstream's
-    return end_row(cause)->retryable && is_wanted(x->retries, cause) &&
-           counted <= (uint64_t)x->retries->attempts;
+    if (!end_row(cause)->retryable || !is_wanted(x->retries, cause) ||
+        counted > (uint64_t)x->retries->attempts)
+        return false;
+    if (!x->retry_counted)
+        x->retry_counted = upstream_retry_take(&x->call, x->retries->budget);
+    return x->retry_counted;
 }
 
 static uint64_t backoff_us(struct exchange *x)
@@ -78,8 +82,6 @@ void exchange_leave_upstream(struct exchange *x, unsigned status)
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
 {
     bool again = exchange_may_retry(x, cause), stale = again && was_stale(x, cause);
-    if (again && !stale && !x->retry_counted)
-        again = x->retry_counted = upstream_retry_take(&x->call, x->retries->budget);
     exchange_leave_upstream(x, cause == END_UPSTREAM_STATUS ? x->response->status : 0);
     x->response = NULL;
     if (!again) {

@@ -135,16 +135,18 @@ static enum step_result step_send(struct exchange *x)
     forward_set_host(x);
     struct request_head *request = &x->request;
     bool upgrade = request->upgrade.n > 0;
+    if (x->body_bytes && x->replay_lost) // between two tries
+        return end(x, END_OVERLOADED, STR("memory is short"));
     if (!upstream_call_head(&x->call, request, x->target, request->framing, upgrade))
         return end(x, END_OVERLOADED, STR("memory is short"));
     x->step = STEP_AWAIT;
-    relay_replay_body(x);
+    bool replayed = relay_replay_body(x, 0);
     if (x->body == BODY_HELD && request->expect_continue) {
         x->continue_awaited = true;
         upstream_call_flush(&x->call);
         return wait_for(x, CONTINUE_WAIT_US);
     }
-    if (x->body == BODY_HELD || x->body == BODY_OPEN)
+    if (replayed && (x->body == BODY_HELD || x->body == BODY_OPEN))
         relay_open_body(x);
     if (x->call.link)
         upstream_call_flush(&x->call);
@@ -155,11 +157,9 @@ static enum step_result step_send(struct exchange *x)
 // Woken by the response head (on_head), a failure (on_fail) or the timer.
 static enum step_result step_await(struct exchange *x)
 {
-    if (x->continue_awaited && x->wait_until_us && now_us(x) >= x->wait_until_us) {
-        x->wait_until_us = 0;
+    if (x->continue_awaited && now_us(x) >= x->wait_until_us)
         relay_open_body(x);
-        exchange_arm(x);
-    }
+    exchange_arm(x);
     return STEP_WAIT;
 }
 
@@ -194,6 +194,7 @@ static enum step_result step_shape(struct exchange *x)
     if (x->tunnel) {
         x->deadline_us = 0;
         x->body = BODY_HELD;
+        exchange_arm(x); // other deadlines from now on
         relay_open_body(x);
     }
     return STEP_WAIT;

@@ -17,8 +17,8 @@ extern const struct step steps[STEP_COUNT];
 // An attempt has ended badly, or with a status worth another try: tries again, or ends with the cause. Sets
 // the step.
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause);
-// Whether the exchange would try again, and how.
-bool exchange_may_retry(const struct exchange *x, enum end_cause cause);
+// Whether the exchange would try again. A yes holds a place in the retry budget until the exchange is over.
+bool exchange_may_retry(struct exchange *x, enum end_cause cause);
 
 // Ends the attempt, if there is one: its connection goes back or is closed. status 0: no response.
 void exchange_leave_upstream(struct exchange *x, unsigned status);
@@ -57,4 +57,6 @@ void forward_shape_response(struct exchange *x, struct response_head *head);
 // ---- relay.c ----
 
 void relay_open_body(struct exchange *x);   // HELD → OPEN: the front may deliver
-void relay_replay_body(struct exchange *x); // another try: what has been delivered already
+// Another try: what has been delivered already, from this byte on, until the upstream is full. True: it has
+// all of it; else on_drain goes on.
+bool relay_replay_body(struct exchange *x, size_t from);

@@ -20,8 +20,11 @@ static void on_turn_end(struct loop_hook *hook)
 struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway,
                           struct access_writer *writer, struct err *err)
 {
-    struct worker *worker = calloc(1, sizeof *worker);
+    // Whole cache lines: the next worker's memory may be beside it.
+    size_t size = (sizeof(struct worker) + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE;
+    struct worker *worker = aligned_alloc(CACHE_LINE, size);
     check(worker);
+    memset(worker, 0, size);
     if (loop_init(&worker->loop, err) != ERR_OK) {
         free(worker);
         return NULL;
@@ -60,6 +63,7 @@ void worker_free(struct worker *worker)
     route_scratch_free(worker->scratch);
     metrics_free(worker->metrics);
     gateway_unref(worker->gateway);
+    free(worker->hold);
     struct list *node;
     while ((node = list_pop_front(&worker->spare_exchanges)))
         free(container_of(node, struct exchange, spare));
@@ -74,13 +78,33 @@ void worker_free(struct worker *worker)
 
 void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer)
 {
-    struct gateway *before = worker->gateway;
+    struct gateway_hold *before = worker->hold;
     metrics_reserve(worker->metrics);
     upstream_worker_update(worker->upstreams, gateway->upstreams, gateway->upstream_count);
     worker->gateway = gateway;
+    worker->hold = calloc(1, sizeof *worker->hold);
+    check(worker->hold);
+    worker->hold->gateway = gateway;
     if (writer != worker->log.writer)
         access_log_switch(&worker->log, writer);
-    gateway_unref(before);
+    if (before && before->exchanges == 0) {
+        gateway_unref(before->gateway);
+        free(before);
+    }
+}
+
+struct gateway_hold *worker_hold(struct worker *worker)
+{
+    worker->hold->exchanges++;
+    return worker->hold;
+}
+
+void worker_release(struct worker *worker, struct gateway_hold *hold)
+{
+    if (--hold->exchanges || hold == worker->hold)
+        return;
+    gateway_unref(hold->gateway);
+    free(hold);
 }
 
 void worker_drain(struct worker *worker)

@@ -6,6 +6,13 @@
 
 struct exchange;
 
+// A worker's reference to a snapshot, with its exchanges counted by the worker alone: one atomic count for
+// all workers would be a cache line that each request writes twice.
+struct gateway_hold {
+    struct gateway *gateway;
+    uint32_t exchanges;
+};
+
 struct worker {
     unsigned slot, count; // which of how many
     struct loop loop;
@@ -14,7 +21,8 @@ struct worker {
     struct rand rand;
     struct metrics *metrics;
     struct access_log log;
-    struct gateway *gateway; // in force for new exchanges
+    struct gateway *gateway;   // in force for new exchanges
+    struct gateway_hold *hold; // of gateway
     struct upstream_worker *upstreams;
     struct route_scratch *scratch;
     struct loop_hook turn_end;
@@ -38,7 +46,11 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
 // After the loop has ended, with no exchange alive. Drops everything.
 void worker_free(struct worker *worker);
 
-// ---- in the worker's thread (loop_post) ----
+// ---- in the worker's thread ----
+
+// The snapshot in force, for one more exchange.
+struct gateway_hold *worker_hold(struct worker *worker);
+void worker_release(struct worker *worker, struct gateway_hold *hold);
 
 // A new snapshot is in force; takes over the caller's reference.
 void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer);

@@ -78,7 +78,7 @@ static void adopt(struct front_listener *listener, struct gateway *gateway,
 
 static bool is_on(const struct front_listener *listener, struct str name, int fd)
 {
-    return listener->fd == fd && str_eq(listener->settings->name, name);
+    return listener->accepting && listener->fd == fd && str_eq(listener->settings->name, name);
 }
 
 bool front_listen(struct front *front, struct str name, int fd)
@@ -110,7 +110,9 @@ void front_update(struct front *front)
         struct front_listener *listener = container_of(node, struct front_listener, node);
         const struct gateway_listener *settings =
             gateway_listener_named(front->worker->gateway, listener->settings->name);
-        if (settings && addr_eq(&settings->addr, &listener->settings->addr)) {
+        // One that has stopped stays as it was, for its connections' exchanges still read its settings; should
+        // its name come back, that is another listener.
+        if (listener->accepting && settings && addr_eq(&settings->addr, &listener->settings->addr)) {
             adopt(listener, front->worker->gateway, settings);
             continue;
         }

@@ -164,10 +164,12 @@ static void on_ready(struct conn *conn)
         out_flush(&c->out, conn, &worker_of(c)->buffers);
         if (c->shutdown_due)
             h1_shutdown(c);
-        if (!c->out.blocked && c->x && c->state == CLIENT_EXCHANGE)
-            exchange_client_drained(c->x);
     }
-    if (conn->hung_up && c->state == CLIENT_EXCHANGE && c->x && !c->tunnel)
+    if (out_drained(&c->out) && c->x && c->state == CLIENT_EXCHANGE)
+        exchange_client_drained(c->x);
+    // A tunnel's last bytes may still be there to read.
+    bool gone = c->out.broken || (conn->hung_up && (!c->tunnel || c->body.done));
+    if (gone && c->state == CLIENT_EXCHANGE && c->x)
         exchange_client_gone(c->x, END_CLIENT_GONE);
     else if (!conn->closed)
         h1_run(c);
@@ -282,7 +284,7 @@ static bool run_idle(struct h1_client *c)
             return false;
         }
     }
-    c->x = exchange_new(worker_of(c), worker_of(c)->gateway, c->listener->settings, &h1_verbs, c, &c->peer);
+    c->x = exchange_new(worker_of(c), c->listener->settings, &h1_verbs, c, &c->peer);
     if (!c->x) {
         h1_close(c);
         return false;
@@ -297,7 +299,7 @@ static void begin(struct h1_client *c)
     struct exchange *x = c->x;
     buf_consume(&c->in, c->parse.consumed);
     body_reader_init(&c->body, x->request.framing, x->request.content_length);
-    c->body_wanted = c->chunked_reply = c->tunnel = c->cut = false;
+    c->body_wanted = c->chunked_reply = c->tunnel = c->cut = c->out.full = false;
     c->continue_due = x->request.expect_continue;
     c->close_after = !x->request.keep_alive || c->front->draining;
     c->served = true;

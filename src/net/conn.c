@@ -37,7 +37,14 @@ static ssize_t plain_sendv(struct conn *conn, const struct iovec *iov, int count
         sent = count == 1 ? send(conn->source.fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL)
                           : sendmsg(conn->source.fd, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    return sent < 0 ? note_failure(conn, &conn->writable) : sent;
+    if (sent < 0)
+        return note_failure(conn, &conn->writable);
+    size_t wanted = 0;
+    for (int i = 0; i < count; i++)
+        wanted += iov[i].iov_len;
+    if ((size_t)sent < wanted)
+        conn->writable = false; // the socket is full: room is an edge, and who waits for it hears of it there
+    return sent;
 }
 
 static void plain_shutdown_send(struct conn *conn)

@@ -20,6 +20,7 @@ enum {
 struct out {
     struct buf buf;
     bool blocked; // the kernel took less than there was
+    bool full;    // FLOW_FULL was said, and its end has not been reported yet
     bool broken;  // the connection failed, or memory ran out: everything is discarded from now on
 };
 
@@ -31,9 +32,20 @@ void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct 
 // Sends what is gathered; the buffer goes back to the pool when it is empty.
 void out_flush(struct out *out, struct conn *conn, struct buf_pool *pool);
 
-static inline enum flow out_flow(const struct out *out)
+// What to say to whoever filled it.
+static inline enum flow out_flow(struct out *out)
 {
-    return out->blocked && !out->broken ? FLOW_FULL : FLOW_MORE;
+    out->full = out->blocked && !out->broken;
+    return out->full ? FLOW_FULL : FLOW_MORE;
+}
+
+// True once when FLOW_FULL was said and is over, whoever flushed: ask at each writable event.
+static inline bool out_drained(struct out *out)
+{
+    bool drained = out->full && !out->blocked;
+    if (drained)
+        out->full = false;
+    return drained;
 }
 
 static inline bool out_empty(const struct out *out)

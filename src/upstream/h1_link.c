@@ -22,7 +22,7 @@ void link_reset_message(struct upstream_link *link)
     link->informational = 0;
     link->chunked_request = link->upgrade = false;
     link->request_sent = link->request_ended = link->head_seen = link->response_ended = false;
-    link->keep_alive = link->paused = link->full = link->shutdown_wanted = false;
+    link->keep_alive = link->paused = link->shutdown_wanted = link->out.full = false;
 }
 
 static void fail(struct upstream_link *link, enum end_cause cause)
@@ -200,11 +200,8 @@ void link_write(struct upstream_link *link)
 {
     out_flush(&link->out, &link->conn, needs_of(link)->buffers);
     after_write(link);
-    if (link->full && out_flow(&link->out) == FLOW_MORE) {
-        link->full = false;
-        if (link->call)
-            link->call->events->on_drain(link->call);
-    }
+    if (out_drained(&link->out) && link->call)
+        link->call->events->on_drain(link->call);
 }
 
 bool upstream_call_head(struct upstream_call *call, const struct request_head *head, struct str target,
@@ -234,7 +231,6 @@ enum flow upstream_call_body(struct upstream_call *call, struct str span)
         out_span(out, &link->conn, buffers, STR("\r\n"));
     link->request_sent = true;
     after_write(link);
-    link->full = out_flow(out) == FLOW_FULL;
     return out_flow(out);
 }
 

@@ -173,7 +173,7 @@ static void on_ready(struct conn *conn)
             link_close(link); // closed by the peer, or it spoke unasked (RFC 9112 9.2)
         return;
     }
-    if (conn->writable && (!out_empty(&link->out) || link->full))
+    if (conn->writable && (!out_empty(&link->out) || link->out.full))
         link_write(link);
     if (!conn->closed && conn->readable && link->call)
         link_read(link);

@@ -65,7 +65,6 @@ struct upstream_link {
     bool request_ended, head_seen, response_ended;
     bool keep_alive;      // the response allows it
     bool paused;          // the client side is full
-    bool full;            // FLOW_FULL was said for the request body
     bool shutdown_wanted; // half-close as soon as the output is gone
 };
 

@@ -1,11 +1,11 @@
-// The admin and status listeners, on the control thread's loop, so that they answer whatever the workers do. Reads
-// through public headers; changes only by asking the host for a reload or a drain.
+// The admin and status listeners, on the control thread's loop, so that they answer whatever the workers do.
+// Reads through public headers; changes only by asking the host for a reload or a drain.
 //
 //   status: GET /livez /readyz /healthz /metrics
 //   admin:  GET /api/v1/config|routes|upstreams|limits|exchanges|info   POST /api/v1/reload|drain|explain
 //
-// What lives in workers (metrics, exchanges) is asked for by a task posted to each worker's loop; the answer waits for
-// all of them, at most ADMIN_COLLECT_MS, then goes out with what has come.
+// What lives in workers (metrics, exchanges) is asked for by a task posted to each worker's loop; the answer
+// waits for all of them, at most ADMIN_COLLECT_MS, then goes out with what has come.
 #pragma once
 
 #include "front/front.h"
@@ -31,14 +31,18 @@ struct admin;
 
 enum admin_kind { ADMIN_API, ADMIN_STATUS };
 
-enum { ADMIN_COLLECT_MS = 1000, ADMIN_CONNECTIONS = 64 /* at once; more are closed */, ADMIN_BODY_BYTES = 65536 };
+enum {
+    ADMIN_COLLECT_MS = 1000,
+    ADMIN_CONNECTIONS = 64 /* at once; more are closed */,
+    ADMIN_BODY_BYTES = 65536
+};
 
 struct admin *admin_new(struct loop *loop, struct admin_host *host);
 // Accepts on fd (the caller's to close); replaces an earlier fd of that kind.
 must_check bool admin_listen(struct admin *admin, enum admin_kind kind, int fd);
 void admin_free(struct admin *admin);
 
-// `sallyport explain` and POST /api/v1/explain: what would happen to this request, as JSON. url: "https://host/path".
-// False and *err when the request makes no sense. Pure: reads the snapshot only.
-bool explain_request(const struct gateway *gateway, struct str method, struct str url, const struct str_map *headers,
-                     struct json *out, struct err *err);
+// `sallyport explain` and POST /api/v1/explain: what would happen to this request, as JSON. url:
+// "https://host/path". False and *err when the request makes no sense. Pure: reads the snapshot only.
+bool explain_request(const struct gateway *gateway, struct str method, struct str url,
+                     const struct str_map *headers, struct json *out, struct err *err);

@@ -1,0 +1,67 @@
+"""Faults on every side of a gateway. The gateways, peers and waits are those of tests/wire."""
+import json
+import pathlib
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "wire"))
+
+from gateway import Gateway, ask, until   # noqa: E402
+
+
+class Watched(Gateway):
+    """A gateway that must end every test at rest, with the worker process it began with."""
+
+    def start(self, **more):
+        super().start(**more)
+        self.first = self.worker()
+        return self
+
+    def workers_info(self):
+        return json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]
+
+    def at_rest(self):
+        return all(state["answers"] and not state["exchanges"] and not state["lent_connections"]
+                   for state in self.workers_info())
+
+    def wait_rest(self):
+        until(self.at_rest, lambda: f"rest: {ask(self.admin_port, '/api/v1/exchanges').body}\n{self.log()}")
+
+    def check(self):
+        """At rest, and no worker process has died."""
+        self.wait_rest()
+        assert self.workers() == [self.first], self.log()
+
+
+@pytest.fixture
+def gateway(tmp_path):
+    """A function that starts a gateway with this configuration; it is checked and stopped when the test ends."""
+    started = []
+
+    def start(config=None, **more):
+        started.append(Watched(tmp_path, config).start(**more))
+        return started[-1]
+
+    yield start
+    try:
+        for running in started:
+            running.check()
+            running.stop()
+    finally:
+        for running in started:
+            running.kill()
+
+
+def upstreams(**ports):
+    """The `upstreams` section for name=port or name=(port, settings)."""
+    section = {}
+    for name, value in ports.items():
+        port, settings = value if isinstance(value, tuple) else (value, {})
+        section[name] = {"targets": [{"address": f"127.0.0.1:{port}"}], **settings}
+    return section
+
+
+def route(name, upstream=None, **more):
+    return {"name": name, "match": {"path": {"prefix": f"/{name}" if name != "all" else "/"}},
+            "upstream": upstream or name, **more}

@@ -226,15 +226,18 @@ class Upstream:
         self.lock = threading.Lock()
         self.peers, self.failures = [], []
         self.accepted = 0
+        self.latest = None   # the port of the client last accepted
         self.program()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def program(self, script=None, reply=None):
         """What it does from now on; forgets what it has received, and closes what is open."""
+        if self.latest:   # what waits to be accepted belongs to what was before
+            with socket.create_connection(("127.0.0.1", self.port)) as last:
+                until(lambda: self.latest == last.getsockname()[1], "the last connection accepted")
         with self.lock:
             old, self.peers = self.peers, []
-            self.failures = []
-            self.requests = []
+            self.failures, self.requests = [], []
             self.accepted = 0
             self.script = script or self.serve
             self.reply = reply or (lambda request: answer())
@@ -248,7 +251,7 @@ class Upstream:
     def accept(self):
         while True:
             try:
-                sock, _ = self.listener.accept()
+                sock, (_, self.latest) = self.listener.accept()
             except OSError:
                 return
             peer = Peer(sock)

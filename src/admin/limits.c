@@ -2,6 +2,11 @@
 // configuration are shown under their names.
 #include "admin/collect.h"
 
+#include "discovery/lookup.h"
+#include "net/proxy_protocol.h"
+#include "route/route_regex.h"
+#include "upstream/hash_ring.h"
+
 struct limit {
     const char *name, *unit, *reason;
     uint64_t value;
@@ -29,6 +34,11 @@ static const struct limit limits[] = {
     LIMIT(TRAILER_BYTES, "bytes", "of trailers in one message"),
     LIMIT(TRAILER_FIELDS, "fields", "of trailers in one message"),
     LIMIT(ROUTE_CAPTURES, "names", "of a path template, kept in the exchange without an allocation"),
+    LIMIT(REGEX_MATCH_LIMIT, "steps", "of one match: a pattern cannot be made to run away (ReDoS)"),
+    LIMIT(REGEX_HEAP_KIB, "KiB", "of one match"),
+    LIMIT(RING_POINTS_MAX, "points", "of a consistent_hash ring: 3 MiB at most"),
+    LIMIT(LOOKUP_MAX, "addresses", "that one upstream host name may stand for"),
+    LIMIT(PROXY_HEADER_MAX, "bytes", "of a PROXY protocol header, addresses and TLVs included"),
     LIMIT(CONFIG_DEPTH, "levels", "of the configuration file: no real one is deeper"),
     LIMIT(CONFIG_NODES, "nodes", "of the configuration file, so that it cannot eat the memory"),
     LIMIT(CONFIG_ALIAS_NODES, "nodes", "made by YAML aliases (billion laughs)"),

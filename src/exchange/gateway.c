@@ -9,21 +9,10 @@ static struct quota_table connection_quotas; // control thread
 static void report_failure(struct config_report *report, struct str file, unsigned line, unsigned column,
                            struct str path, const struct err *err)
 {
-    struct config_error *error = arena_new(report->arena, struct config_error);
-    *error = (struct config_error){
-        .file = arena_copy(report->arena, file),
-        .line = line,
-        .column = column,
-        .path = arena_copy(report->arena, path),
-        .what = err->where[0] ? arena_printf(report->arena, "%s: %s", err->where, err->what)
-                              : arena_printf(report->arena, "%s", err->what),
-    };
-    if (report->last)
-        report->last->next = error;
-    else
-        report->first = error;
-    report->last = error;
-    report->count++;
+    struct str what =
+        err->where[0] ? arena_printf(report->arena, "%s: %s", err->where, err->what) : str_of(err->what);
+    config_report_add(report, &(struct config_error){
+                                  .file = file, .line = line, .column = column, .path = path, .what = what});
 }
 
 static void compile_listeners(struct gateway *gateway)

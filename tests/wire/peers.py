@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 
-from gateway import DEADLINE, until
+from gateway import DEADLINE, free_port, until
 
 
 class Incomplete(Exception):
@@ -220,15 +220,15 @@ class Upstream:
     request is kept in `requests` and answered by `reply(request)`, bytes.
     """
 
-    def __init__(self, port=0):
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", free_port()), backlog=1024)
         self.port = self.listener.getsockname()[1]
         self.lock = threading.Lock()
         self.peers, self.failures = [], []
         self.accepted = 0
         self.latest = None   # the port of the client last accepted
         self.program()
-        threading.Thread(target=self.accept, daemon=True).start()
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def program(self, script=None, reply=None):
         """What it does from now on; forgets what it has received, and closes what is open."""
@@ -248,10 +248,10 @@ class Upstream:
                 pass
         return self
 
-    def accept(self):
+    def accept(self, listener):
         while True:
             try:
-                sock, (_, self.latest) = self.listener.accept()
+                sock, (_, self.latest) = listener.accept()
             except OSError:
                 return
             peer = Peer(sock)
@@ -306,7 +306,12 @@ class Upstream:
         assert not self.failures, self.failures
 
     def close(self):
+        """Nobody listens any more."""
         self.program()
-        # shutdown wakes the thread in accept
-        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.shutdown(socket.SHUT_RDWR)   # wakes the thread in accept
         self.listener.close()
+        self.latest = None
+
+    def reopen(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()

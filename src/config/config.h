@@ -200,6 +200,9 @@ bool config_decode_int(struct config_decoder *decoder, const struct config_node 
 // `did you mean "x"?` for the nearest of names, or "" when none is near (or too many were asked for).
 const char *config_suggest(struct config_decoder *decoder, struct str word, const struct str *names,
                            size_t count);
+// The same among the keys of a map.
+const char *config_suggest_key(struct config_decoder *decoder, struct str word,
+                               const struct config_node *map);
 // A sentence for a hint, in the arena.
 const char *config_hint(struct config_decoder *decoder, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

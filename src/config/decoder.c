@@ -143,27 +143,65 @@ static struct str lower(struct str s, char *out, size_t max)
     return (struct str){out, n};
 }
 
+// The nearest name so far. A third of the word may be wrong, but not more than three characters.
+struct nearest {
+    char folded[48];
+    struct str word;
+    const struct str *best;
+    unsigned distance; // of the best; at first: one more than may be
+};
+
+static void start_search(struct nearest *nearest, struct str word)
+{
+    *nearest = (struct nearest){0};
+    nearest->word = lower(word, nearest->folded, sizeof nearest->folded);
+    nearest->distance = (unsigned)(nearest->word.n + 2) / 3 + 1;
+    if (nearest->distance > 4)
+        nearest->distance = 4;
+}
+
+static void try_name(struct nearest *nearest, const struct str *name)
+{
+    char folded[sizeof nearest->folded];
+    if (name->n + 4 < nearest->word.n || name->n > nearest->word.n + 4)
+        return;
+    unsigned distance = str_distance(nearest->word, lower(*name, folded, sizeof folded));
+    if (distance < nearest->distance && distance < name->n) {
+        nearest->distance = distance;
+        nearest->best = name;
+    }
+}
+
+static const char *end_search(struct config_decoder *decoder, const struct nearest *nearest)
+{
+    return nearest->best ? config_hint(decoder, "did you mean \"%.*s\"?", STR_ARG(*nearest->best)) : "";
+}
+
+// Searching long lists of names again and again would be quadratic.
+static bool is_worth_it(struct config_decoder *decoder, size_t count)
+{
+    return !config_is_full(decoder) && (count <= 64 || decoder->suggestions++ < CONFIG_SUGGESTIONS);
+}
+
 const char *config_suggest(struct config_decoder *decoder, struct str word, const struct str *names,
                            size_t count)
 {
-    enum { COMPARED = 48 };
-    char word_lower[COMPARED], name_lower[COMPARED];
-    struct str folded = lower(word, word_lower, COMPARED);
-    const struct str *best = NULL;
-    unsigned best_distance =
-        (unsigned)(folded.n + 2) / 3 + 1; // a third of the word may be wrong, not more than 3
-    if (best_distance > 4)
-        best_distance = 4;
-    if (config_is_full(decoder) || (count > 64 && decoder->suggestions++ >= CONFIG_SUGGESTIONS))
+    struct nearest nearest;
+    if (!is_worth_it(decoder, count))
         return "";
-    for (size_t i = 0; i < count; i++) {
-        if (names[i].n + 4 < word.n || names[i].n > word.n + 4)
-            continue;
-        unsigned distance = str_distance(folded, lower(names[i], name_lower, COMPARED));
-        if (distance < best_distance && distance < names[i].n) {
-            best_distance = distance;
-            best = &names[i];
-        }
-    }
-    return best ? config_hint(decoder, "did you mean \"%.*s\"?", STR_ARG(*best)) : "";
+    start_search(&nearest, word);
+    for (size_t i = 0; i < count; i++)
+        try_name(&nearest, &names[i]);
+    return end_search(decoder, &nearest);
+}
+
+const char *config_suggest_key(struct config_decoder *decoder, struct str word, const struct config_node *map)
+{
+    struct nearest nearest;
+    if (!map || map->kind != CONFIG_MAP || !is_worth_it(decoder, map->count))
+        return "";
+    start_search(&nearest, word);
+    for (const struct config_node *child = map->first; child; child = child->next)
+        try_name(&nearest, &child->key);
+    return end_search(decoder, &nearest);
 }

@@ -554,9 +554,8 @@ static void check_listeners(struct config_decoder *decoder, const struct config_
     struct map names = {0};
     uint32_t i = 0;
     config_enter(decoder, STR("listeners"));
-    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
-        if (i == settings->listeners.count)
-            break;
+    for (const struct config_node *child = first_of(list); child && i < settings->listeners.count;
+         child = child->next, i++) {
         config_enter_index(decoder, i);
         check_unique_name(decoder, &names, child, listeners[i].name);
         check_unique_address(decoder, addresses, child, listeners[i].address, "a listener");
@@ -575,30 +574,29 @@ static void check_own_address(struct config_decoder *decoder, const struct confi
     config_leave(decoder);
 }
 
+struct upstream_names {
+    const struct config_node *node; // of upstreams; may be NULL
+    struct map map;
+};
+
 static void check_upstream_name(struct config_decoder *decoder, const struct config_node *node,
-                                struct str name, const struct map *upstreams)
+                                struct str name, const struct upstream_names *upstreams)
 {
-    if (!node || node->kind != CONFIG_SCALAR || node->bad || !name.p || map_get(upstreams, name))
+    if (!node || node->kind != CONFIG_SCALAR || node->bad || !name.p || map_get(&upstreams->map, name))
         return;
-    struct str *names = arena_array(config_arena(decoder), struct str, upstreams->count);
-    struct map_entry *entry;
-    size_t count = 0;
-    for (size_t i = 0; map_next(upstreams, &i, &entry);)
-        names[count++] = entry->key;
-    const char *hint = config_suggest(decoder, name, names, count);
+    const char *hint = config_suggest_key(decoder, name, upstreams->node);
     config_fail(decoder, node, *hint ? hint : "add it to upstreams", "no upstream is named \"%.*s\"",
                 STR_ARG(name));
 }
 
 static void check_split_names(struct config_decoder *decoder, const struct config_node *list,
-                              const struct route_settings *route, const struct map *upstreams)
+                              const struct route_settings *route, const struct upstream_names *upstreams)
 {
     const struct split_target *targets = route->split.v;
     uint32_t i = 0;
     config_enter(decoder, STR("split"));
-    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
-        if (i == route->split.count)
-            break;
+    for (const struct config_node *child = first_of(list); child && i < route->split.count;
+         child = child->next, i++) {
         config_enter_index(decoder, i);
         config_enter(decoder, STR("upstream"));
         check_upstream_name(decoder, config_get(child, STR("upstream")), targets[i].upstream, upstreams);
@@ -608,17 +606,15 @@ static void check_split_names(struct config_decoder *decoder, const struct confi
     config_leave(decoder);
 }
 
-static void check_routes(struct config_decoder *decoder, const struct config_node *root,
-                         const struct gateway_settings *settings, const struct map *upstreams)
+static void check_routes(struct config_decoder *decoder, const struct config_node *list,
+                         const struct config_list *settings, const struct upstream_names *upstreams)
 {
-    const struct config_node *list = config_get(root, STR("routes"));
-    const struct route_settings *routes = settings->routes.v;
+    const struct route_settings *routes = settings->v;
     struct map names = {0};
     uint32_t i = 0;
     config_enter(decoder, STR("routes"));
-    for (const struct config_node *child = first_of(list); child; child = child->next, i++) {
-        if (i == settings->routes.count)
-            break;
+    for (const struct config_node *child = first_of(list); child && i < settings->count;
+         child = child->next, i++) {
         config_enter_index(decoder, i);
         check_unique_name(decoder, &names, child, routes[i].name);
         config_enter(decoder, STR("upstream"));
@@ -634,17 +630,17 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
 static void check_gateway(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     const struct gateway_settings *settings = target;
-    const struct config_node *list = config_get(node, STR("upstreams"));
-    struct map addresses = {0}, upstreams = {0};
+    struct upstream_names upstreams = {.node = config_get(node, STR("upstreams"))};
+    struct map addresses = {0};
     check_own_address(decoder, node, STR("admin"), settings->admin.address, &addresses);
     check_own_address(decoder, node, STR("status"), settings->status.address, &addresses);
     check_listeners(decoder, node, settings, &addresses);
-    if (list && list->kind == CONFIG_MAP)
-        for (const struct config_node *child = list->first; child; child = child->next)
-            map_put(&upstreams, child->key, (void *)(uintptr_t)child);
-    check_routes(decoder, node, settings, &upstreams);
+    if (upstreams.node && upstreams.node->kind == CONFIG_MAP)
+        for (const struct config_node *child = upstreams.node->first; child; child = child->next)
+            map_put(&upstreams.map, child->key, (void *)(uintptr_t)child);
+    check_routes(decoder, config_get(node, STR("routes")), &settings->routes, &upstreams);
     map_fini(&addresses);
-    map_fini(&upstreams);
+    map_fini(&upstreams.map);
 }
 
 // ---- the root ----

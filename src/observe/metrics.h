@@ -1,8 +1,9 @@
-// Counters and histograms. Each worker writes its own shard with plain stores and shares no cache line; the control
-// thread collects by asking each worker's loop for a copy, so there is no lock and no atomic on the request path.
+// Counters and histograms. Each worker writes its own shard with plain stores and shares no cache line; the
+// control thread collects by asking each worker's loop for a copy, so there is no lock and no atomic on the
+// request path.
 //
-// Series are named by small dense ids that live as long as the process: a reload that keeps a route's name keeps its
-// counters. The set of label values comes from the configuration alone.
+// Series are named by small dense ids that live as long as the process: a reload that keeps a route's name
+// keeps its counters. The set of label values comes from the configuration alone.
 #pragma once
 
 #include "base/buf.h"
@@ -23,7 +24,8 @@ uint32_t metric_name_count(enum name_kind kind);
 struct metrics; // opaque; one for each worker, one thread writes
 struct metrics *metrics_new(void);
 void metrics_free(struct metrics *metrics);
-// Makes room for every id handed out so far: call after picking up a snapshot, so that the path never grows arrays.
+// Makes room for every id handed out so far: call after picking up a snapshot, so that the path never grows
+// arrays.
 void metrics_reserve(struct metrics *metrics);
 
 // What one finished exchange adds.
@@ -44,13 +46,15 @@ void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason
 // Gauges that move by ±1.
 enum connection_state { CONNECTIONS_ACTIVE, CONNECTIONS_IDLE, CONNECTION_STATES };
 void metrics_connections(struct metrics *metrics, uint32_t listener, enum connection_state state, int change);
-void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, enum connection_state state, int change);
+void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, enum connection_state state,
+                                  int change);
 
 // Plain counters by name, for all that has no labels.
-#define METRIC_COUNTERS(X)                                                                                   \
-    X(COUNT_ACCEPTED, "sallyport_accepted_connections_total", "Connections accepted.")                       \
-    X(COUNT_ACCEPT_PAUSES, "sallyport_accept_pauses_total", "Times accepting paused for want of descriptors.") \
-    X(COUNT_REFUSED, "sallyport_refused_connections_total", "Connections closed at once: over the limit.")   \
+#define METRIC_COUNTERS(X)                                                                                 \
+    X(COUNT_ACCEPTED, "sallyport_accepted_connections_total", "Connections accepted.")                     \
+    X(COUNT_ACCEPT_PAUSES, "sallyport_accept_pauses_total",                                                \
+      "Times accepting paused for want of descriptors.")                                                   \
+    X(COUNT_REFUSED, "sallyport_refused_connections_total", "Connections closed at once: over the limit.") \
     X(COUNT_LOG_DROPPED, "sallyport_access_log_dropped_total", "Access log lines that could not be written.")
 enum metric_counter {
 #define X(id, name, help) id,

@@ -1,8 +1,8 @@
 // What a metrics shard is made of; for metrics.c and metrics_print.c only.
 //
-//   metrics ── routes[id + 1] ──▶ metric_route ── table ──▶ metric_series {listener, method, status} ─▶ count
-//                                      │                          └──▶ metric_histogram (one for each status
-//                                      class) └── bytes in, out
+//   metrics ── routes[id + 1] ─▶ metric_route ── bytes in, out
+//                                     └── table ─▶ metric_series {listener, method, status} ─▶ count
+//                                                       └─▶ metric_histogram, one for each status class
 //
 // A route costs a pointer until its first request. Then what it needs comes out of the shard's own chunks, so
 // that two workers never write to one cache line, and a copy is one block of known size.

@@ -1,10 +1,15 @@
-// Choosing an endpoint: pure functions of (view, policy state, now, random) → index. One view a worker and upstream.
+// Choosing an endpoint: pure functions of (view, policy state, now, random) → index. One view a worker and
+// upstream.
 //
-//   round_robin      smooth weighted (nginx): each pick adds every weight, takes the largest, subtracts the sum
-//   least_request    power of two choices on (active + 1) / weight (Mitzenmacher 2001)
+//   round_robin      smooth weighted (nginx): a pick adds every weight, takes the largest, subtracts the sum
+//   least_request    power of two choices on active / weight (Mitzenmacher 2001)
 //   random           by weight
-//   consistent_hash  ring with 160 points for each unit of weight, bounded load 1.25 (Mirrokni et al. 2016)
+//   consistent_hash  ring, 160 points for each unit of weight, bounded load 1.25 (Mirrokni et al. 2016)
 //   ewma             power of two choices on peak EWMA latency × (active + 1) (Finagle), decay 10 s
+//
+// The two choices are drawn by weight, and the second is taken only when it is clearly better: so weights
+// hold when nothing is loaded, too. slow_start scales an endpoint's weight from a tenth to the whole while it
+// is young; on the ring it lowers the bound, no key moves. A pick looks at every endpoint once or twice.
 #pragma once
 
 #include "base/rand.h"
@@ -21,7 +26,8 @@ struct balance_endpoint {
 
 // The ring is built once a snapshot and read-only.
 struct hash_ring;
-struct hash_ring *hash_ring_new(const struct str *names, const uint32_t *weights, uint32_t count, struct arena *arena);
+struct hash_ring *hash_ring_new(const struct str *names, const uint32_t *weights, uint32_t count,
+                                struct arena *arena);
 
 struct balance {
     enum balance_policy policy;
@@ -35,9 +41,10 @@ struct balance {
 
 enum { BALANCE_NONE = -1 };
 
-// The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: a bitmap of endpoints not to
-// take when another will do (64 of them; later ones are never excluded). hash: consistent_hash's key.
-// Endpoints with weight 0 take none. When fewer than panic_threshold of all are up, all count as up.
+// The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: a bitmap of
+// endpoints not to take when another will do (64 of them; later ones are never excluded). hash:
+// consistent_hash's key. Endpoints with weight 0 take none. When fewer than panic_threshold of all are up,
+// all count as up.
 int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand);
 // A request was sent / has ended (latency 0: no measure).
 void balance_began(struct balance *balance, uint32_t index);

@@ -1,14 +1,15 @@
-// Active health checks: GET health_check.path on each endpoint from the control thread, on its loop, each with its own
-// deadline and connection. `healthy` successes in a row mark an endpoint up, `unhealthy` failures in a row mark it
-// down. Intervals are jittered by ±10 %; the first check runs at once. An endpoint is up until its checks say otherwise.
+// Active health checks: GET health_check.path on each endpoint from the control thread, on its loop, each
+// with its own deadline and connection. `healthy` successes in a row mark an endpoint up, `unhealthy`
+// failures in a row mark it down. Intervals are jittered by ±10 %; the first check runs at once. An endpoint
+// is up until its checks say otherwise.
 #pragma once
 
 #include "upstream/upstream.h"
 
 struct health; // the checks of one snapshot
 
-// Starts checking every upstream with a path. before (may be NULL): the checks of the last snapshot, whose counts are
-// taken over for endpoints that stay. Frees before.
+// Starts checking every upstream with a path. before (may be NULL): the checks of the last snapshot, whose
+// counts are taken over for endpoints that stay. Frees before.
 struct health *health_start(struct loop *loop, struct upstream *const *upstreams, uint32_t count,
                             struct health *before);
 void health_stop(struct health *health);
@@ -19,7 +20,7 @@ struct health_tally { // of one endpoint: the last checks that agreed
     uint32_t successes, failures;
 };
 enum health_change { HEALTH_SAME, HEALTH_UP, HEALTH_DOWN };
-// Counts one check of an endpoint that is up or not, and says whether that changes. A success ends a row of failures and
-// the other way round.
+// Counts one check of an endpoint that is up or not, and says whether that changes. A success ends a row of
+// failures and the other way round.
 enum health_change health_judge(struct health_tally *tally, bool up, bool success, int64_t healthy,
                                 int64_t unhealthy);

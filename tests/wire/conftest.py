@@ -38,13 +38,18 @@ class Wire:
         "fast": {"timeouts": {"connect": "500ms", "response": "400ms", "idle": "500ms"}, "retries": {"attempts": 0}},
         "again": {"retries": {"attempts": 2, "statuses": [503], "backoff": "1ms", "budget": 1.0, "body_bytes": "4KiB"}},
         "narrow": {"limits": {"connections": 1, "requests": 3, "pending": 1}, "timeouts": {"connect": "5s"}},
+        "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"}},
+        "budget": {"retries": {"attempts": 1, "backoff": "50ms"}},
+        "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "200ms"}},
+        "two": {"limits": {"requests": 2}},
     }
 
     def __init__(self, directory):
         self.log = directory / "access.log"
         self.clients = []
         self.ports = {name: free_port() for name in self.LISTENERS}
-        self.upstreams = {name: Upstream() for name in self.UPSTREAMS}
+        self.upstreams = {target: Upstream() for name, settings in self.UPSTREAMS.items()
+                          for target in settings.get("targets", [name])}
         self.gateway = Gateway(directory, self.config())
         self.gateway.port = self.ports["plain"]
         self.gateway.start()
@@ -57,11 +62,13 @@ class Wire:
             "workers": 1,
             "listeners": [{"name": name, "address": f"127.0.0.1:{port}", **self.LISTENERS[name]}
                           for name, port in self.ports.items()],
-            "upstreams": {name: {"targets": [{"address": f"127.0.0.1:{self.upstreams[name].port}"}], **settings}
+            "upstreams": {name: {**settings, "targets": [{"address": f"127.0.0.1:{self.upstreams[target].port}"}
+                                                         for target in settings.get("targets", [name])]}
                           for name, settings in self.UPSTREAMS.items()},
             "routes": [
                 route("root", path="/", timeout="0s"),
-                route("fast", "fast"), route("again", "again"), route("narrow", "narrow"),
+                route("fast", "fast"), route("again", "again"), route("narrow", "narrow"), route("pair", "pair"),
+                route("budget", "budget"), route("queue", "queue"), route("two", "two"),
                 route("no_retries", "again", retries={"attempts": 0}),
                 route("hurry", timeout="300ms"),
                 route("tiny", request_body_bytes=10),
@@ -114,12 +121,13 @@ class Wire:
         return state["answers"] and not state["exchanges"] and not state["lent_connections"]
 
     def pooled(self, upstream):
+        """Connections without a request."""
         return self.metrics().get(f'sallyport_upstream_connections{{upstream="{upstream}",state="idle"}}', 0)
 
     def begin(self):
         for upstream in self.upstreams.values():
             upstream.program()
-        until(lambda: not any(self.pooled(name) for name in self.upstreams), "pools without connections")
+        until(lambda: not any(self.pooled(name) for name in self.UPSTREAMS), "pools without connections")
 
     def end(self):
         for client in self.clients:

@@ -226,15 +226,16 @@ class Upstream:
         self.lock = threading.Lock()
         self.peers, self.failures = [], []
         self.accepted = 0
-        self.latest = None   # the port of the client last accepted
+        self.clients = set()   # ports of those accepted
         self.program()
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def program(self, script=None, reply=None):
         """What it does from now on; forgets what it has received, and closes what is open."""
-        if self.latest:   # what waits to be accepted belongs to what was before
+        if self.clients:   # what waits to be accepted belongs to what was before
             with socket.create_connection(("127.0.0.1", self.port)) as last:
-                until(lambda: self.latest == last.getsockname()[1], "the last connection accepted")
+                until(lambda: last.getsockname()[1] in self.clients, "the last connection accepted")
+            self.clients.clear()
         with self.lock:
             old, self.peers = self.peers, []
             self.failures, self.requests = [], []
@@ -251,12 +252,13 @@ class Upstream:
     def accept(self, listener):
         while True:
             try:
-                sock, (_, self.latest) = listener.accept()
+                sock, (_, client) = listener.accept()
             except OSError:
                 return
             peer = Peer(sock)
             with self.lock:
                 self.peers.append(peer)
+                self.clients.add(client)
                 self.accepted += 1
                 peer.number = self.accepted
                 script = self.script
@@ -310,7 +312,7 @@ class Upstream:
         self.program()
         self.listener.shutdown(socket.SHUT_RDWR)   # wakes the thread in accept
         self.listener.close()
-        self.latest = None
+        self.clients.clear()
 
     def reopen(self):
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)

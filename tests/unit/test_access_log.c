@@ -584,6 +584,7 @@ static void stalled_reader(int write_fd, int read_fd)
     uint64_t dropped = access_writer_dropped(writer);
     assert_true(dropped > 0);
     assert_true(dropped < LINES);
+    access_writer_reopen(writer); // in the middle of it; a descriptor that was given stays as it is
     assert_int_equal(drain(read_fd, 10000, LINES - dropped), LINES - dropped);
     record_many(&log, 10); // and it goes on
     access_log_flush(&log);

@@ -33,6 +33,20 @@ void arena_reset(struct arena *arena)
     arena->at = arena->end = NULL;
 }
 
+bool arena_spares_fill(struct arena_spares *spares, unsigned count)
+{
+    while (unlikely(spares->count < count)) {
+        struct arena_block *block = malloc(sizeof *block + ARENA_BLOCK);
+        if (!block)
+            return false;
+        block->size = ARENA_BLOCK;
+        block->next = spares->first;
+        spares->first = block;
+        spares->count++;
+    }
+    return true;
+}
+
 void arena_spares_fini(struct arena_spares *spares)
 {
     while (spares->first) {

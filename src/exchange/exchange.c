@@ -6,7 +6,10 @@
 
 #include <stdlib.h>
 
-enum { SPARE_EXCHANGES = 256 };
+enum {
+    SPARE_EXCHANGES = 256,
+    ARENA_RESERVE = 4, // blocks at hand before an exchange begins: most need one
+};
 
 // ---- slots: a ticket's way to its exchange ----
 
@@ -55,6 +58,8 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
                               const struct client_verbs *client, void *client_context, const struct ip *peer)
 {
     if (!worker->free_count && !grow_slots(worker))
+        return NULL;
+    if (!arena_spares_fill(&worker->spares, ARENA_RESERVE))
         return NULL;
     struct exchange *x = take_spare(worker);
     if (!x)

@@ -1,0 +1,53 @@
+"""The test's side of faulty.c: which calls of a gateway's worker process fail."""
+import mmap
+import os
+import struct
+import subprocess
+
+from gateway import BUILD
+
+FIELDS = ["kind", "pid", "skip", "times", "error", "failed"]
+KINDS = ["none", "memory", "send", "recv", "connect", "accept", "socket", "epoll_ctl"]
+FOR_EVER = 2**31 - 1
+LIBRARY = BUILD / "tests" / "fault" / "faulty.so"
+
+
+def sanitizer():
+    """The sanitizer runtime the gateway is built with, or None."""
+    symbols = subprocess.run(["nm", "-D", str(BUILD / "sallyport")], capture_output=True, text=True).stdout
+    for name in ("asan", "tsan"):
+        if f"__{name}_init" in symbols:
+            return name
+    return None
+
+
+class Faults:
+    def __init__(self, directory):
+        self.path = directory / "faulty"
+        self.path.write_bytes(bytes(mmap.PAGESIZE))
+        self.file = open(self.path, "r+b")
+        self.map = mmap.mmap(self.file.fileno(), mmap.PAGESIZE)
+
+    def environment(self):
+        env = {"FAULTY": str(self.path), "LD_PRELOAD": str(LIBRARY)}
+        if sanitizer() == "asan":   # its runtime would insist on being first
+            env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
+        return env
+
+    def set(self, **values):
+        for name, value in values.items():
+            struct.pack_into("i", self.map, 4 * FIELDS.index(name), value)
+
+    def get(self, name):
+        return struct.unpack_from("i", self.map, 4 * FIELDS.index(name))[0]
+
+    def arm(self, pid, kind, skip, times, error):
+        """The calls after `skip` fail, so many times; error 0: they move one byte only."""
+        self.set(kind=0)
+        self.set(pid=pid, skip=skip, times=times, error=error, failed=0)
+        self.set(kind=KINDS.index(kind))
+
+    def disarm(self):
+        """How many calls failed."""
+        self.set(kind=0)
+        return self.get("failed")

@@ -67,11 +67,18 @@ static uint64_t patience_us(const struct h1_client *c)
     return 0;
 }
 
+static bool is_head(uint8_t state)
+{
+    return state == CLIENT_PROXY || state == CLIENT_HEAD;
+}
+
 void h1_arm(struct h1_client *c)
 {
-    uint64_t us = patience_us(c);
+    uint64_t us = patience_us(c), spent_us = 0;
+    if (is_head(c->state)) // the whole of it has one deadline, however often it is armed
+        spent_us = c->conn.loop->now_us - c->since_us;
     if (us)
-        loop_timer_set(c->conn.loop, &c->timer, us / 1000);
+        loop_timer_set(c->conn.loop, &c->timer, us > spent_us ? (us - spent_us) / 1000 : 0);
 }
 
 static void time_out(struct h1_client *c)
@@ -247,7 +254,10 @@ static bool run_proxy(struct h1_client *c)
         return false; // who cannot say who it is gets no answer (proxy-protocol.txt 2)
     case PROXY_MORE: break;
     }
-    switch (receive(c, BUF_BLOCK)) {
+    uint64_t since_us = c->since_us; // as for a head
+    enum receive got = receive(c, BUF_BLOCK);
+    c->since_us = since_us;
+    switch (got) {
     case RECEIVED: return true;
     case RECEIVE_NOTHING: return false;
     case RECEIVE_END: h1_close(c); return false;

@@ -28,6 +28,7 @@ class Wire:
         "proxy": {"trusted_proxies": [TRUSTED], "proxy_protocol": True},
         "small": {"limits": SMALL},
         "fast": {"timeouts": FAST, "limits": {"body_bytes": "64MiB"}},
+        "slow_proxy": {"timeouts": FAST, "trusted_proxies": [TRUSTED], "proxy_protocol": True},
         "few": {"limits": {"connections": 4}},
         "underscores_allow": {"underscores": "allow"},
         "underscores_reject": {"underscores": "reject"},

@@ -70,6 +70,7 @@ class Peer:
         self.buffer = b""
         self.received = bytearray()   # everything, as it came
         self.eof = False
+        self.over = False   # an upstream's: its script has ended
 
     def send(self, data):
         self.socket.sendall(data)

@@ -60,7 +60,7 @@ def told_once(wire, data, then=None):
 
 
 def gone(wire, count=1):
-    until(lambda: len(wire["main"].peers) == count and all(getattr(p, "over", False) for p in wire["main"].peers),
+    until(lambda: len(wire["main"].peers) == count and all(peer.over for peer in wire["main"].peers),
           "the upstream's connection cut")
     assert wire.pooled("main") == 0
 

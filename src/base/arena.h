@@ -28,14 +28,14 @@ struct arena {
 void arena_init(struct arena *arena, struct arena_spares *spares);
 // Gives every block back; the arena is empty and usable again.
 void arena_reset(struct arena *arena);
-// Sees that so many blocks are at hand, so that what begins now need not ask the heap on its way. False: memory
-// is out.
+// Sees that so many blocks are at hand, so that what begins now need not ask the heap on its way. False:
+// memory is out.
 must_check bool arena_spares_fill(struct arena_spares *spares, unsigned count);
 void arena_spares_fini(struct arena_spares *spares);
 
-// 16-byte aligned, not zeroed. Never NULL: running out of memory in the middle of things aborts. Who can still
-// refuse does so before it begins (arena_spares_fill); sizes that a peer chooses are bounded by the configured
-// limits before they get here.
+// 16-byte aligned, not zeroed. Never NULL: running out of memory in the middle of things aborts. Who can
+// still refuse does so before it begins (arena_spares_fill); sizes that a peer chooses are bounded by the
+// configured limits before they get here.
 void *arena_alloc(struct arena *arena, size_t size);
 void *arena_zalloc(struct arena *arena, size_t size);
 struct str arena_copy(struct arena *arena, struct str s);

@@ -24,7 +24,7 @@ static inline size_t buf_len(const struct buf *buf)
 
 static inline struct str buf_str(const struct buf *buf)
 {
-    return (struct str){buf->base + buf->start, buf->end - buf->start};
+    return (struct str){buf->base ? buf->base + buf->start : NULL, buf->end - buf->start};
 }
 
 static inline size_t buf_space(const struct buf *buf)

@@ -5,9 +5,7 @@
 #include "http/message.h"
 #include "http/uri.h"
 #include "route/route.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include "route/route_regex.h"
 
 _Static_assert((int)CONFIG_TEMPLATE_NAMES == (int)ROUTE_CAPTURES, "as many names as captures");
 
@@ -15,24 +13,20 @@ _Static_assert((int)CONFIG_TEMPLATE_NAMES == (int)ROUTE_CAPTURES, "as many names
 
 enum { REGEX_BYTES = 4096 };
 
-// Compiles as route_regex.c does, to say now and at the right place what is wrong.
+// Compiles it, to say now and at the right place what is wrong.
 static bool check_regex(struct config_decoder *decoder, const struct config_node *node, struct str text)
 {
-    uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP |
-                       PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY;
-    int code;
-    size_t offset;
     if (text.n > REGEX_BYTES) {
         config_fail(decoder, node, "at most 4096 bytes", "the regular expression is too long");
         return false;
     }
-    pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)text.p, text.n, options, &code, &offset, NULL);
-    if (compiled) {
-        pcre2_code_free(compiled);
+    char why[REGEX_WHY_BYTES];
+    size_t offset;
+    void *code = route_regex_compile(text, why, &offset);
+    if (code) {
+        route_regex_code_free(code);
         return true;
     }
-    char why[160];
-    pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
     config_fail(decoder, node, config_hint(decoder, "behind \"%.*s\"", (int)offset, text.p),
                 "not a regular expression: %s at character %zu", why, offset + 1);
     return false;

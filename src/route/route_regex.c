@@ -15,20 +15,32 @@ struct route_scratch {
     size_t room_bytes;
 };
 
-struct route_regex *route_regex_new(struct str text, struct arena *arena, struct err *err)
+void *route_regex_compile(struct str text, char *why, size_t *offset)
 {
     // Paths and values are bytes, so no UTF; anchored by option and not by wrapping, which "a)|(b" would
     // escape from.
     uint32_t options = PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_UTF | PCRE2_NEVER_UCP |
                        PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY;
-    int code_number;
+    int code;
+    pcre2_code *compiled =
+        pcre2_compile((PCRE2_SPTR)(text.n ? text.p : ""), text.n, options, &code, offset, NULL);
+    if (!compiled)
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)why, REGEX_WHY_BYTES);
+    return compiled;
+}
+
+void route_regex_code_free(void *code)
+{
+    pcre2_code_free(code);
+}
+
+struct route_regex *route_regex_new(struct str text, struct arena *arena, struct err *err)
+{
+    char why[REGEX_WHY_BYTES];
     size_t offset;
-    pcre2_code *code =
-        pcre2_compile((PCRE2_SPTR)(text.n ? text.p : ""), text.n, options, &code_number, &offset, NULL);
+    pcre2_code *code = route_regex_compile(text, why, &offset);
     if (!code) {
-        char message[160];
-        pcre2_get_error_message(code_number, (PCRE2_UCHAR *)message, sizeof message);
-        err_set(err, ERR_INVALID, NULL, "%s at offset %zu", message, offset);
+        err_set(err, ERR_INVALID, NULL, "%s at offset %zu", why, offset);
         return NULL;
     }
     // Without executable memory (a hardened service) there is no JIT; the interpreter gives the same answers.

@@ -18,6 +18,13 @@ struct route_regex {
 
 enum regex_result { REGEX_NO, REGEX_YES, REGEX_TOO_HARD };
 
+enum { REGEX_WHY_BYTES = 160 };
+
+// A pcre2_code, to be freed with route_regex_code_free; or NULL, and why (REGEX_WHY_BYTES of room) and where
+// not.
+void *route_regex_compile(struct str text, char *why, size_t *offset);
+void route_regex_code_free(void *code);
+
 // The record lives in arena, the code on the heap. NULL when text does not compile: *err says why and where
 // in text.
 struct route_regex *route_regex_new(struct str text, struct arena *arena, struct err *err);

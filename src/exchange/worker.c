@@ -11,10 +11,23 @@ enum {
     SPARE_BLOCKS = 256,  // arena blocks of 8 KiB
 };
 
+// All workers share the writer: the first of them tells the metrics.
+static void count_dropped_lines(struct worker *worker)
+{
+    if (worker->slot != 0 || !worker->log.writer)
+        return;
+    uint64_t dropped = access_writer_dropped(worker->log.writer);
+    if (dropped == worker->log_dropped)
+        return;
+    metrics_count(worker->metrics, COUNT_LOG_DROPPED, dropped - worker->log_dropped);
+    worker->log_dropped = dropped;
+}
+
 static void on_turn_end(struct loop_hook *hook)
 {
     struct worker *worker = container_of(hook, struct worker, turn_end);
     access_log_tick(&worker->log, worker->loop.now_us);
+    count_dropped_lines(worker);
 }
 
 struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway,
@@ -85,8 +98,11 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);
     worker->hold->gateway = gateway;
-    if (writer != worker->log.writer)
+    if (writer != worker->log.writer) {
+        count_dropped_lines(worker);
         access_log_switch(&worker->log, writer);
+        worker->log_dropped = 0;
+    }
     if (before && before->exchanges == 0) {
         gateway_unref(before->gateway);
         free(before);

@@ -267,7 +267,8 @@ class Upstream:
 
     def run(self, script, peer):
         try:
-            script(peer)
+            if peer.more():   # else it was program()'s
+                script(peer)
         except (OSError, Incomplete):
             pass   # the gateway has closed; what was received tells the test
         except Exception as failure:   # shown by check()

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+import soak
 from gateway import (BINARY, Client, Gateway, Origin, ask, free_port, refused, until)
 
 
@@ -315,6 +316,8 @@ def test_killed_worker_process_is_replaced_and_its_queue_survives(make):
     gateway = make({"workers": 2}).start()
     victim = gateway.worker()
     os.kill(victim, signal.SIGSTOP)
+    until(lambda: all(stat.read_text().rsplit(")", 1)[1].split()[0] == "T"
+                      for stat in pathlib.Path(f"/proc/{victim}/task").glob("*/stat")), "every thread stopped")
     clients = [Client(gateway.port) for _ in range(50)]   # accepted by nobody: they wait in the sockets' queues
     for client in clients:
         client.send()
@@ -699,3 +702,13 @@ def test_unix_listener_survives_crash_and_upgrade(make, tmp_path):
     assert status() == 200
     gateway.stop()
     assert not path.exists()
+
+
+# ---- all of it under load ----
+
+def test_soak_in_small(tmp_path):
+    """tests/wire/soak.py with fewer of everything: no request is lost but those in flight in a killed process."""
+    figures = soak.soak(tmp_path, requests=4000, reloads=16, kills=3, upgrades=2, seed=7)
+    assert not figures["lost"], json.dumps(figures["lost"][:5], indent=1) + figures["log"]
+    assert figures["answered"] >= 3900
+    assert figures["in_flight_when_killed"] <= 3 * soak.PROCESSES * soak.CONNECTIONS * 2

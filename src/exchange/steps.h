@@ -56,7 +56,7 @@ void forward_shape_response(struct exchange *x, struct response_head *head);
 
 // ---- relay.c ----
 
-void relay_open_body(struct exchange *x);   // HELD → OPEN: the front may deliver
+void relay_open_body(struct exchange *x); // HELD → OPEN: the front may deliver
 // Another try: what has been delivered already, from this byte on, until the upstream is full. True: it has
 // all of it; else on_drain goes on.
 bool relay_replay_body(struct exchange *x, size_t from);

@@ -21,7 +21,7 @@ struct worker {
     struct rand rand;
     struct metrics *metrics;
     struct access_log log;
-    uint64_t log_dropped; // lines of its writer that are in the metrics
+    uint64_t log_dropped;      // lines of its writer that are in the metrics
     struct gateway *gateway;   // in force for new exchanges
     struct gateway_hold *hold; // of gateway
     struct upstream_worker *upstreams;

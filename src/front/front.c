@@ -110,8 +110,8 @@ void front_update(struct front *front)
         struct front_listener *listener = container_of(node, struct front_listener, node);
         const struct gateway_listener *settings =
             gateway_listener_named(front->worker->gateway, listener->settings->name);
-        // One that has stopped stays as it was, for its connections' exchanges still read its settings; should
-        // its name come back, that is another listener.
+        // One that has stopped stays as it was, for its connections' exchanges still read its settings;
+        // should its name come back, that is another listener.
         if (listener->accepting && settings && addr_eq(&settings->addr, &listener->settings->addr)) {
             adopt(listener, front->worker->gateway, settings);
             continue;

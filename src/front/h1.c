@@ -150,7 +150,8 @@ void h1_drain(struct h1_client *c)
     c->close_after = true;
     if (c->state != CLIENT_IDLE)
         return;
-    if (c->conn.loop->now_us >= c->since_us + DRAIN_IDLE_MS * 1000)
+    // One whose last answer has not left yet is not idle.
+    if (!c->out.blocked && c->conn.loop->now_us >= c->since_us + DRAIN_IDLE_MS * 1000)
         h1_close(c);
     else
         h1_arm(c);

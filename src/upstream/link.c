@@ -191,9 +191,7 @@ static void on_timer(struct loop_timer *timer)
     switch (link->state) {
     case LINK_CONNECTING: fail_connecting(link); break;
     case LINK_IDLE: link_close(link); break;
-    case LINK_LENT:
-        link_read_last(link);
-        break;
+    case LINK_LENT: link_read_last(link); break;
     }
 }
 

@@ -15,8 +15,8 @@ struct upstream_pool {
     int position;     // in local->balance.endpoints; -1: no longer there
     struct list idle; // links, the most recently used first
     struct list connecting;
-    uint32_t links;   // all of them
-    uint32_t active;  // calls
+    uint32_t links;  // all of them
+    uint32_t active; // calls
 };
 
 // A worker's side of one upstream.

@@ -102,8 +102,8 @@ struct upstream_call { // zero it, then fill in the first block
     struct upstream_local *local;
     struct upstream_link *link;       // NULL: none lent
     struct upstream_link *connecting; // on its way; nothing may be written to it yet
-    struct upstream_pool *pool; // where it counts as active
-    int target;                 // index of the endpoint, -1: none
+    struct upstream_pool *pool;       // where it counts as active
+    int target;                       // index of the endpoint, -1: none
     struct endpoint *endpoint;
     struct list waiting; // for a connection: pending queue
     bool queued;

@@ -1,8 +1,8 @@
-// LD_PRELOADed into a gateway: makes calls of the worker threads fail as the file named by FAULTY says. The test maps
-// the same file and changes it while the gateway runs (tests/fault/faults.py).
+// LD_PRELOADed into a gateway: makes calls of the worker threads fail as the file named by FAULTY says. The
+// test maps the same file and changes it while the gateway runs (tests/fault/faults.py).
 //
-// malloc, calloc, realloc and aligned_alloc count as one kind. Sanitizers bring their own allocator, which this cannot
-// take over; the other kinds work under them too.
+// malloc, calloc, realloc and aligned_alloc count as one kind. Sanitizers bring their own allocator, which
+// this cannot take over; the other kinds work under them too.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -135,5 +135,6 @@ int socket(int family, int type, int protocol)
 int epoll_ctl(int epoll_fd, int operation, int fd, struct epoll_event *event)
 {
     // The kernel needs memory to add a descriptor, but not to change or remove one.
-    return operation == EPOLL_CTL_ADD && fails(EPOLL_CTL) ? -1 : NEXT(epoll_ctl)(epoll_fd, operation, fd, event);
+    return operation == EPOLL_CTL_ADD && fails(EPOLL_CTL) ? -1
+                                                          : NEXT(epoll_ctl)(epoll_fd, operation, fd, event);
 }

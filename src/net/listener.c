@@ -80,10 +80,11 @@ static void on_event(struct loop_source *source, uint32_t events)
             listener->on_accept(listener, fd, &peer);
             continue;
         }
+        if (errno == ECONNABORTED || errno == EINTR)
+            continue;
         if (is_exhaustion(errno))
             pause_accepting(listener);
-        if (errno != ECONNABORTED && errno != EINTR)
-            return;
+        return;
     }
 }
 

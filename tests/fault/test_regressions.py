@@ -1,12 +1,13 @@
 """Faults found by reading the data path, each with the conversation that shows it."""
 import json
+import signal
 import socket
 import threading
 import time
 
 import pytest
 
-from conftest import route, upstreams
+from conftest import Watched, route, upstreams
 from gateway import ask, free_port, until
 from peers import Raw, Upstream, answer, request
 
@@ -273,3 +274,22 @@ def test_waiting_in_line_has_one_deadline(gateway, upstream):
     hold.set()
     assert first.response().status == 200
     first.close()
+
+
+def test_drain_lets_a_slow_reader_finish(tmp_path):
+    """The exchange is over but its answer is still in the gateway's buffer: that is no idle connection."""
+    body = "x" * 1000000
+    running = Watched(tmp_path, {"workers": 1, "routes": [
+        {"name": "all", "match": {"path": {"prefix": "/"}}, "respond": {"status": 200, "body": body}}]}).start()
+    try:
+        with Raw(running.port, receive_buffer=2048) as client:
+            client.send(request("/") * 9)   # the kernel takes some; of one the rest stays with the gateway
+            began = time.monotonic()        # longer than an idle connection gets while draining
+            until(lambda: time.monotonic() > began + 1.2, "some age")
+            running.signal(signal.SIGTERM)
+            until(lambda: running.ready() != 200, "draining")
+            while (response := client.response()) is not None:   # raises when one is cut
+                assert response.status == 200 and response.body == body.encode()
+        assert running.wait() == 0
+    finally:
+        running.kill()

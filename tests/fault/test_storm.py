@@ -6,11 +6,14 @@ printed; SALLYPORT_STORM_SEED and SALLYPORT_STORM_SECONDS repeat or prolong it.
 import asyncio
 import os
 import random
-import struct
+import signal
 import socket
+import struct
 import time
 
-from conftest import upstreams, route
+import pytest
+
+from conftest import Watched, route
 from gateway import free_port, until
 
 SECONDS = float(os.environ.get("SALLYPORT_STORM_SECONDS", "12"))
@@ -350,12 +353,12 @@ def config(ports, upstream_ports, generation):
     }
 
 
-async def storm(running, ports, servers_rng, seed, configs):
+async def storm(running, ports, servers_rng, seed, configs, seconds=SECONDS, leave=None):
     servers = []
     for port in configs["upstreams"]:
         servers.append(await asyncio.start_server(Upstream(servers_rng).serve, "127.0.0.1", port, limit=1 << 20))
     tally = {"cut": 0, "hung": 0}
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + seconds
     clients = [Client(ports, random.Random(f"{seed}-{i}"), tally).run(end) for i in range(CLIENTS)]
 
     async def reload():
@@ -363,8 +366,11 @@ async def storm(running, ports, servers_rng, seed, configs):
         while time.monotonic() < end - 1:
             await asyncio.sleep(0.4)
             generation += 1
-            running.write(running.complete(config(ports, configs["upstreams"], generation), None))
-            running.signal(1)
+            changed = config(ports, configs["upstreams"], generation)
+            running.write(running.complete({**changed, "drain": running.config["drain"]}, None))
+            running.signal(signal.SIGHUP)
+        if leave:
+            running.signal(leave)
 
     await asyncio.gather(reload(), *clients)
     for server in servers:
@@ -383,3 +389,18 @@ def test_storm(gateway):
     assert tally.get(200, 0) > 50, tally
     running.wait_rest()
     until(lambda: all(value >= 0 for value in running.metrics().values()), running.metrics)
+
+
+@pytest.mark.parametrize("timeout", ["100ms", "20s"])
+def test_leaving_in_a_storm(tmp_path, timeout):
+    """TERM in the middle of it: with time to finish and without."""
+    ports = [free_port() for _ in range(3)]
+    upstream_ports = [free_port() for _ in range(3)]
+    running = Watched(tmp_path, {**config(ports, upstream_ports, 0), "drain": {"delay": "0s", "timeout": timeout}})
+    running.start()
+    try:
+        asyncio.run(storm(running, ports, random.Random(SEED), SEED, {"upstreams": upstream_ports}, 3, signal.SIGTERM))
+        assert running.wait() == 0, running.log()
+        assert "ended with status" not in running.log() and "killed" not in running.log(), running.log()
+    finally:
+        running.kill()

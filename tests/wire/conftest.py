@@ -42,7 +42,7 @@ class Wire:
         "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"}},
         "budget": {"retries": {"attempts": 1, "backoff": "50ms"}},
         "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "200ms"}},
-        "two": {"limits": {"requests": 2}},
+        "twofold": {"limits": {"requests": 2}},
     }
 
     def __init__(self, directory):
@@ -69,7 +69,7 @@ class Wire:
             "routes": [
                 route("root", path="/", timeout="0s"),
                 route("fast", "fast"), route("again", "again"), route("narrow", "narrow"), route("pair", "pair"),
-                route("budget", "budget"), route("queue", "queue"), route("two", "two"),
+                route("budget", "budget"), route("queue", "queue"), route("twofold", "twofold"),
                 route("no_retries", "again", retries={"attempts": 0}),
                 route("hurry", timeout="300ms"),
                 route("tiny", request_body_bytes=10),

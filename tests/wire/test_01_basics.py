@@ -1,11 +1,13 @@
 """One request, several requests on a connection, and every way in which messages begin and end."""
+import socket
 import subprocess
+import threading
 
 import httpx
 import pytest
 
-from gateway import until
-from peers import answer, request
+from gateway import Gateway, until
+from peers import Peer, answer, request
 
 
 def test_a_request_and_its_response(wire):
@@ -294,3 +296,44 @@ def test_httpx_many_at_once(wire):
         for i in range(50):
             assert client.get(f"/{i}").text == f"/{i}"
     assert wire["main"].accepted == 1
+
+
+def test_what_follows_connection_close_is_not_a_request(wire):
+    client = wire.raw()
+    client.send(request("/last", "GET", "Connection: close") + request("/ignored"))
+    assert client.response().status == 200 and client.ended()
+    assert [seen.target for seen in wire["main"].requests] == ["/last"]
+
+
+def test_pipelined_and_half_closed(wire):
+    wire["main"].program(reply=lambda r: answer(r.target.encode()))
+    client = wire.raw()
+    client.send(b"".join(request(f"/{i}") for i in range(10))).shut()
+    assert [client.response().body for _ in range(10)] == [b"/%d" % i for i in range(10)]
+    assert client.ended()
+
+
+def test_unix_sockets_on_both_sides(tmp_path):
+    """A path instead of a port, to listen on and to go to."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "up.sock"))
+    listener.listen()
+    gateway = Gateway(tmp_path, {
+        "workers": 1, "listeners": [{"name": "local", "address": f"unix:{tmp_path}/in.sock"}],
+        "upstreams": {"up": {"targets": [{"address": f"unix:{tmp_path}/up.sock"}]}},
+        "routes": [{"name": "all", "upstream": "up"}]})
+    with gateway:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(tmp_path / "in.sock"))
+        with Peer(sock) as client:
+            sender = threading.Thread(target=client.send, args=(request("/x", "POST", body=b"a" * 1_000_000),))
+            sender.start()
+            with Peer(listener.accept()[0]) as up:
+                seen = up.body(up.head())
+                assert seen.target == "/x" and len(seen.body) == 1_000_000 and seen.get("Via")
+                sender.join()
+                sender = threading.Thread(target=up.send, args=(answer(b"b" * 1_000_000),))
+                sender.start()
+                assert client.body(client.head()).body == b"b" * 1_000_000
+                sender.join()
+    listener.close()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from gateway import BUILD, until
+from gateway import BINARY, until
 from peers import Incomplete, Raw, answer, request
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -309,7 +309,11 @@ def test_64_mib(wire, way, chunked):
     assert wire.resident_kib() - before < 16 * 1024   # sanitizers' quarantine included
 
 
-@pytest.mark.skipif(BUILD.name not in ("build", "build-debug"), reason="a plain build's measure")
+def sanitized():
+    return any(name in BINARY.read_bytes() for name in (b"__asan_init", b"__tsan_init"))
+
+
+@pytest.mark.skipif(sanitized(), reason="sanitizers have memory and time of their own")
 @pytest.mark.parametrize("way", [up, down])
 def test_1_gib_in_64_mib_of_memory(wire, way):
     way(wire, 1024 * MIB, chunked=False)
@@ -417,6 +421,26 @@ def test_a_slow_and_a_quick_client_of_one_upstream(wire):
     for _ in range(50):
         assert quick.ask(request("/quick")).body == b"y" * 100
     assert slow.response().body == b"y" * (8 * MIB)
+
+
+def test_a_slow_reader_of_a_body_until_the_end(wire):
+    """The upstream has long sent everything and gone."""
+    body = b"".join(pieces(8 * MIB))
+    wire["main"].program(lambda peer: (wire["main"].read(peer), peer.send(b"HTTP/1.1 200 OK\r\n\r\n" + body)))
+    client = wire.raw(receive_buffer=64 * 1024)
+    client.send(request())
+    until(lambda: wire["main"].peers and (wire["main"].peers[0].over or wire["main"].requests), "the request")
+    assert client.response().body == body
+
+
+@pytest.mark.parametrize("path", ["/said", "/moved", "/broken"])
+def test_an_answer_of_the_gateways_own_to_a_large_body(wire, path):
+    """Said at once, readable in spite of what was still on its way, then closed."""
+    client = wire.raw()
+    client.send(request(path, "POST", f"Content-Length: {900_000}"))
+    client.send(b"x" * 900_000)
+    got = client.response()
+    assert got.status in (203, 307, 418) and got.get("Connection") == "close" and client.ended()
 
 
 # ---- limits ----

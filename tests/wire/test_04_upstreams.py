@@ -1,6 +1,7 @@
 """Upstreams that refuse, hang, lie and break off: 502 or 504, or a cut that nobody takes for the end; their connection
 is not used again, and each is counted by its cause.
 """
+import socket
 import threading
 
 import pytest
@@ -124,6 +125,29 @@ def test_ended_within_the_head(wire, sent):
     wire["main"].program(told_once(wire, sent, lambda peer: peer.close()))
     got = wire.raw().ask(request("/", "POST", body=b""))
     assert got.status == 502 and got.json["code"] in ("upstream_reset", "upstream_bad_response", "upstream_truncated")
+
+
+def test_a_connection_that_is_never_established(wire):
+    """A full backlog: the kernel answers nothing."""
+    upstream = wire["fast"]
+    upstream.close()
+    full = socket.socket()
+    full.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    full.bind(("127.0.0.1", upstream.port))
+    full.listen(0)
+    waiting = []
+    for _ in range(4):
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(("127.0.0.1", upstream.port))
+    try:
+        got = wire.raw().ask(request("/fast", "POST", body=b"once"))
+        assert got.status == 502 and got.json["code"] == "upstream_connect_failed"
+    finally:
+        for each in (*waiting, full):
+            each.close()
+        upstream.reopen()
+    assert wire.raw().ask(request("/fast")).status == 200
 
 
 def test_hangs_before_the_head(wire):

@@ -193,6 +193,46 @@ def test_a_try_that_ends_in_the_middle_of_the_body(wire):
     assert wire["again"].requests[-1].body == b"0123456789"
 
 
+def test_a_status_in_the_middle_of_the_body(wire):
+    """Refused before the body has ended: the second upstream gets what came so far, and then the rest."""
+    def script(peer):
+        if peer.number == 1:
+            peer.head()
+            peer.exactly(5)
+            peer.send(answer(b"", "503 Busy"))
+            peer.ended()
+        else:
+            wire["again"].serve(peer)
+
+    wire["again"].program(script)
+    client = wire.raw()
+    client.send(request("/again", "PUT", "Transfer-Encoding: chunked") + b"5\r\n01234\r\n")
+    until(lambda: wire["again"].accepted == 2, "the second try")
+    client.send(b"5\r\n56789\r\n0\r\nX-T: end\r\n\r\n")
+    assert client.response().status == 200
+    seen = wire["again"].requests[-1]
+    assert seen.body == b"0123456789" and seen.trailers == [("X-T", "end")]
+    assert client.ask(request("/again")).status == 200
+
+
+def test_a_retry_of_a_request_that_expects_continue(wire):
+    def script(peer):
+        head = peer.head()
+        if peer.number == 1:
+            peer.reset()
+            return
+        peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        peer.send(answer(peer.body(head).body))
+
+    wire["again"].program(script)
+    client = wire.raw()
+    client.send(request("/again", "PUT", "Expect: 100-continue", "Content-Length: 4"))
+    assert client.response(interim=True).status == 100
+    client.send(b"body")
+    got = client.response(interim=True)
+    assert got.status == 200 and got.body == b"body" and wire["again"].accepted == 2
+
+
 def test_no_attempts_no_retry(wire):
     wire["again"].program(reply=lambda _: answer(b"", "503 Busy"))
     assert wire.raw().ask(request("/no_retries")).status == 503
@@ -302,13 +342,13 @@ def test_the_limit_of_requests(wire):
         release.wait(30)
         return answer()
 
-    wire["two"].program(reply=reply)
+    wire["twofold"].program(reply=reply)
     clients = [wire.raw(), wire.raw(), wire.raw()]
     for i, client in enumerate(clients[:2]):
-        client.send(request("/two"))
-        wire["two"].wait_requests(i + 1)
-    got = clients[2].ask(request("/two"))
+        client.send(request("/twofold"))
+        wire["twofold"].wait_requests(i + 1)
+    got = clients[2].ask(request("/twofold"))
     assert got.status == 503 and got.json["code"] == "overloaded" and got.get("Retry-After")
     release.set()
     assert all(client.response().status == 200 for client in clients[:2])
-    assert clients[2].ask(request("/two")).status == 200
+    assert clients[2].ask(request("/twofold")).status == 200

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from conftest import route, upstreams
+from conftest import Watched, route, upstreams
 from gateway import free_port, until
 from peers import Incomplete, Raw, Upstream, answer, request
 
@@ -19,7 +19,6 @@ BODY = b"hello world"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    from conftest import Watched
     upstream = Upstream()
     port = free_port()
     running = Watched(tmp_path_factory.mktemp("cuts"), {
@@ -126,7 +125,9 @@ def test_client_goes_at_every_byte(place, kind, end):
             peer.send(answer(message.body))
 
     upstream.program(script=serve)
-    for at in range(len(whole) + 1):
+    # A body that is awaited with 100-continue costs its second at each place behind the head.
+    step = 4 if kind == "continue" else 1
+    for at in range(0, len(whole) + 1, step):
         client = Raw(port).send(whole[:at])
         if end == "reset":
             client.reset()

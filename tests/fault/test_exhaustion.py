@@ -1,11 +1,7 @@
 """What runs out: descriptors, patience, the disk. Others are served meanwhile, and all is well afterwards."""
-import json
-import os
 import resource
-import signal
 import socket
 import threading
-import time
 
 import pytest
 
@@ -88,7 +84,7 @@ def test_thousands_of_slow_clients(gateway, upstream, many_descriptors):
                 said += data
         except ConnectionError:
             pass
-        assert said[:12] in ((b"",), (b"HTTP/1.1 408", b""), (b"HTTP/1.1 408",), (b"HTTP/1.1 408",))[i % 4], (i, said)
+        assert said[:12] == (b"" if i % 4 == 0 else b"HTTP/1.1 408"), (i, said)
         client.close()
     assert ask(port).status == 200
 
@@ -97,7 +93,7 @@ def test_slow_readers_hold_no_more_than_their_buffers(gateway, upstream, many_de
     upstream.program(reply=lambda message: answer(b"x" * 4000000))
     port = free_port()
     running = gateway(config(port, upstream, {"header": "3s", "idle": "3s", "body": "3s", "write": "2s"}))
-    crowd = [Raw(port, receive_buffer=4096).send(request("/")) for _ in range(200)]
+    crowd = [Raw(port, receive_buffer=4096).send(request("/")) for _ in range(60)]
     assert ask(port).status == 200
     with open(f"/proc/{running.first}/status") as status:
         resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
@@ -112,12 +108,6 @@ def test_slow_readers_hold_no_more_than_their_buffers(gateway, upstream, many_de
     running.wait_rest()
     for client in crowd:
         client.close()
-
-
-def wait_requests(running, count):
-    """Asks on until the gateway has counted so many."""
-    for _ in range(count):
-        assert running.ask("/").status == 200
 
 
 def test_the_log_has_no_room(gateway, upstream):

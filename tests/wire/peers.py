@@ -227,13 +227,14 @@ class Upstream:
         self.lock = threading.Lock()
         self.peers, self.failures = [], []
         self.accepted = 0
+        self.script, self.requests = self.serve, []
         self.clients = set()   # ports of those accepted
-        self.program()
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        self.program()
 
     def program(self, script=None, reply=None):
         """What it does from now on; forgets what it has received, and closes what is open."""
-        if self.clients:   # what waits to be accepted belongs to what was before
+        if self.listener:   # what waits to be accepted belongs to what was before
             with socket.create_connection(("127.0.0.1", self.port)) as last:
                 until(lambda: last.getsockname()[1] in self.clients, "the last connection accepted")
             self.clients.clear()
@@ -314,7 +315,7 @@ class Upstream:
         self.program()
         self.listener.shutdown(socket.SHUT_RDWR)   # wakes the thread in accept
         self.listener.close()
-        self.clients.clear()
+        self.listener = None
 
     def reopen(self):
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)

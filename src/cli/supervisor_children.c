@@ -31,7 +31,7 @@ uint64_t supervisor_pause_ms(unsigned early_deaths)
 void supervisor_tell(struct supervisor *supervisor, int place, enum control_type type)
 {
     struct child *child = &supervisor->children[place];
-    if (!control_send(child->control, type, 0, STR(""), NULL, 0, 0))
+    if (child->control >= 0 && !control_send(child->control, type, 0, STR(""), NULL, 0, 0))
         log_warn("supervisor", "worker process %d does not listen", child->pid);
 }
 
@@ -131,6 +131,13 @@ static void take_config(struct supervisor *supervisor, struct child *child, stru
     }
 }
 
+// Not while one is missing or starting: what a dead one has served, its successor will ask for.
+static void sweep(struct supervisor *supervisor)
+{
+    if (supervisor->current >= 0 && supervisor->next < 0)
+        sockets_sweep(&supervisor->sockets);
+}
+
 static void warn_of_unused(const struct supervisor *supervisor)
 {
     char text[ADDR_TEXT_MAX];
@@ -169,7 +176,7 @@ static void on_ready(struct supervisor *supervisor, int place)
         warn_of_unused(supervisor);
     supervisor->was_ready = true;
     supervisor->upgrading = false;
-    sockets_sweep(&supervisor->sockets);
+    sweep(supervisor);
     if (supervisor->stopping)
         supervisor_tell(supervisor, place, supervisor->quitting ? CONTROL_QUIT : CONTROL_DRAIN);
     else
@@ -200,8 +207,7 @@ static void on_message(struct supervisor *supervisor, int place, struct control_
     case CONTROL_RETIRE:
         if (addr_parse(str_of(message->text), &addr))
             sockets_retire(&supervisor->sockets, &addr, (unsigned)place);
-        if (supervisor->next < 0) // what a dead one has used, its successor may still ask for
-            sockets_sweep(&supervisor->sockets);
+        sweep(supervisor);
         break;
     case CONTROL_CONFIG: take_config(supervisor, child, message); break;
     case CONTROL_READY: on_ready(supervisor, place); break;
@@ -291,6 +297,5 @@ void supervisor_bury(struct supervisor *supervisor, int place, int status)
     } else if ((serving || starting) && supervisor->next < 0) {
         restart(supervisor, early);
     }
-    if (supervisor->current >= 0 && supervisor->next < 0)
-        sockets_sweep(&supervisor->sockets);
+    sweep(supervisor);
 }

@@ -250,6 +250,7 @@ static void finish(struct process *process)
         _exit(1);                 // nothing more can be given back in order
     loop_turn(&process->loop, 0); // orders carried out in the last moment
     health_stop(process->health);
+    loop_turn(&process->loop, 0); // its connections are freed
     gateway_unref(process->host.gateway);
     gateway_reap();
     process->host.gateway = NULL;

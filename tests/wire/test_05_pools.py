@@ -51,7 +51,8 @@ def test_a_connection_that_dies_with_the_request_is_replaced(wire, end):
     assert retries(wire, "fast", "reset") == before + 1 and wire["fast"].accepted == 2
 
 
-def test_a_post_is_never_sent_twice(wire):
+@pytest.mark.parametrize("body", [b"pay", b"", None])
+def test_a_post_is_never_sent_twice(wire, body):
     def script(peer):
         wire["main"].read(peer)
         peer.send(answer())
@@ -61,7 +62,7 @@ def test_a_post_is_never_sent_twice(wire):
     wire["main"].program(script)
     client = wire.raw()
     assert client.ask(request("/1", "POST", body=b"")).status == 200
-    got = client.ask(request("/2", "POST", body=b"pay"))
+    got = client.ask(request("/2", "POST", body=body))
     assert got.status == 502 and got.json["code"] == "upstream_reset"
     assert [seen.target for seen in wire["main"].requests] == ["/1", "/2"]
 
@@ -133,20 +134,22 @@ def test_a_reset_goes_to_another_endpoint(wire):
     assert all(seen.body == b"same" for seen in wire["pair_a"].requests + wire["pair_b"].requests)
 
 
-def test_a_post_that_was_sent_is_not_repeated(wire):
+@pytest.mark.parametrize("body", [b"pay", b"", None])
+def test_a_post_that_was_sent_is_not_repeated(wire, body):
     for name in ("pair_a", "pair_b"):
         wire[name].program(lambda peer, up=wire[name]: (up.read(peer), peer.close()))
-    got = wire.raw().ask(request("/pair", "POST", body=b"pay"))
+    got = wire.raw().ask(request("/pair", "POST", body=body))
     assert got.status == 502 and got.json["code"] == "upstream_reset"
     assert len(wire["pair_a"].requests) + len(wire["pair_b"].requests) == 1
 
 
+@pytest.mark.parametrize("body", [b"body", b""])
 @pytest.mark.parametrize("method, times", [("GET", 3), ("PUT", 3), ("DELETE", 3), ("POST", 1), ("PATCH", 1)])
-def test_a_status_worth_another_try(wire, method, times):
+def test_a_status_worth_another_try(wire, method, times, body):
     wire["again"].program(reply=lambda _: answer(b"busy", "503 Busy"))
-    got = wire.raw().ask(request("/again", method, body=b"body"))
+    got = wire.raw().ask(request("/again", method, body=body))
     assert got.status == 503 and got.body == b"busy"   # the last answer is the client's
-    assert [seen.body for seen in wire["again"].requests] == [b"body"] * times
+    assert [seen.body for seen in wire["again"].requests] == [body] * times
 
 
 def test_a_second_try_succeeds(wire):

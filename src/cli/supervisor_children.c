@@ -5,6 +5,7 @@
 #include "cli/notify.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +36,17 @@ void supervisor_tell(struct supervisor *supervisor, int place, enum control_type
         log_warn("supervisor", "worker process %d does not listen", child->pid);
 }
 
+// Where the running binary is, as long as it is there: a replaced one is only to be had by the magic link
+// itself, which under valgrind and the like is somebody else.
+static bool running_path(char *path, size_t size)
+{
+    ssize_t n = readlink("/proc/self/exe", path, size - 1);
+    if (n <= 0)
+        return false;
+    path[n] = '\0';
+    return !str_ends((struct str){path, (size_t)n}, STR(" (deleted)"));
+}
+
 // Another execution of this very binary rather than a bare fork: addresses and stack canaries are drawn
 // afresh, so that a crash tells an attacker nothing about the process that comes next.
 static _Noreturn void become_worker(const struct supervisor *supervisor, int control)
@@ -43,6 +55,9 @@ static _Noreturn void become_worker(const struct supervisor *supervisor, int con
     snprintf(number, sizeof number, "%d", control);
     char *argv[] = {supervisor->argv[0], "worker", number, (char *)(uintptr_t)supervisor->file, NULL};
     fcntl(control, F_SETFD, 0);
+    char path[PATH_MAX];
+    if (running_path(path, sizeof path))
+        execv(path, argv);
     execv("/proc/self/exe", argv);
     execv(supervisor->binary, argv); // no /proc
     log_error("supervisor", "cannot execute %s: %m", supervisor->binary);

@@ -24,7 +24,11 @@
 #define IS_PATH(c) (IS_REG_NAME(c) || (c) == ':' || (c) == '@' || (c) == '/')
 // A path made of these alone is canonical: nothing to decode, no dot segment.
 #define IS_PLAIN_PATH(c) (IS_PATH(c) && (c) != '.')
-#define IS_QUERY(c) (IS_PATH(c) || (c) == '?')
+// Beyond RFC 3986: what browsers leave as it is in a query (WHATWG URL, query percent-encode set). None of it means
+// anything to a parser of requests.
+#define IS_QUERY(c)                                                                                          \
+    (IS_PATH(c) || (c) == '?' || (c) == '[' || (c) == ']' || (c) == '{' || (c) == '}' || (c) == '|' ||       \
+     (c) == '^' || (c) == '`')
 // RFC 9110 5.5: HTAB, SP, VCHAR, obs-text.
 #define IS_VALUE(c) ((c) == '\t' || ((c) >= 0x20 && (c) != 0x7f))
 // RFC 9110 5.6.4: inside a quoted string, without escapes.

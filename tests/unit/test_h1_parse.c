@@ -666,7 +666,7 @@ static void test_scanner_classes(void **state)
                 int c = (int)byte;
                 bool path = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
                             (c && strchr("-_~!$&'()*+,;=:@/", c));
-                bool query = path || c == '.' || c == '?';
+                bool query = path || (c && strchr(".?[]{}|^`", c));
                 assert_ptr_equal(scanner->plain_path(text, limit), path ? limit : hit);
                 assert_ptr_equal(scanner->query(text, limit), query ? limit : hit);
             }

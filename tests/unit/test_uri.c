@@ -186,7 +186,8 @@ static void test_queries(void **state)
         {STR("%41%00%fF"), true}, {STR("%"), false},        {STR("%4"), false},
         {STR("%4x"), false},      {STR("a b"), false},      {STR("a#b"), false},
         {STR("\x7f"), false},     {STR("\xc3\xa9"), false}, {STR("\\"), false},
-        {STR("a\tb"), false},     {STR("[]"), false},       {STR("\""), false},
+        {STR("a\tb"), false},     {STR("a[]={|}^`"), true}, {STR("\""), false},
+        {STR("<"), false},        {STR(">"), false},
     };
     for (size_t i = 0; i < countof(cases); i++)
         if (uri_query_valid(cases[i].query) != cases[i].valid)

@@ -2,7 +2,6 @@
 import mmap
 import os
 import struct
-import subprocess
 
 from gateway import BUILD
 
@@ -14,11 +13,8 @@ LIBRARY = BUILD / "tests" / "fault" / "faulty.so"
 
 def sanitizer():
     """The sanitizer runtime the gateway is built with, or None."""
-    symbols = subprocess.run(["nm", "-D", str(BUILD / "sallyport")], capture_output=True, text=True).stdout
-    for name in ("asan", "tsan"):
-        if f"__{name}_init" in symbols:
-            return name
-    return None
+    program = (BUILD / "sallyport").read_bytes()
+    return next((name for name in ("asan", "tsan") if b"__%s_init" % name.encode() in program), None)
 
 
 class Faults:

@@ -102,11 +102,16 @@ class Peer:
         return line
 
     def exactly(self, count):
-        while len(self.buffer) < count:
+        parts, have = [], 0
+        while have + len(self.buffer) < count:
+            parts.append(self.buffer)   # a long one grows as a list
+            have += len(self.buffer)
+            self.buffer = b""
             if not self.more():
-                raise Incomplete(f"ended after {len(self.buffer)} of {count} bytes")
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
-        return data
+                raise Incomplete(f"ended after {have} of {count} bytes")
+        parts.append(self.buffer[:count - have])
+        self.buffer = self.buffer[count - have:]
+        return b"".join(parts)
 
     def head(self):
         """The next head; None at a clean end."""

@@ -176,6 +176,7 @@ CHUNKS = {
     "trailer_null": "3\r\nabc\r\n0\r\nX-T: \0\r\n\r\n",
     "trailers_many": "3\r\nabc\r\n0\r\n" + "X-T: a\r\n" * 2000 + "\r\n",
     "trailer_long": "3\r\nabc\r\n0\r\nX-T: " + "a" * 100_000 + "\r\n\r\n",
+    "small_chunks_of_zeros": "0000000000000001\r\na\r\n" * 20_000 + "0\r\n\r\n",
     "small_chunks_of_extensions": "".join("1;%s\r\na\r\n" % ("x" * 30) for _ in range(2000)) + "0\r\n\r\n",
 }
 

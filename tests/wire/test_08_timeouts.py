@@ -149,6 +149,21 @@ def test_a_client_that_reads_slowly_is_not(wire):
     assert got == size and head.status == 200
 
 
+def test_a_client_that_pauses_is_not_the_upstreams_fault(wire):
+    """timeouts.response (400 ms) is the upstream's: while the client is waited for, it does not run."""
+    pace, size = threading.Event(), 64 << 20
+    wire["fast"].program(reply=lambda r: answer(r.body or b"x" * size))
+    client = wire.raw()
+    client.send(request("/fast"))
+    head = client.head()
+    pace.wait(1)
+    assert head.status == 200 and client.body(head).body == b"x" * size
+    client = wire.raw()
+    client.send((POST.replace("/", "/fast", 1) + "Content-Length: 4\r\n\r\nab").encode())
+    pace.wait(1)
+    assert client.send(b"cd").response().body == b"abcd"
+
+
 def test_500_slow_clients_hurt_nobody(wire):
     """Half of them in the head, half in the body, all of them longer than any request of the others."""
     before = wire.resident_kib()

@@ -197,12 +197,13 @@ static bool start_crew(struct process *process, struct err *err)
 
 static void on_serving(struct process *process)
 {
-    if (!process_listen_admin(process)) // out of descriptors or memory, right at the start
-        _exit(1);
     if (process->leaving == LEAVING_NOT)
         process->host.state = ADMIN_READY;
     process->host.listening = process->host.gateway->listener_count;
+    // First the supervisor: who hears from the status listener that we are ready may send it a signal next.
     process_tell(process, CONTROL_READY, 0, STR(""), -1);
+    if (!process_listen_admin(process)) // out of descriptors or memory, right at the start
+        _exit(1);
 }
 
 static void on_turn_end(struct loop_hook *hook)

@@ -159,11 +159,12 @@ static void turn(struct supervisor *supervisor)
         supervisor->exit_status = 1;
         return;
     }
+    // Before the signals: who has seen a worker process ready and sends one finds that we know.
+    for (int i = 0; i < SUPERVISOR_CHILDREN; i++)
+        if ((entries[0].revents || entries[1 + i].revents) && supervisor->children[i].pid)
+            supervisor_hear(supervisor, i);
     if (entries[0].revents)
         read_signals(supervisor);
-    for (int i = 0; i < SUPERVISOR_CHILDREN; i++)
-        if (entries[1 + i].revents && supervisor->children[i].pid)
-            supervisor_hear(supervisor, i);
     reap(supervisor);
     on_deadlines(supervisor);
 }

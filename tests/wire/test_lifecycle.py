@@ -53,7 +53,7 @@ def changed(gateway, **more):
 def test_start_serves_and_ends(make):
     gateway = make(hello("hi")).start()
     assert gateway.ask().body == b"hi"
-    assert re.search(r"worker process \d+ is ready after \d+ ms", gateway.log())
+    gateway.wait_log(r"worker process \d+ is ready after \d+ ms")
     assert "worker\0" in pathlib.Path(f"/proc/{gateway.worker()}/cmdline").read_text()
     gateway.stop()
     assert refused(gateway.port) and refused(gateway.status_port)
@@ -657,7 +657,7 @@ def test_socket_activation(make):
     early.close()
     clients = [Client(port) for _ in range(20)]
     assert all(client.ask().status == 200 for client in clients)
-    assert f"{stray.getsockname()[1]} was given by socket activation" in gateway.log()
+    gateway.wait_log(f"{stray.getsockname()[1]} was given by socket activation")
     upgrade(gateway)
     assert ask(port).status == 200
     os.kill(gateway.workers()[-1], signal.SIGKILL)

@@ -123,15 +123,23 @@ def test_version_and_help():
 
 
 def test_routes_prints_in_matching_order(make):
-    gateway = make({"routes": [
+    gateway = make({"upstreams": {name: {"targets": [{"address": "127.0.0.1:9"}]} for name in ("u", "v")}, "routes": [
+        {"name": "forward", "match": {"path": {"prefix": "/p"}, "methods": ["GET"]}, "upstream": "u"},
+        {"name": "split", "match": {"path": {"template": "/s/{id}"}},
+         "split": [{"upstream": "u", "weight": 95}, {"upstream": "v", "weight": 5}]},
         {"name": "wide", "match": {"path": {"prefix": "/"}}, "respond": {"status": 200}},
         {"name": "exact", "match": {"path": {"exact": "/a"}}, "respond": {"status": 200}},
         {"name": "host", "match": {"hosts": ["a.example"], "path": {"prefix": "/"}}, "redirect": {"to": "/b"}}]})
     text = run("routes", "-c", gateway.file)
     assert text.returncode == 0, text.stderr
-    assert [line.split()[1] for line in text.stdout.splitlines()] == ["host", "exact", "wide"]
+    order = ["host", "exact", "split", "forward", "wide"]
+    assert [line.split()[1] for line in text.stdout.splitlines()] == order
+    assert [line.split("->")[1].strip() for line in text.stdout.splitlines()] == [
+        "redirect /b", "respond 200", "u 95/100, v 5/100", "u", "respond 200"]
     listed = json.loads(run("routes", "-c", gateway.file, "--json").stdout)
-    assert [route["name"] for route in listed] == ["host", "exact", "wide"]
+    assert [route["name"] for route in listed] == order
+    assert listed[2]["split"][0] == {"upstream": "u", "weight": 95} and listed[3]["upstream"] == "u"
+    assert run("routes", "-c", gateway.file, "extra").returncode == 2
     assert listed[1]["match"]["path"] == {"exact": "/a"} and listed[0]["redirect"] == "/b"
 
 

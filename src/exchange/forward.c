@@ -5,6 +5,8 @@
 
 #include "http/uri.h"
 
+#include <endian.h>
+
 enum {
     REQUEST_ID_MAX = 128,   // a trusted peer's longer one is replaced
     TRACEPARENT_LENGTH = 55 // 00-32-16-2
@@ -52,11 +54,22 @@ static void find_source(struct exchange *x)
     }
 }
 
+// Eight digits at once: each nibble gets a byte of its own, then its character.
+static void print_hex32(uint32_t value, char *out)
+{
+    uint64_t x = value;
+    x = (x << 16 | x) & 0x0000ffff0000ffff;
+    x = (x << 8 | x) & 0x00ff00ff00ff00ff;
+    x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0f;
+    uint64_t letters = (x + 0x0606060606060606) >> 4 & 0x0101010101010101;
+    x = htobe64(x + 0x3030303030303030 + letters * ('a' - '0' - 10));
+    memcpy(out, &x, sizeof x);
+}
+
 static void print_hex(uint64_t value, char *out)
 {
-    static const char hex[] = "0123456789abcdef";
-    for (unsigned i = 0; i < 16; i++)
-        out[i] = hex[(value >> (60 - 4 * i)) & 15];
+    print_hex32((uint32_t)(value >> 32), out);
+    print_hex32((uint32_t)value, out + 8);
 }
 
 static struct str new_request_id(struct exchange *x)
@@ -215,22 +228,26 @@ static void add_forwarding(struct exchange *x, const struct said *said)
     struct headers *headers = &x->request.headers;
     struct arena *arena = &x->arena;
     struct str peer = print_ip(arena, &x->peer);
-    headers_add(headers, arena, STR("X-Forwarded-For"), append(arena, said->chain, peer));
-    headers_add(headers, arena, STR("X-Forwarded-Proto"), said->proto.n ? said->proto : x->scheme);
+    headers_add_as(headers, arena, HEADER_X_FORWARDED_FOR, STR("X-Forwarded-For"),
+                   append(arena, said->chain, peer));
+    headers_add_as(headers, arena, HEADER_X_FORWARDED_PROTO, STR("X-Forwarded-Proto"),
+                   said->proto.n ? said->proto : x->scheme);
     struct str host = said->host.n ? said->host : x->request.authority;
     if (host.n)
-        headers_add(headers, arena, STR("X-Forwarded-Host"), host);
-    headers_add(headers, arena, STR("X-Forwarded-Port"), said->port.n ? said->port : x->listener->port_text);
+        headers_add_as(headers, arena, HEADER_X_FORWARDED_HOST, STR("X-Forwarded-Host"), host);
+    headers_add_as(headers, arena, HEADER_X_FORWARDED_PORT, STR("X-Forwarded-Port"),
+                   said->port.n ? said->port : x->listener->port_text);
     if (said->forwarded.n) {
         struct str element =
             x->peer.family == 0 ? STR("for=unknown")
             : str_find(peer, ':') < peer.n
                 ? arena_printf(arena, "for=\"[%.*s]\";proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme))
                 : arena_printf(arena, "for=%.*s;proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme));
-        headers_add(headers, arena, STR("Forwarded"), append(arena, said->forwarded, element));
+        headers_add_as(headers, arena, HEADER_FORWARDED, STR("Forwarded"),
+                       append(arena, said->forwarded, element));
     }
     struct str via = x->request.minor ? STR("1.1 sallyport") : STR("1.0 sallyport");
-    headers_add(headers, arena, STR("Via"), append(arena, said->via, via));
+    headers_add_as(headers, arena, HEADER_VIA, STR("Via"), append(arena, said->via, via));
 }
 
 static void add_trace(struct exchange *x)
@@ -243,7 +260,8 @@ static void add_trace(struct exchange *x)
     text[35] = '-';
     print_hex(rand_u64(&x->worker->rand) | 1, text + 36);
     memcpy(text + 52, rand_unit(&x->worker->rand) < trace_sample ? "-01" : "-00", 3);
-    headers_add(&x->request.headers, &x->arena, STR("traceparent"), (struct str){text, TRACEPARENT_LENGTH});
+    headers_add_as(&x->request.headers, &x->arena, HEADER_TRACEPARENT, STR("traceparent"),
+                   (struct str){text, TRACEPARENT_LENGTH});
 }
 
 static void set_request_id(struct exchange *x, struct headers *headers)
@@ -252,7 +270,7 @@ static void set_request_id(struct exchange *x, struct headers *headers)
         headers_remove(headers, x->gateway->request_id_header);
     else
         headers_remove_name(headers, request_id_header(x));
-    headers_add(headers, &x->arena, request_id_header(x), x->request_id);
+    headers_add_as(headers, &x->arena, x->gateway->request_id_header, request_id_header(x), x->request_id);
 }
 
 bool forward_make_target(struct exchange *x)
@@ -276,7 +294,7 @@ void forward_prepare_request(struct exchange *x)
     struct said said = {0};
     strip_request(x, &said);
     if (!x->host) {
-        headers_add_id(&x->request.headers, &x->arena, HEADER_HOST, STR_NULL);
+        headers_add_as(&x->request.headers, &x->arena, HEADER_HOST, STR("Host"), STR_NULL);
         x->host = &x->request.headers.v[x->request.headers.count - 1];
     }
     size_t host_at = (size_t)(x->host - x->request.headers.v);
@@ -315,8 +333,8 @@ void forward_shape_response(struct exchange *x, struct response_head *head)
     headers_remove(headers, HEADER_CONTENT_LENGTH);
     set_request_id(x, headers);
     if (!headers_find(headers, HEADER_DATE))
-        headers_add(headers, &x->arena, STR("Date"),
-                    arena_copy(&x->arena, worker_date(x->worker, x->wall_us)));
+        headers_add_as(headers, &x->arena, HEADER_DATE, STR("Date"),
+                       arena_copy(&x->arena, worker_date(x->worker, x->wall_us)));
     if (x->gateway->settings.telemetry.headers.server_timing && x->upstream)
         add_server_timing(x, head);
 }

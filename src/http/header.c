@@ -104,7 +104,13 @@ void headers_add(struct headers *headers, struct arena *arena, struct str name, 
 
 void headers_add_id(struct headers *headers, struct arena *arena, enum header_id id, struct str value)
 {
-    *take_slot(headers, arena) = (struct header){.name = header_name(id), .value = value, .id = id};
+    headers_add_as(headers, arena, id, header_name(id), value);
+}
+
+void headers_add_as(struct headers *headers, struct arena *arena, enum header_id id, struct str name,
+                    struct str value)
+{
+    *take_slot(headers, arena) = (struct header){.name = name, .value = value, .id = id};
 }
 
 unsigned headers_remove(struct headers *headers, enum header_id id)

@@ -87,6 +87,9 @@ struct header *headers_find_name(const struct headers *headers, struct str name)
 // Grows in the arena. name and value are borrowed.
 void headers_add(struct headers *headers, struct arena *arena, struct str name, struct str value);
 void headers_add_id(struct headers *headers, struct arena *arena, enum header_id id, struct str value);
+// A name whose id the caller knows, spelled as it should be sent.
+void headers_add_as(struct headers *headers, struct arena *arena, enum header_id id, struct str name,
+                    struct str value);
 // Marks every field of that id / name as gone; returns how many there were.
 unsigned headers_remove(struct headers *headers, enum header_id id);
 unsigned headers_remove_name(struct headers *headers, struct str name);

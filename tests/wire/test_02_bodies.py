@@ -1,12 +1,13 @@
 """Bodies both ways: framing, trailers, 100-continue, answers before the end, sizes, back-pressure."""
 import hashlib
 import os
+import socket
 import threading
 
 import pytest
 
 from gateway import BINARY, until
-from peers import Incomplete, Raw, answer, request
+from peers import Incomplete, Peer, answer, request
 
 CHUNKED = "Transfer-Encoding: chunked"
 EXPECT = "Expect: 100-continue"
@@ -474,13 +475,11 @@ def test_a_refused_body_that_is_short_is_drained(wire):
     assert client.ask(request()).status == 200   # the connection lives on, in step
 
 
-def test_raw_client_is_strict():
+def test_the_peers_are_strict():
     """The tests' own reader does not take half a message for a whole one."""
-    import socket
-    a, b = socket.socketpair()
-    a.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc")
-    a.close()
-    peer = Raw.__new__(Raw)
-    Raw.__mro__[1].__init__(peer, b)
-    with pytest.raises(Incomplete):
-        peer.response()
+    for whole in (answer(b"abcde"), b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"):
+        for cut in range(1, len(whole)):
+            a, b = socket.socketpair()
+            Peer(a).send(whole[:cut]).close()
+            with Peer(b) as peer, pytest.raises(Incomplete):
+                peer.body(peer.head())

@@ -33,7 +33,7 @@ def ask(gateway, target):
     ("/a/./b", "/a/b"), ("/a/../b", "/b"), ("/a/b/..", "/a/"), ("/a/.", "/a/"), ("/./", "/"), ("/a/b/../../c", "/c"),
     ("/%61%2D%5f%7E", "/a-_~"), ("/a%2e%2e/b", "/a../b"), ("/%2e/a", "/a"), ("/a/%2E%2e/b", "/b"), ("/a/.%2e/b", "/b"),
     ("/%3a%c3%a9", "/%3A%C3%A9"), ("/a;b=c/d", "/a;b=c/d"), ("/a%20b", "/a%20b"), ("/a%25", "/a%25"), ("/...", "/..."),
-    ("/.a", "/.a"), ("/a:@!$&'()*+,=", "/a:@!$&'()*+,="), ("/a?x=%2F..%00/../#"[:-1], "/a?x=%2F..%00/../"),
+    ("/.a", "/.a"), ("/a:@!$&'()*+,=", "/a:@!$&'()*+,="), ("/a?x=%2F..%00/../", "/a?x=%2F..%00/../"),
     ("/a?", "/a?"), ("/a??", "/a??"), ("/a/../b?c=/../d", "/b?c=/../d"), ("/A", "/A"), ("/administrator", "/administrator"),
     ("http://h/a/../b", "/b"), ("/a//../b", "/a/b")])
 def test_the_upstream_gets_the_canonical_form(guarded, target, seen):
@@ -45,8 +45,7 @@ def test_the_upstream_gets_the_canonical_form(guarded, target, seen):
 
 @pytest.mark.parametrize("target", [
     "/admin", "/admin/", "/admin/x", "/a/../admin", "/./admin", "/%61dmin", "/admi%6e/x", "/a/%2e%2e/admin", "/a/.%2E/admin/x",
-    "/admin/./x", "/admin//x", "/x/../admin/../admin/y", "/admin?a", "http://h/admin", "http://h/a/../admin", "/admin%20/../"
-    "admin", "/admin/%2e"])
+    "/admin/./x", "/admin//x", "/x/../admin/../admin/y", "/admin?a", "http://h/admin", "http://h/a/../admin", "/admin%20/../admin", "/admin/%2e"])
 def test_every_spelling_of_a_guarded_path_is_guarded(guarded, target):
     upstream, gateway, _ = guarded
     upstream.program()

@@ -1,4 +1,5 @@
 """What is written down: the access log, field by field and in every format, and counters that add up."""
+import calendar
 import json
 import os
 import re
@@ -37,7 +38,6 @@ def test_every_field(wire):
     assert 0 <= line["upstream_ms"] <= line["duration_ms"] < 30_000
     assert line["trace_id"] == wire["main"].only().get("traceparent").split("-")[1]
     stamp = time.strptime(re.sub(r"\.\d+Z$|Z$", "", line["ts"]), "%Y-%m-%dT%H:%M:%S")
-    import calendar
     assert abs(calendar.timegm(stamp) - before) < 60
     assert "secret" not in wire.log.read_text()
 
@@ -70,7 +70,7 @@ def test_a_client_that_went(wire):
 
 
 def test_hostile_text_stays_one_line_of_json(wire):
-    wire.raw().ask(request("/a%22%5C%0A"[:7] + "'\"'"[:1], "GET", "User-Agent: \"\\\x80\xff{}", host="h"))
+    wire.raw().ask(request("/a%22'", "GET", "User-Agent: \"\\\x80\xff{}", host="h"))
     got = wire.raw().ask(request("/fine;%22"))
     assert record(wire, got)["path"] == "/fine;%22"
     for line in wire.log.read_text().splitlines():

@@ -42,7 +42,8 @@ static bool parse_arguments(int argc, char **argv, const char *usage, struct arg
 // Writes to stdout what out holds, and frees it. A full disk must not look like success.
 static int finish(struct buf *out, int status)
 {
-    fwrite(out->base + out->start, 1, buf_len(out), stdout);
+    if (buf_len(out))
+        fwrite(out->base + out->start, 1, buf_len(out), stdout);
     buf_free(out);
     if (fflush(stdout) == 0 && !ferror(stdout))
         return status;

@@ -9,7 +9,7 @@ void load_print(const struct config_report *report)
 {
     struct buf out = {0};
     config_report_print(report, &out);
-    if (report->count)
+    if (buf_len(&out))
         fwrite(out.base + out.start, 1, buf_len(&out), stderr);
     buf_free(&out);
 }

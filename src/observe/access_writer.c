@@ -29,9 +29,10 @@
 
 enum {
     QUEUE_BUFFERS = 64, // a second of log at 2,000 requests/s while the output stalls
-    QUEUE_WAKE = 4,     // buffers: below, an idle thread is left asleep until a worker's tick
+    QUEUE_WAKE = 16,    // buffers: below, the thread is left asleep until a worker's tick, for a wake-up costs
+                        // the workers' core two switches
     BATCH = 16,         // buffers a write
-    SPARES = 8,         // buffers kept for the workers
+    SPARES = 24,        // buffers kept for the workers
     POLL_MS = 100,      // how soon a stalled write notices a stop or a reopen
     STOP_US = 1000000,
 };
@@ -61,6 +62,7 @@ struct access_writer {
     struct buf spares[SPARES];
     unsigned spare_count;
     bool asleep;
+    bool hurry; // somebody's lines are old enough
     atomic_bool reopen, stopping; // also looked at while an output stalls
     uint64_t stop_us;             // give up then; set before stopping
 
@@ -108,9 +110,15 @@ static bool keep_spare(struct access_writer *writer, struct buf *lines)
     return true;
 }
 
+// With the lock held.
+static bool is_due(const struct access_writer *writer)
+{
+    return writer->count >= QUEUE_WAKE || (writer->hurry && writer->count);
+}
+
 void access_writer_hand(struct access_writer *writer, struct buf *lines, uint32_t line_count, bool wake)
 {
-    bool full = false;
+    bool full = false, signal = false;
     pthread_mutex_lock(&writer->lock);
     if (line_count && writer->count < QUEUE_BUFFERS) {
         writer->queue[(writer->first + writer->count++) % QUEUE_BUFFERS] =
@@ -119,11 +127,14 @@ void access_writer_hand(struct access_writer *writer, struct buf *lines, uint32_
     } else {
         full = line_count > 0;
     }
-    if (writer->asleep && writer->count && (wake || writer->count >= QUEUE_WAKE)) {
+    writer->hurry = writer->hurry || (wake && writer->count);
+    if (writer->asleep && is_due(writer)) {
         writer->asleep = false;
-        pthread_cond_signal(&writer->wake);
+        signal = true;
     }
     pthread_mutex_unlock(&writer->lock);
+    if (signal) // not before: the thread would wake only to wait for the lock
+        pthread_cond_signal(&writer->wake);
     if (full) {
         access_writer_count_dropped(writer, line_count);
         lines->start = lines->end = 0;
@@ -340,7 +351,7 @@ static bool take_batch(struct access_writer *writer, struct queued *batch, unsig
 {
     *taken = 0;
     pthread_mutex_lock(&writer->lock);
-    while (!writer->count && !atomic_load(&writer->stopping) && !atomic_load(&writer->reopen)) {
+    while (!is_due(writer) && !atomic_load(&writer->stopping) && !atomic_load(&writer->reopen)) {
         writer->asleep = true;
         pthread_cond_wait(&writer->wake, &writer->lock);
     }
@@ -351,6 +362,7 @@ static bool take_batch(struct access_writer *writer, struct queued *batch, unsig
         batch[*taken] = writer->queue[writer->first];
         writer->first = (writer->first + 1) % QUEUE_BUFFERS;
     }
+    writer->hurry = writer->hurry && writer->count;
     pthread_mutex_unlock(&writer->lock);
     return more;
 }

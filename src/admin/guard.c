@@ -67,9 +67,18 @@ static bool is_foreign(const struct request_head *request)
     return !str_starts(origin, scheme) || !str_eq_fold(str_skip(origin, scheme.n), request->authority);
 }
 
+// The gateway's own requests say so, and no route's header rules can take that away.
+static bool came_through_a_route(const struct request_head *request)
+{
+    return headers_list_has(&request->headers, HEADER_VIA, STR("1.1 sallyport")) ||
+           headers_list_has(&request->headers, HEADER_VIA, STR("1.0 sallyport"));
+}
+
 bool admin_guard(struct str token, const struct addr *peer, const struct request_head *request,
                  struct admin_problem *problem)
 {
+    if (came_through_a_route(request))
+        return refuse(problem, 403, STR("route_denied"), STR("no route leads to this API"));
     if (token.n)
         return guard_token(token, request, problem);
     if (!addr_is_loopback(peer))

@@ -23,35 +23,84 @@ static struct str value_of(const struct headers *headers, enum header_id id)
 
 // ---- who asks ----
 
-// The last element of a chain of X-Forwarded-For lines, cut off it; false at its beginning.
-static bool take_last_hop(struct str *chain, struct str *hop)
+// The last element of a comma-separated list, cut off it; empty ones are skipped (RFC 9110 5.6.1). False:
+// none is left.
+static bool take_last(struct str *list, struct str *element)
 {
-    size_t at = chain->n;
-    while (at && chain->p[at - 1] != ',')
-        at--;
-    *hop = str_trim(str_skip(*chain, at));
-    chain->n = at ? at - 1 : 0;
-    return hop->n > 0;
+    while (list->n) {
+        size_t at = list->n;
+        while (at && list->p[at - 1] != ',')
+            at--;
+        *element = str_trim(str_skip(*list, at));
+        list->n = at ? at - 1 : 0;
+        if (element->n)
+            return true;
+    }
+    return false;
+}
+
+static struct str unquote(struct str s)
+{
+    bool quoted = s.n >= 2 && s.p[0] == '"' && s.p[s.n - 1] == '"';
+    return quoted ? (struct str){s.p + 1, s.n - 2} : s;
+}
+
+// The value of one pair of a Forwarded element: for=192.0.2.60;proto=https (RFC 7239 4).
+static struct str forwarded_value(struct str element, struct str name)
+{
+    while (element.n) {
+        size_t end = str_find(element, ';');
+        struct str pair = str_trim((struct str){element.p, end});
+        size_t equals = str_find(pair, '=');
+        if (equals < pair.n && str_eq_fold((struct str){pair.p, equals}, name))
+            return unquote(str_skip(pair, equals + 1));
+        element = str_skip(element, end < element.n ? end + 1 : end);
+    }
+    return STR_NULL;
+}
+
+// An address, with or without a port: 192.0.2.60, 192.0.2.60:4711, [2001:db8::1]:4711, 2001:db8::1.
+static bool parse_hop(struct str hop, struct ip *ip)
+{
+    if (ip_parse(hop, ip))
+        return true;
+    bool bracketed = hop.n && hop.p[0] == '[';
+    size_t end = str_find(hop, bracketed ? ']' : ':');
+    return end < hop.n && ip_parse((struct str){hop.p + bracketed, end - bracketed}, ip);
 }
 
 // Walks from the right past every trusted proxy: the first other address is the client (RFC 7239 8.1).
+// Forwarded is looked at when there is no X-Forwarded-For.
 static void find_source(struct exchange *x)
 {
-    const struct cidr_set *trusted = &x->listener->settings->trusted_proxies;
     const struct headers *headers = &x->request.headers;
+    bool is_old = headers_find(headers, HEADER_X_FORWARDED_FOR) != NULL;
+    enum header_id id = is_old ? HEADER_X_FORWARDED_FOR : HEADER_FORWARDED;
     for (uint32_t i = headers->count; i-- > 0;) {
-        if (headers->v[i].id != HEADER_X_FORWARDED_FOR)
+        if (headers->v[i].id != id)
             continue;
-        struct str chain = headers->v[i].value, hop;
-        while (take_last_hop(&chain, &hop)) {
+        struct str list = headers->v[i].value, element;
+        while (take_last(&list, &element)) {
             struct ip ip;
-            if (!ip_parse(hop, &ip))
+            if (!parse_hop(is_old ? element : forwarded_value(element, STR("for")), &ip))
                 return;
             x->source = ip;
-            if (!cidr_set_has(trusted, &ip))
+            if (!cidr_set_has(&x->listener->settings->trusted_proxies, &ip))
                 return;
         }
     }
+}
+
+// How the client spoke to the proxy before us.
+static void find_scheme(struct exchange *x)
+{
+    struct str proto = value_of(&x->request.headers, HEADER_X_FORWARDED_PROTO);
+    if (!proto.n) {
+        struct str list = value_of(&x->request.headers, HEADER_FORWARDED), element;
+        proto = take_last(&list, &element) ? forwarded_value(element, STR("proto")) : STR_NULL;
+    }
+    if (str_eq_fold(proto, STR("https")))
+        x->scheme = STR("https");
 }
 
 // Eight digits at once: each nibble gets a byte of its own, then its character.
@@ -150,8 +199,10 @@ void forward_identify(struct exchange *x)
 {
     const struct cidr_set *trusted = &x->listener->settings->trusted_proxies;
     x->peer_trusted = trusted->count && cidr_set_has(trusted, &x->peer);
-    if (x->peer_trusted)
+    if (x->peer_trusted) {
         find_source(x);
+        find_scheme(x);
+    }
     identify_request(x);
     identify_trace(x);
 }
@@ -227,9 +278,11 @@ static void add_forwarding(struct exchange *x, const struct said *said)
 {
     struct headers *headers = &x->request.headers;
     struct arena *arena = &x->arena;
-    struct str peer = print_ip(arena, &x->peer);
+    struct str peer = print_ip(arena, &x->peer), chain = said->chain;
+    if (!chain.n && memcmp(&x->source, &x->peer, sizeof x->source) != 0)
+        chain = print_ip(arena, &x->source); // said by Forwarded
     headers_add_as(headers, arena, HEADER_X_FORWARDED_FOR, STR("X-Forwarded-For"),
-                   append(arena, said->chain, peer));
+                   append(arena, chain, peer));
     headers_add_as(headers, arena, HEADER_X_FORWARDED_PROTO, STR("X-Forwarded-Proto"),
                    said->proto.n ? said->proto : x->scheme);
     struct str host = said->host.n ? said->host : x->request.authority;
@@ -237,12 +290,11 @@ static void add_forwarding(struct exchange *x, const struct said *said)
         headers_add_as(headers, arena, HEADER_X_FORWARDED_HOST, STR("X-Forwarded-Host"), host);
     headers_add_as(headers, arena, HEADER_X_FORWARDED_PORT, STR("X-Forwarded-Port"),
                    said->port.n ? said->port : x->listener->port_text);
-    if (said->forwarded.n) {
-        struct str element =
-            x->peer.family == 0 ? STR("for=unknown")
-            : str_find(peer, ':') < peer.n
-                ? arena_printf(arena, "for=\"[%.*s]\";proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme))
-                : arena_printf(arena, "for=%.*s;proto=%.*s", STR_ARG(peer), STR_ARG(x->scheme));
+    if (said->forwarded.n) { // proto: of the hop to us, which has no TLS
+        struct str element = x->peer.family == 0 ? STR("for=unknown;proto=http")
+                             : str_find(peer, ':') < peer.n
+                                 ? arena_printf(arena, "for=\"[%.*s]\";proto=http", STR_ARG(peer))
+                                 : arena_printf(arena, "for=%.*s;proto=http", STR_ARG(peer));
         headers_add_as(headers, arena, HEADER_FORWARDED, STR("Forwarded"),
                        append(arena, said->forwarded, element));
     }

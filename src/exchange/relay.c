@@ -122,10 +122,9 @@ static struct exchange *exchange_of(struct upstream_call *call)
     return x;
 }
 
-static void on_ready(struct upstream_call *call, bool reused)
+static void on_ready(struct upstream_call *call)
 {
     struct exchange *x = exchange_of(call);
-    (void)reused;
     x->step = STEP_SEND;
     exchange_run(x);
 }

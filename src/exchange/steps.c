@@ -157,7 +157,7 @@ static enum step_result step_send(struct exchange *x)
 // Woken by the response head (on_head), a failure (on_fail) or the timer.
 static enum step_result step_await(struct exchange *x)
 {
-    if (x->continue_awaited && now_us(x) >= x->wait_until_us)
+    if (x->continue_awaited) // the timer: the upstream says nothing
         relay_open_body(x);
     exchange_arm(x);
     return STEP_WAIT;

@@ -54,7 +54,6 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
     struct upstream_worker_needs needs = {
         .loop = &worker->loop,
         .buffers = &worker->buffers,
-        .spares = &worker->spares,
         .rand = &worker->rand,
         .metrics = worker->metrics,
         .slot = slot,

@@ -53,8 +53,10 @@ static void on_exhausted(struct listener *net)
 {
     struct front_listener *listener = container_of(net, struct front_listener, net);
     metrics_count(listener->front->worker->metrics, COUNT_ACCEPT_PAUSES, 1);
-    log_warn("front", "listener %.*s: no descriptors left, accepting pauses",
-             STR_ARG(listener->settings->name));
+    enum { SAY_EVERY = 200 }; // pauses: ten seconds
+    if (net->pauses % SAY_EVERY == 1)
+        log_warn("front", "listener %.*s: no descriptors left, accepting pauses",
+                 STR_ARG(listener->settings->name));
 }
 
 // Points the listener at the settings of this snapshot.

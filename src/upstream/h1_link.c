@@ -246,7 +246,6 @@ void upstream_call_end(struct upstream_call *call, const struct headers *trailer
         h1_write_last_chunk(&out->buf, trailers);
     }
     link->request_ended = true;
-    call->sent_us = link->conn.loop->now_us;
 }
 
 void upstream_call_flush(struct upstream_call *call)

@@ -154,7 +154,7 @@ static void on_connected(struct conn *conn, int error)
     if (call) {
         link->call = NULL;
         link_lend(link, call);
-        call->events->on_ready(call, false);
+        call->events->on_ready(call);
         return;
     }
     if (pool_keeps_links(link->pool))

@@ -264,7 +264,6 @@ static void begin_on(struct upstream_call *call, int position)
 {
     struct upstream_local *local = call->local;
     struct upstream_pool *pool = local->pools[position];
-    call->target = position;
     call->endpoint = pool->endpoint;
     call->pool = pool;
     pool->active++;
@@ -377,9 +376,9 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->local = local;
     call->link = call->connecting = NULL;
     call->pool = NULL;
-    call->target = -1;
     call->queued = false;
-    call->ready_us = call->sent_us = call->head_us = 0;
+    call->fresh = fresh;
+    call->ready_us = call->head_us = 0;
     call->response_begun = call->reused = false;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
@@ -404,8 +403,8 @@ static void serve_next(struct upstream_local *local)
     struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
     enum end_cause cause;
     stop_waiting(call);
-    switch (place_call(call, false, &cause)) {
-    case CALL_READY: call->events->on_ready(call, call->reused); break;
+    switch (place_call(call, call->fresh, &cause)) {
+    case CALL_READY: call->events->on_ready(call); break;
     case CALL_WAITING: break;
     case CALL_REFUSED: call->events->on_fail(call, cause); break;
     }
@@ -454,6 +453,8 @@ bool upstream_retry_take(struct upstream_call *call, double budget)
 {
     enum { RETRIES_AT_LEAST = 3 };
     struct upstream_local *local = call->local;
+    if (budget <= 0)
+        return false;
     double allowed = budget * local->calls;
     if (local->retrying >= RETRIES_AT_LEAST && (double)local->retrying + 1 > allowed)
         return false;

@@ -1,14 +1,13 @@
 // Upstreams: who can answer (endpoints), and lending connections to them.
 //
 //   struct upstream        in the snapshot: settings, endpoints, ring. Read-only but for per-worker slots.
-//   struct upstream_local  a worker's side, by the upstream's name across reloads: balancer, pools, waiting
-//   calls struct upstream_call   one attempt at one request, embedded in the exchange: picks, waits, sends,
-//   hears back
+//   struct upstream_local  a worker's side, by name across reloads: balancer, pools, waiting calls
+//   struct upstream_call   one attempt at one request, in the exchange: picks, waits, sends, hears back
 //
 //   exchange                          upstream                                    net
 //     upstream_call_start ───────────▶ pick endpoint, take idle or connect ─────▶ conn_connect
 //     ◀── on_ready                     lent connection
-//     call_send_head, call_send_body ▶ h1 framing, out buffer ──────────────────▶ conn_sendv
+//     upstream_call_head, _body, _end▶ h1 framing, out buffer ──────────────────▶ conn_sendv
 //     ◀── on_head, on_body, on_end     response parser ◀──────────────────────── conn_recv
 //     upstream_call_finish ──────────▶ give back to the pool, or close
 #pragma once
@@ -52,7 +51,6 @@ struct upstream_worker; // all upstreams of one worker
 struct upstream_worker_needs { // borrowed from the worker
     struct loop *loop;
     struct buf_pool *buffers;
-    struct arena_spares *spares;
     struct rand *rand;
     struct metrics *metrics;
     unsigned slot, workers; // which worker of how many: limits are shared
@@ -72,8 +70,8 @@ uint32_t upstream_worker_lent(const struct upstream_worker *worker);
 struct upstream_call;
 
 struct upstream_call_events {
-    // A connection is lent; reused says that it served a request before.
-    void (*on_ready)(struct upstream_call *call, bool reused);
+    // A connection is lent; call->reused says whether it served a request before.
+    void (*on_ready)(struct upstream_call *call);
     // 1xx but 101.
     void (*on_informational)(struct upstream_call *call, struct response_head *head);
     // The response head; it lives in the call's arena.
@@ -103,12 +101,12 @@ struct upstream_call { // zero it, then fill in the first block
     struct upstream_link *link;       // NULL: none lent
     struct upstream_link *connecting; // on its way; nothing may be written to it yet
     struct upstream_pool *pool;       // where it counts as active
-    int target;                       // index of the endpoint, -1: none
     struct endpoint *endpoint;
     struct list waiting; // for a connection: pending queue
     bool queued;
+    bool fresh; // takes no connection that was used before
     struct loop_timer pending_timer;
-    uint64_t ready_us, sent_us, head_us; // when lent, when the request's end was sent, when the head came
+    uint64_t ready_us, head_us; // when lent, when the response head came
     bool reused;
     bool response_begun; // at least one byte of the response was read
 };

@@ -29,11 +29,11 @@
 
 enum {
     QUEUE_BUFFERS = 64, // a second of log at 2,000 requests/s while the output stalls
-    QUEUE_WAKE = 16,    // buffers: below, the thread is left asleep until a worker's tick, for a wake-up costs
-                        // the workers' core two switches
-    BATCH = 16,         // buffers a write
-    SPARES = 24,        // buffers kept for the workers
-    POLL_MS = 100,      // how soon a stalled write notices a stop or a reopen
+    QUEUE_WAKE = 16, // buffers: below, the thread is left asleep until a worker's tick, for a wake-up costs
+                     // the workers' core two switches
+    BATCH = 16,      // buffers a write
+    SPARES = 24,     // buffers kept for the workers
+    POLL_MS = 100,   // how soon a stalled write notices a stop or a reopen
     STOP_US = 1000000,
 };
 
@@ -62,7 +62,7 @@ struct access_writer {
     struct buf spares[SPARES];
     unsigned spare_count;
     bool asleep;
-    bool hurry; // somebody's lines are old enough
+    bool hurry;                   // somebody's lines are old enough
     atomic_bool reopen, stopping; // also looked at while an output stalls
     uint64_t stop_us;             // give up then; set before stopping
 

@@ -42,6 +42,9 @@ struct admin *admin_new(struct loop *loop, struct admin_host *host);
 must_check bool admin_listen(struct admin *admin, enum admin_kind kind, int fd);
 void admin_free(struct admin *admin);
 
+// One route as the admin API and `sallyport routes --json` show it: its pattern, policies and settings.
+void admin_print_route(struct json *json, const struct route *route);
+
 // `sallyport explain` and POST /api/v1/explain: what would happen to this request, as JSON. url:
 // "https://host/path". False and *err when the request makes no sense. Pure: reads the snapshot only.
 bool explain_request(const struct gateway *gateway, struct str method, struct str url,

@@ -30,7 +30,7 @@ static void print_settings(struct json *json, const struct config_object *object
 
 // ---- routes ----
 
-static void print_route(struct json *json, const struct route *route)
+void admin_print_route(struct json *json, const struct route *route)
 {
     struct arena arena;
     struct buf pattern = {0};
@@ -61,7 +61,7 @@ void api_routes(struct admin_client *c)
     json_key(&json, STR("routes"));
     json_array(&json);
     for (uint32_t i = 0; i < route_table_count(gateway->routes); i++)
-        print_route(&json, route_table_at(gateway->routes, i));
+        admin_print_route(&json, route_table_at(gateway->routes, i));
     json_array_end(&json);
     json_object_end(&json);
     admin_reply_json(c, 200, &body);

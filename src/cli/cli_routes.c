@@ -1,4 +1,5 @@
 // sallyport routes: the routing table as requests meet it.
+#include "admin/admin.h"
 #include "cli/cli.h"
 #include "cli/load.h"
 
@@ -6,56 +7,6 @@
 #include <stdio.h>
 
 static const char usage[] = "usage: sallyport routes -c FILE [--json]\n";
-
-static void json_strings(struct json *json, struct str key, const struct str_list *list)
-{
-    json_key(json, key);
-    json_array(json);
-    for (uint32_t i = 0; i < list->count; i++)
-        json_string(json, list->v[i]);
-    json_array_end(json);
-}
-
-static void json_route(struct json *json, const struct route *route)
-{
-    static const char *const kinds[] = {[PATH_PREFIX] = "prefix",
-                                        [PATH_EXACT] = "exact",
-                                        [PATH_TEMPLATE] = "template",
-                                        [PATH_REGEX] = "regex"};
-    const struct route_settings *settings = route->settings;
-    json_object(json);
-    json_field_string(json, "name", route->name);
-    json_key(json, STR("match"));
-    json_object(json);
-    json_strings(json, STR("hosts"), &settings->match.hosts);
-    json_key(json, STR("path"));
-    json_object(json);
-    json_key(json, str_of(kinds[settings->match.path.kind]));
-    json_string(json, settings->match.path.text);
-    json_object_end(json);
-    json_strings(json, STR("methods"), &settings->match.methods);
-    json_field_u64(json, "headers", settings->match.headers.count);
-    json_field_u64(json, "query", settings->match.query.count);
-    json_object_end(json);
-    switch (route->action) {
-    case ROUTE_FORWARD: json_field_string(json, "upstream", route->upstream->name); break;
-    case ROUTE_SPLIT:
-        json_key(json, STR("split"));
-        json_array(json);
-        for (uint32_t i = 0; i < route->split_count; i++) {
-            json_object(json);
-            json_field_string(json, "upstream", route->split[i].upstream->name);
-            json_field_u64(json, "weight", route->split[i].weight);
-            json_object_end(json);
-        }
-        json_array_end(json);
-        break;
-    case ROUTE_REDIRECT: json_field_string(json, "redirect", settings->redirect.to); break;
-    case ROUTE_RESPOND: json_field_u64(json, "respond", (uint64_t)settings->respond.status); break;
-    }
-    json_field_u64(json, "line", settings->line);
-    json_object_end(json);
-}
 
 static void print_target(const struct route *route, struct buf *out)
 {
@@ -89,7 +40,7 @@ static void print_json(const struct route_table *routes, struct buf *out)
     json_init(&json, out, true);
     json_array(&json);
     for (uint32_t i = 0; i < route_table_count(routes); i++)
-        json_route(&json, route_table_at(routes, i));
+        admin_print_route(&json, route_table_at(routes, i));
     json_array_end(&json);
     buf_append(out, STR("\n"));
 }

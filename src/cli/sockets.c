@@ -98,7 +98,7 @@ struct held_address *sockets_use(struct sockets *sockets, const struct addr *add
         want = SOCKETS_PER_ADDRESS;
     unsigned before = held->count;
     while (!held->given && held->count < want) {
-        int fd = listen_socket(addr, err);
+        int fd = listen_socket(addr, true, err);
         if (fd < 0) {
             if (before == 0)
                 drop_address(sockets, held);

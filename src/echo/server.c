@@ -54,7 +54,7 @@ bool echo_listen(struct echo *echo, const struct addr *addr, struct err *err)
         err_set(err, ERR_LIMIT, "--listen", "at most %d addresses", ECHO_LISTENERS);
         return false;
     }
-    int fd = listen_socket(addr, err);
+    int fd = listen_socket(addr, false, err);
     if (fd < 0)
         return false;
     struct listener *listener = &echo->listeners[echo->listener_count];

@@ -372,10 +372,13 @@ void forward_set_host(struct exchange *x)
 
 static void add_server_timing(struct exchange *x, struct response_head *head)
 {
-    uint64_t spent_us = x->call.ready_us ? x->worker->loop.now_us - x->call.ready_us : 0;
+    uint64_t now_us = x->worker->loop.now_us, all_us = now_us - x->began_us;
+    uint64_t upstream_us = x->upstream_us + (x->call.ready_us ? now_us - x->call.ready_us : 0);
+    uint64_t own_us = all_us > upstream_us ? all_us - upstream_us : 0;
     headers_add(&head->headers, &x->arena, STR("Server-Timing"),
-                arena_printf(&x->arena, "upstream;dur=%llu.%03llu", (unsigned long long)spent_us / 1000,
-                             (unsigned long long)spent_us % 1000));
+                arena_printf(&x->arena, "gateway;dur=%llu.%03llu, upstream;dur=%llu.%03llu",
+                             (unsigned long long)own_us / 1000, (unsigned long long)own_us % 1000,
+                             (unsigned long long)upstream_us / 1000, (unsigned long long)upstream_us % 1000));
 }
 
 void forward_shape_response(struct exchange *x, struct response_head *head)

@@ -19,7 +19,7 @@ static bool remove_stale_socket(const struct addr *addr)
     return S_ISSOCK(status.st_mode) && unlink(addr->local.sun_path) == 0;
 }
 
-int listen_socket(const struct addr *addr, struct err *err)
+int listen_socket(const struct addr *addr, bool shared, struct err *err)
 {
     char text[ADDR_TEXT_MAX];
     addr_print(addr, text);
@@ -35,7 +35,8 @@ int listen_socket(const struct addr *addr, struct err *err)
         }
     } else {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+        if (shared)
+            setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         if (addr->any.sa_family == AF_INET6)
             setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){0}, sizeof(int));

@@ -20,9 +20,9 @@ struct listener {
 
 enum { LISTENER_PAUSE_MS = 50, LISTENER_BATCH = 64 /* accepted in one go */ };
 
-// A bound and listening socket: SO_REUSEADDR, SO_REUSEPORT, TCP_NODELAY inherited by accepted ones,
-// TCP_DEFER_ACCEPT off; a stale unix socket file is replaced. -1 and *err on failure.
-must_check int listen_socket(const struct addr *addr, struct err *err);
+// A bound and listening socket: SO_REUSEADDR, TCP_NODELAY inherited by accepted ones, a stale unix socket
+// file is replaced. shared: SO_REUSEPORT, one of several for the same address. -1 and *err on failure.
+must_check int listen_socket(const struct addr *addr, bool shared, struct err *err);
 
 // fd stays the caller's.
 must_check enum err_code listener_start(struct listener *listener, struct loop *loop, int fd);

@@ -47,7 +47,7 @@ static void open_fixture(struct fixture *f, enum admin_kind kind)
     f->admin = admin_new(&f->loop, &f->host);
     struct addr addr;
     assert_true(addr_parse(STR("127.0.0.1:0"), &addr));
-    assert_true((f->listener = listen_socket(&addr, &err)) >= 0);
+    assert_true((f->listener = listen_socket(&addr, true, &err)) >= 0);
     assert_true(admin_listen(f->admin, kind, f->listener));
     addr.length = sizeof addr.local;
     assert_int_equal(getsockname(f->listener, &addr.any, &addr.length), 0);

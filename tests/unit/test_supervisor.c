@@ -32,7 +32,7 @@ static struct addr free_address(void)
 {
     struct addr addr = address("127.0.0.1:0");
     struct err err;
-    int fd = listen_socket(&addr, &err);
+    int fd = listen_socket(&addr, true, &err);
     assert_true(fd >= 0);
     socklen_t length = sizeof addr.v4;
     assert_int_equal(getsockname(fd, &addr.any, &length), 0);
@@ -131,7 +131,7 @@ static void test_a_given_socket_is_shared_and_kept(void **state)
     struct sockets sockets = {0};
     struct err err;
     struct addr addr = free_address();
-    int fd = listen_socket(&addr, &err);
+    int fd = listen_socket(&addr, true, &err);
     sockets_adopt(&sockets, &addr, fd, true, 0);
     struct held_address *held = sockets_use(&sockets, &addr, 4, 0, &err);
     assert_int_equal(held->count, 1);

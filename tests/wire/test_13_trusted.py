@@ -1,5 +1,6 @@
-"""What a trusted proxy says in other spellings, and that no route leads to the admin API."""
+"""What a trusted proxy says in other spellings, that no route leads to the admin API, and Server-Timing."""
 
+import re
 import socket
 
 import pytest
@@ -25,6 +26,7 @@ def gateway(tmp_path_factory):
         "workers": 1,
         "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "trusted_proxies": ["127.0.0.1/32"]}],
         "admin": {"address": f"127.0.0.1:{admin}"},
+        "telemetry": {"access_log": {"output": "off"}, "headers": {"server_timing": True}},
         "upstreams": {"admin": {"targets": [{"address": f"127.0.0.1:{admin}"}]}},
         "routes": [
             {"name": "admin", "match": {"path": {"prefix": "/api"}}, "upstream": "admin"},
@@ -66,3 +68,4 @@ def test_a_redirect_keeps_the_scheme_of_the_client(gateway, fields, scheme):
 def test_no_route_leads_to_the_admin_api(gateway, path):
     answer = ask(gateway[1], [], path)
     assert answer.startswith("HTTP/1.1 403 ") and '"code":"route_denied"' in answer
+    assert re.search(r"\r\nServer-Timing: gateway;dur=\d+\.\d{3}, upstream;dur=\d+\.\d{3}\r\n", answer)

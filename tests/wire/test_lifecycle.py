@@ -140,7 +140,7 @@ def test_routes_prints_in_matching_order(make):
     assert [route["name"] for route in listed] == order
     assert listed[2]["split"][0] == {"upstream": "u", "weight": 95} and listed[3]["upstream"] == "u"
     assert run("routes", "-c", gateway.file, "extra").returncode == 2
-    assert listed[1]["match"]["path"] == {"exact": "/a"} and listed[0]["redirect"] == "/b"
+    assert listed[1]["match"]["path"] == {"exact": "/a"} and listed[0]["redirect"]["to"] == "/b"
 
 
 def test_health_asks_the_status_listener(make):

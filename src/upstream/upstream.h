@@ -138,7 +138,7 @@ bool upstream_call_unsent(const struct upstream_call *call);
 void upstream_call_finish(struct upstream_call *call);
 
 // The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time,
-// but three always may. True: this call's next try is within it, until upstream_retry_give. Ask before
-// upstream_call_finish.
+// but three always may, unless budget is 0. True: this call's next try is within it, until
+// upstream_retry_give. Ask before upstream_call_finish.
 must_check bool upstream_retry_take(struct upstream_call *call, double budget);
 void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream);

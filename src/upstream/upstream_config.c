@@ -368,7 +368,8 @@ static const struct config_field retry_fields[] = {
      .fallback = "0.2",
      .min = 0,
      .max = 1,
-     .doc = "Retries in flight, at most, as a share of the requests in flight."},
+     .doc = "Retries in flight, at most, as a share of the requests in flight; three always may, unless it "
+            "is 0."},
     {.name = "backoff",
      .type = CONFIG_DURATION,
      .offset = offsetof(struct retry_settings, backoff_us),
@@ -420,7 +421,8 @@ static const struct config_field limit_fields[] = {
      .fallback = "256",
      .min = 0,
      .max = 1000000,
-     .doc = "Requests that wait for a connection or a place. Past it: 503 at once."},
+     .doc = "Requests that wait for a connection or a place, each for `timeouts.connect` at most. Past it: "
+            "503 at once."},
     {0},
 };
 

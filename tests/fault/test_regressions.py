@@ -186,7 +186,7 @@ def test_deadline_after_a_wait_for_continue(gateway, upstream, says_continue):
 def test_listed_status_passes_when_the_budget_is_used_up(gateway, upstream):
     """A retry refused by the budget must leave the upstream's own answer standing."""
     upstream.program(reply=lambda message: answer(b"busy", "503 Busy"))
-    retries = {"attempts": 3, "statuses": [503], "backoff": "60s", "budget": 0.0}
+    retries = {"attempts": 3, "statuses": [503], "backoff": "60s", "budget": 0.01}
     running = gateway({"workers": 1, "upstreams": upstreams(up=(upstream.port, {"retries": retries})),
                        "routes": [route("all", "up", timeout="0s")]})
     held = [Raw(running.port).send(request("/")) for _ in range(3)]   # three may always be retries
@@ -198,6 +198,19 @@ def test_listed_status_passes_when_the_budget_is_used_up(gateway, upstream):
     assert (response.status, response.body) == (503, b"busy")
     for other in held + [client]:
         other.reset()
+
+
+def test_a_budget_of_nothing_means_no_retries(gateway, upstream):
+    """The three that may always be are for small budgets, not for none."""
+    upstream.program(reply=lambda message: answer(b"busy", "503 Busy"))
+    retries = {"attempts": 3, "statuses": [503], "backoff": "1ms", "budget": 0.0}
+    running = gateway({"workers": 1, "upstreams": upstreams(up=(upstream.port, {"retries": retries})),
+                       "routes": [route("all", "up")]})
+    client = Raw(running.port)
+    response = client.ask(request("/"))
+    assert (response.status, response.body) == (503, b"busy")
+    assert len(upstream.requests) == 1
+    client.reset()
 
 
 def test_long_body_is_repeated_in_pieces(gateway, upstream):

@@ -1,6 +1,7 @@
 """A gateway under test: build/sallyport with a configuration of the test's own on free ports, and an upstream that the
 test holds in its hand. Nothing here sleeps to wait: every wait polls a condition with a deadline.
 """
+import fcntl
 import http.client
 import os
 import pathlib
@@ -10,6 +11,7 @@ import signal
 import socket
 import socketserver
 import subprocess
+import tempfile
 import threading
 import time
 
@@ -35,12 +37,27 @@ def until(condition, what, deadline=DEADLINE):
 
 
 _ports = random.Random(os.getpid() * 7919 + time.time_ns())
+_given = set()
+# One byte for each port, locked while the test process that was given it lives: several runs may share a machine.
+_locks = open(pathlib.Path(tempfile.gettempdir()) / "sallyport-test-ports", "a+b")   # noqa: SIM115
+
+
+def _is_ours(port):
+    try:
+        fcntl.lockf(_locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
 
 
 def free_port():
-    """Below the range the kernel takes ports of outgoing connections from, so that none of them is in the way later."""
+    """Given once. Below the range the kernel takes ports of outgoing connections from, so that none of them is in the
+    way later."""
     while True:
         port = _ports.randrange(12000, 32000)
+        if port in _given or not _is_ours(port):
+            continue
+        _given.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

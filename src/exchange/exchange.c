@@ -11,7 +11,7 @@ enum {
     ARENA_RESERVE = 4, // blocks at hand before an exchange begins: most need one
 };
 
-// ---- slots: a ticket's way to its exchange ----
+// ---- slots ----
 
 static bool grow_slots(struct worker *worker)
 {
@@ -19,26 +19,17 @@ static bool grow_slots(struct worker *worker)
     struct exchange **slots = realloc(worker->slots, count * sizeof(struct exchange *));
     if (slots)
         worker->slots = slots;
-    uint32_t *generations = realloc(worker->generations, count * sizeof *generations);
-    if (generations)
-        worker->generations = generations;
     uint32_t *free_slots = realloc(worker->free_slots, count * sizeof *free_slots);
     if (free_slots)
         worker->free_slots = free_slots;
-    if (!slots || !generations || !free_slots)
+    if (!slots || !free_slots)
         return false;
     for (uint32_t i = count; i-- > worker->slot_count;) {
         slots[i] = NULL;
-        generations[i] = 0;
         free_slots[worker->free_count++] = i;
     }
     worker->slot_count = count;
     return true;
-}
-
-struct exchange *exchange_by_ticket(struct worker *worker, uint32_t slot, uint32_t generation)
-{
-    return slot < worker->slot_count && worker->generations[slot] == generation ? worker->slots[slot] : NULL;
 }
 
 // ---- new and free ----
@@ -69,7 +60,6 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     memset(&x->request_id, 0, sizeof *x - offsetof(struct exchange, request_id));
     x->match.route = NULL;
     x->slot = worker->free_slots[--worker->free_count];
-    x->generation = worker->generations[x->slot];
     worker->slots[x->slot] = x;
     worker->live++;
     list_init(&x->spare);
@@ -94,7 +84,6 @@ static void exchange_free(struct exchange *x)
     loop_timer_stop(&worker->loop, &x->timer);
     buf_release(&x->replay, &worker->buffers);
     arena_reset(&x->arena);
-    worker->generations[x->slot]++;
     worker->slots[x->slot] = NULL;
     worker->free_slots[worker->free_count++] = x->slot;
     worker->live--;
@@ -204,12 +193,6 @@ static void record_metrics(struct exchange *x, uint64_t duration_us)
     metrics_request(x->worker->metrics, &record);
 }
 
-static struct str value_of(const struct exchange *x, enum header_id id)
-{
-    const struct header *header = headers_find(&x->request.headers, id);
-    return header ? header->value : STR_NULL;
-}
-
 static void record_access(struct exchange *x, uint64_t duration_us)
 {
     char client[IP_TEXT_MAX];
@@ -229,8 +212,8 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .upstream = x->upstream ? x->upstream->name : STR_NULL,
         .endpoint = x->call.endpoint ? x->call.endpoint->name : STR_NULL,
         .trace_id = {x->trace_id, x->trace_id[0] ? sizeof x->trace_id : 0},
-        .user_agent = value_of(x, HEADER_USER_AGENT),
-        .referer = value_of(x, HEADER_REFERER),
+        .user_agent = headers_value(&x->request.headers, HEADER_USER_AGENT),
+        .referer = headers_value(&x->request.headers, HEADER_REFERER),
         .status = x->status,
         .cause = x->cause,
         .bytes_in = x->bytes_in,

@@ -66,9 +66,9 @@ enum request_body_state {
 
 struct exchange {
     enum exchange_step step;
-    uint32_t slot, generation; // its ticket
-    struct list spare;         // in the worker's list while it is not in use
-    bool running, again;       // the driver is on the stack; an event wants it to go on
+    uint32_t slot;       // in worker->slots
+    struct list spare;   // in the worker's list while it is not in use
+    bool running, again; // the driver is on the stack; an event wants it to go on
 
     struct worker *worker;
     struct gateway_hold *hold;
@@ -157,8 +157,5 @@ void exchange_discard(struct exchange *x);
 
 // The driver: runs steps until one waits. x may be gone when this returns.
 void exchange_run(struct exchange *x);
-// A live exchange by its ticket, or NULL when it is over.
-struct exchange *exchange_by_ticket(struct worker *worker, uint32_t slot, uint32_t generation);
-
 // For the admin API: one line of state, as JSON. In the worker's thread.
 void exchange_print(const struct exchange *x, struct json *out);

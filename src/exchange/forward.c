@@ -15,12 +15,6 @@ enum {
 // The share of traces begun here that ask to be recorded: tracing.sample's default.
 static const double trace_sample = 0.05;
 
-static struct str value_of(const struct headers *headers, enum header_id id)
-{
-    const struct header *header = headers_find(headers, id);
-    return header ? header->value : STR_NULL;
-}
-
 // ---- who asks ----
 
 // The last element of a comma-separated list, cut off it; empty ones are skipped (RFC 9110 5.6.1). False:
@@ -94,9 +88,9 @@ static void find_source(struct exchange *x)
 // How the client spoke to the proxy before us.
 static void find_scheme(struct exchange *x)
 {
-    struct str proto = value_of(&x->request.headers, HEADER_X_FORWARDED_PROTO);
+    struct str proto = headers_value(&x->request.headers, HEADER_X_FORWARDED_PROTO);
     if (!proto.n) {
-        struct str list = value_of(&x->request.headers, HEADER_FORWARDED), element;
+        struct str list = headers_value(&x->request.headers, HEADER_FORWARDED), element;
         proto = take_last(&list, &element) ? forwarded_value(element, STR("proto")) : STR_NULL;
     }
     if (str_eq_fold(proto, STR("https")))
@@ -184,7 +178,7 @@ static bool traceparent_valid(struct str s)
 static void identify_trace(struct exchange *x)
 {
     if (x->peer_trusted) {
-        struct str parent = value_of(&x->request.headers, HEADER_TRACEPARENT);
+        struct str parent = headers_value(&x->request.headers, HEADER_TRACEPARENT);
         if (traceparent_valid(parent)) {
             memcpy(x->trace_id, parent.p + 3, sizeof x->trace_id);
             x->trace_kept = true;

@@ -264,12 +264,6 @@ static const struct config_object listener_object = {
 #define IN(section, field) \
     (offsetof(struct gateway_settings, section.field) - offsetof(struct gateway_settings, section))
 
-struct admin_settings {
-    struct str address, token;
-};
-_Static_assert(sizeof(struct admin_settings) == sizeof(((struct gateway_settings *)0)->admin),
-               "the same struct");
-
 static void check_admin(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     const struct admin_settings *admin = target;

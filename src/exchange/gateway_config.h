@@ -42,14 +42,16 @@ struct telemetry_settings {
     } headers;
 };
 
+struct admin_settings {
+    struct str address;
+    struct str token; // n == 0: loopback addresses only
+};
+
 struct gateway_settings {
     int64_t version;
     int64_t workers;              // 0: auto
     struct config_list listeners; // of listener_settings
-    struct {
-        struct str address;
-        struct str token; // n == 0: loopback addresses only
-    } admin;
+    struct admin_settings admin;
     struct {
         struct str address;
     } status;

@@ -2,11 +2,6 @@
 // bounded memory. A side that is full says so once; the other side is told to go on when it has drained.
 #include "exchange/steps.h"
 
-static uint64_t now_us(const struct exchange *x)
-{
-    return x->worker->loop.now_us;
-}
-
 // ---- the request body ----
 
 static void stop_awaiting_continue(struct exchange *x)
@@ -80,7 +75,7 @@ enum flow exchange_body(struct exchange *x, struct str span)
 {
     x->bytes_in += span.n;
     x->body_bytes += span.n;
-    x->progress_us = now_us(x);
+    x->progress_us = exchange_now_us(x);
     if (!x->call.link || is_replaying(x)) { // behind what is repeated first; resumed then
         if (!x->replay_lost)
             keep(x, span, buf_len(&x->replay) + span.n);
@@ -102,7 +97,7 @@ void exchange_body_end(struct exchange *x, const struct headers *trailers)
     if (x->body != BODY_OPEN)
         return;
     x->body = BODY_ENDED;
-    x->progress_us = now_us(x);
+    x->progress_us = exchange_now_us(x);
     if (x->call.link && !is_replaying(x)) {
         upstream_call_end(&x->call, trailers);
         upstream_call_flush(&x->call);
@@ -118,7 +113,7 @@ void exchange_body_end(struct exchange *x, const struct headers *trailers)
 static struct exchange *exchange_of(struct upstream_call *call)
 {
     struct exchange *x = container_of(call, struct exchange, call);
-    x->progress_us = now_us(x);
+    x->progress_us = exchange_now_us(x);
     return x;
 }
 
@@ -211,6 +206,6 @@ const struct upstream_call_events exchange_call_events = {
 void exchange_client_drained(struct exchange *x)
 {
     x->client_full = false;
-    x->progress_us = now_us(x);
+    x->progress_us = exchange_now_us(x);
     upstream_call_resume(&x->call);
 }

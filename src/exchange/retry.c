@@ -4,11 +4,6 @@
 
 enum { BACKOFF_DOUBLINGS = 6 };
 
-static uint64_t now_us(const struct exchange *x)
-{
-    return x->worker->loop.now_us;
-}
-
 // A kept-alive connection that died before a byte of the response: the upstream had closed it, most likely.
 static bool was_stale(const struct exchange *x, enum end_cause cause)
 {
@@ -59,7 +54,7 @@ static uint64_t backoff_us(struct exchange *x)
 static void note_attempt(struct exchange *x, unsigned status)
 {
     uint64_t began_us = x->call.ready_us;
-    uint64_t spent_us = began_us ? now_us(x) - began_us : 0;
+    uint64_t spent_us = began_us ? exchange_now_us(x) - began_us : 0;
     x->upstream_us += spent_us;
     metrics_upstream(x->worker->metrics, x->upstream->metric_id, status, spent_us);
 }
@@ -96,7 +91,7 @@ enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
         x->stale_retried = true;
         return STEP_MORE;
     }
-    x->wait_until_us = now_us(x) + backoff_us(x);
+    x->wait_until_us = exchange_now_us(x) + backoff_us(x);
     exchange_arm(x);
     return STEP_WAIT;
 }

@@ -3,11 +3,6 @@
 
 enum { CONTINUE_WAIT_US = 1000000 /* for an upstream's 100, which it need not send (RFC 9110 10.1.1) */ };
 
-static uint64_t now_us(const struct exchange *x)
-{
-    return x->worker->loop.now_us;
-}
-
 static enum step_result go(struct exchange *x, enum exchange_step next)
 {
     x->step = next;
@@ -22,7 +17,7 @@ static enum step_result end(struct exchange *x, enum end_cause cause, struct str
 
 static enum step_result wait_for(struct exchange *x, uint64_t us)
 {
-    x->wait_until_us = now_us(x) + us;
+    x->wait_until_us = exchange_now_us(x) + us;
     exchange_arm(x);
     return STEP_WAIT;
 }
@@ -62,7 +57,7 @@ static enum step_result step_guard(struct exchange *x)
         if (!use->policy->on_request)
             continue;
         call->settings = use->settings;
-        call->now_us = now_us(x);
+        call->now_us = exchange_now_us(x);
         switch (use->policy->on_request(call)) {
         case PASS: break;
         case REPLY: reply_answer(x, &call->answer); return go(x, STEP_FINISH);
@@ -118,7 +113,7 @@ static enum step_result step_pick(struct exchange *x)
     call->method = x->request.method;
     if (x->attempts == 1 && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)
         call->hash = hash_key(x);
-    x->progress_us = now_us(x);
+    x->progress_us = exchange_now_us(x);
     x->step = STEP_SEND; // on_ready resumes there
     enum end_cause cause;
     switch (upstream_call_start(x->worker->upstreams, call, x->fresh, &cause)) {

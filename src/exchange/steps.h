@@ -12,6 +12,11 @@ struct step {
 
 extern const struct step steps[STEP_COUNT];
 
+static inline uint64_t exchange_now_us(const struct exchange *x)
+{
+    return x->worker->loop.now_us;
+}
+
 // ---- retry.c ----
 
 // An attempt has ended badly, or with a status worth another try: tries again, or ends with the cause. Sets

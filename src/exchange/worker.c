@@ -80,7 +80,6 @@ void worker_free(struct worker *worker)
     while ((node = list_pop_front(&worker->spare_exchanges)))
         free(container_of(node, struct exchange, spare));
     free(worker->slots);
-    free(worker->generations);
     free(worker->free_slots);
     buf_pool_fini(&worker->buffers);
     arena_spares_fini(&worker->spares);

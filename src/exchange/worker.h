@@ -32,10 +32,9 @@ struct worker {
     uint64_t date_second; // the Date field's cached second and its text
     char date_text[32];
 
-    // Live exchanges by slot, so that a late answer's ticket finds its exchange or nothing.
+    // Live exchanges by slot, for the admin API and for a bug's last words.
     struct exchange **slots;
-    uint32_t *generations; // of each slot: raised when its exchange is over
-    uint32_t *free_slots;  // a stack
+    uint32_t *free_slots; // a stack
     uint32_t slot_count, free_count, live;
     struct list spare_exchanges; // kept for the next requests
     uint32_t spare_count;

@@ -29,20 +29,21 @@ static bool is_idle(uint8_t state)
     return state == CLIENT_IDLE || state == CLIENT_PROXY;
 }
 
+static void count_state(const struct h1_client *c, int change)
+{
+    if (c->state != CLIENT_CLOSED)
+        metrics_connections(worker_of(c)->metrics, c->listener->settings->metric_id,
+                            is_idle(c->state) ? CONNECTIONS_IDLE : CONNECTIONS_ACTIVE, change);
+}
+
 void h1_set_state(struct h1_client *c, enum client_state state)
 {
-    if (is_idle(c->state) != is_idle((uint8_t)state)) {
-        struct metrics *metrics = worker_of(c)->metrics;
-        uint32_t id = c->listener->settings->metric_id;
-        metrics_connections(metrics, id, is_idle(c->state) ? CONNECTIONS_IDLE : CONNECTIONS_ACTIVE, -1);
-        if (state != CLIENT_CLOSED)
-            metrics_connections(metrics, id, is_idle((uint8_t)state) ? CONNECTIONS_IDLE : CONNECTIONS_ACTIVE,
-                                +1);
-    } else if (state == CLIENT_CLOSED) {
-        metrics_connections(worker_of(c)->metrics, c->listener->settings->metric_id,
-                            is_idle(c->state) ? CONNECTIONS_IDLE : CONNECTIONS_ACTIVE, -1);
-    }
+    bool counted_alike = state != CLIENT_CLOSED && is_idle(c->state) == is_idle((uint8_t)state);
+    if (!counted_alike)
+        count_state(c, -1);
     c->state = (uint8_t)state;
+    if (!counted_alike)
+        count_state(c, +1);
     c->since_us = c->conn.loop->now_us;
 }
 

@@ -73,6 +73,12 @@ static bool has_name(const struct header *header, struct str name)
     return header->name.n == name.n && header->id != HEADER_GONE && str_eq_fold(header->name, name);
 }
 
+struct str headers_value(const struct headers *headers, enum header_id id)
+{
+    const struct header *header = headers_find(headers, id);
+    return header ? header->value : STR_NULL;
+}
+
 struct header *headers_find_name(const struct headers *headers, struct str name)
 {
     enum header_id id = header_id_of(name);

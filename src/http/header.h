@@ -83,6 +83,8 @@ bool header_value_valid(struct str value);
 
 // The first field with this id / name (any case) that is not gone, or NULL.
 struct header *headers_find(const struct headers *headers, enum header_id id);
+// Its value, n == 0 when there is none.
+struct str headers_value(const struct headers *headers, enum header_id id);
 struct header *headers_find_name(const struct headers *headers, struct str name);
 // Grows in the arena. name and value are borrowed.
 void headers_add(struct headers *headers, struct arena *arena, struct str name, struct str value);

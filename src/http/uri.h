@@ -22,6 +22,7 @@ enum uri_result uri_normalise_path(struct str path, bool merge_slashes, struct a
                                    const char **why);
 // RFC 3986 3.4: pchar / "/" / "?" and valid escapes, and the []{}|^` that browsers do not escape; no
 // controls, no space, no "#", no quotes, angle brackets or backslash.
+// The parser looks at queries by blocks; this is the plain form that tests and fuzzers hold it against.
 bool uri_query_valid(struct str query);
 // host[:port] of RFC 3986 3.2.2 and 3.2.3: reg-name without percent escapes, IPv4 or [IPv6]; no userinfo.
 // Splits it.

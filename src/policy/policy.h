@@ -13,7 +13,7 @@
 enum verdict {
     PASS,  // go on with the next policy
     REPLY, // answer filled in: the exchange ends with it
-    WAIT,  // call->wait_ms from now, or when the ticket is resumed, call again with call->again set
+    WAIT,  // call again after call->wait_ms, with call->again set
     FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error); answer.status, if not 0,
            // replaces the status of the cause's row
 };

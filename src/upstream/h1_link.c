@@ -10,11 +10,6 @@ enum {
     INFORMATIONAL_MAX = 16,          // 1xx heads before the final one: more is a flood
 };
 
-static struct upstream_worker_needs *needs_of(struct upstream_link *link)
-{
-    return &link->pool->local->worker->needs;
-}
-
 void link_reset_message(struct upstream_link *link)
 {
     link->parse = (struct h1_parse){0};
@@ -79,7 +74,7 @@ static bool take_head(struct upstream_link *link)
     link->keep_alive = head->keep_alive && head->framing != FRAMING_CLOSE && head->framing != FRAMING_TUNNEL;
     link->upgrade = switched;
     body_reader_init(&link->body, head->framing, head->content_length);
-    call->head_us = needs_of(link)->loop->now_us;
+    call->head_us = link_needs(link)->loop->now_us;
     call->events->on_head(call, head);
     return link->call == call;
 }
@@ -128,10 +123,10 @@ static void end_of_stream(struct upstream_link *link, bool reset)
 // False: nothing more to read now, or the call is over.
 static bool receive(struct upstream_link *link)
 {
-    struct upstream_worker_needs *needs = needs_of(link);
+    struct upstream_worker_needs *needs = link_needs(link);
     struct upstream_call *call = link->call;
     if (!buf_reserve(&link->in, needs->buffers, 1, UPSTREAM_HEAD_BYTES + BUF_BLOCK)) {
-        fail(link, END_UPSTREAM_BAD_RESPONSE);
+        fail(link, END_OVERLOADED); // memory is out: a head that is too long was refused by the parser
         return false;
     }
     ssize_t n = conn_recv(&link->conn, link->in.base + link->in.end, buf_space(&link->in));
@@ -150,7 +145,7 @@ static bool receive(struct upstream_link *link)
 void link_read(struct upstream_link *link)
 {
     struct upstream_call *call = link->call;
-    struct buf_pool *buffers = needs_of(link)->buffers;
+    struct buf_pool *buffers = link_needs(link)->buffers;
     while (link->conn.readable && !link->paused && !link->response_ended)
         if (!receive(link))
             break;
@@ -198,7 +193,7 @@ static void after_write(struct upstream_link *link)
 
 void link_write(struct upstream_link *link)
 {
-    out_flush(&link->out, &link->conn, needs_of(link)->buffers);
+    out_flush(&link->out, &link->conn, link_needs(link)->buffers);
     after_write(link);
     if (out_drained(&link->out) && link->call)
         link->call->events->on_drain(link->call);
@@ -208,7 +203,7 @@ bool upstream_call_head(struct upstream_call *call, const struct request_head *h
                         enum framing framing, bool upgrade)
 {
     struct upstream_link *link = call->link;
-    if (!out_reserve(&link->out, needs_of(link)->buffers, h1_request_size(head, target)))
+    if (!out_reserve(&link->out, link_needs(link)->buffers, h1_request_size(head, target)))
         return false;
     h1_write_request(&link->out.buf, head, target, framing, upgrade);
     link->chunked_request = framing == FRAMING_CHUNKED;
@@ -219,7 +214,7 @@ bool upstream_call_head(struct upstream_call *call, const struct request_head *h
 enum flow upstream_call_body(struct upstream_call *call, struct str span)
 {
     struct upstream_link *link = call->link;
-    struct buf_pool *buffers = needs_of(link)->buffers;
+    struct buf_pool *buffers = link_needs(link)->buffers;
     struct out *out = &link->out;
     if (link->chunked_request) {
         if (!out_reserve(out, buffers, CHUNK_HEAD_MAX))
@@ -241,9 +236,11 @@ void upstream_call_end(struct upstream_call *call, const struct headers *trailer
     if (link->upgrade && link->head_seen) { // the tunnel's half-close
         link->shutdown_wanted = true;
         after_write(link);
-    } else if (link->chunked_request &&
-               out_reserve(out, needs_of(link)->buffers, h1_trailers_size(trailers))) {
-        h1_write_last_chunk(&out->buf, trailers);
+    } else if (link->chunked_request) {
+        if (out_reserve(out, link_needs(link)->buffers, h1_trailers_size(trailers)))
+            h1_write_last_chunk(&out->buf, trailers);
+        else
+            after_write(link); // memory is out: the output is broken
     }
     link->request_ended = true;
 }
@@ -252,7 +249,7 @@ void upstream_call_flush(struct upstream_call *call)
 {
     struct upstream_link *link = call->link;
     link->request_sent = true;
-    out_flush(&link->out, &link->conn, needs_of(link)->buffers);
+    out_flush(&link->out, &link->conn, link_needs(link)->buffers);
     after_write(link);
 }
 

@@ -4,11 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static struct upstream_worker_needs *needs_of(struct upstream_link *link)
-{
-    return &link->pool->local->worker->needs;
-}
-
 static uint32_t metric_of(struct upstream_link *link)
 {
     return link->pool->local->metric_id;
@@ -16,7 +11,7 @@ static uint32_t metric_of(struct upstream_link *link)
 
 static void count_state(struct upstream_link *link, enum link_state state, int change)
 {
-    metrics_upstream_connections(needs_of(link)->metrics, metric_of(link),
+    metrics_upstream_connections(link_needs(link)->metrics, metric_of(link),
                                  state == LINK_IDLE ? CONNECTIONS_IDLE : CONNECTIONS_ACTIVE, change);
 }
 
@@ -43,7 +38,7 @@ void link_close(struct upstream_link *link)
 {
     if (link->conn.closed)
         return;
-    struct upstream_worker_needs *needs = needs_of(link);
+    struct upstream_worker_needs *needs = link_needs(link);
     count_state(link, link->state, -1);
     list_remove(&link->node);
     loop_timer_stop(needs->loop, &link->timer);
@@ -90,7 +85,7 @@ void link_lend(struct upstream_link *link, struct upstream_call *call)
     call->link = link;
     call->connecting = NULL;
     call->reused = link->used;
-    call->ready_us = needs_of(link)->loop->now_us;
+    call->ready_us = link_needs(link)->loop->now_us;
     link->used = true;
     link_reset_message(link);
     link->pool->local->worker->lent++;

@@ -68,6 +68,11 @@ struct upstream_link {
     bool shutdown_wanted; // half-close as soon as the output is gone
 };
 
+static inline struct upstream_worker_needs *link_needs(const struct upstream_link *link)
+{
+    return &link->pool->local->worker->needs;
+}
+
 // ---- link.c: the life of a connection ----
 
 // Starts connecting for call. NULL and *cause when it cannot even start.

@@ -94,7 +94,7 @@ struct upstream_call { // zero it, then fill in the first block
     struct arena *arena; // the exchange's
     enum http_method method;
     uint64_t hash;  // consistent_hash key
-    uint64_t tried; // bitmap of targets that this exchange has tried
+    uint64_t tried; // bitmap of endpoints that this exchange has tried; those past 64 may be tried again
 
     // Set by the room:
     struct upstream_local *local;

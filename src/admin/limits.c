@@ -3,9 +3,11 @@
 #include "admin/collect.h"
 
 #include "discovery/lookup.h"
+#include "exchange/exchange.h"
 #include "net/proxy_protocol.h"
 #include "route/route_regex.h"
 #include "upstream/hash_ring.h"
+#include "upstream/health.h"
 
 struct limit {
     const char *name, *unit, *reason;
@@ -38,6 +40,20 @@ static const struct limit limits[] = {
     LIMIT(REGEX_HEAP_KIB, "KiB", "of one match"),
     LIMIT(RING_POINTS_MAX, "points", "of a consistent_hash ring: 3 MiB at most"),
     LIMIT(LOOKUP_MAX, "addresses", "that one upstream host name may stand for"),
+    LIMIT(UPSTREAM_HEAD_BYTES, "bytes", "of a response head: twice what clients may send"),
+    LIMIT(UPSTREAM_HEADERS, "fields", "of a response head"),
+    LIMIT(INFORMATIONAL_MAX, "heads", "1xx before the final one: more is a flood"),
+    LIMIT(RETRIES_AT_LEAST, "retries", "in flight, whatever the budget makes of few requests"),
+    LIMIT(BACKOFF_DOUBLINGS, "doublings", "of retries.backoff"),
+    LIMIT(CONTINUE_WAIT_MS, "ms", "for an upstream's 100, which it need not send"),
+    LIMIT(REQUEST_ID_MAX, "bytes", "of a trusted peer's request id: a longer one is replaced"),
+    LIMIT(LINGER_MS, "ms", "a closing client connection may still talk"),
+    LIMIT(LINGER_BYTES, "bytes", "it may still send"),
+    LIMIT(DRAIN_IDLE_MS, "ms", "an idle client connection is kept while draining"),
+    LIMIT(DRAIN_BODY_BYTES, "bytes", "of an unread request body are read to keep the connection"),
+    LIMIT(HEALTH_HEAD_BYTES, "bytes", "of the head that answers a health check"),
+    LIMIT(HEALTH_HEAD_FIELDS, "fields", "of the head that answers a health check"),
+    LIMIT(HEALTH_AT_ONCE, "checks", "at once: they leave descriptors to the clients"),
     LIMIT(PROXY_HEADER_MAX, "bytes", "of a PROXY protocol header, addresses and TLVs included"),
     LIMIT(CONFIG_DEPTH, "levels", "of the configuration file: no real one is deeper"),
     LIMIT(CONFIG_NODES, "nodes", "of the configuration file, so that it cannot eat the memory"),

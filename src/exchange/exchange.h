@@ -17,6 +17,12 @@
 #include "exchange/worker.h"
 #include "http/h1_parse.h"
 
+enum {
+    REQUEST_ID_MAX = 128,    // bytes: a trusted peer's longer one is replaced
+    CONTINUE_WAIT_MS = 1000, // for an upstream's 100, which it need not send (RFC 9110 10.1.1)
+    BACKOFF_DOUBLINGS = 6,   // of retries.backoff
+};
+
 struct exchange;
 
 // How a reply reaches the client: one row for each protocol. Called by the exchange only; none of them calls

@@ -8,8 +8,8 @@
 #include <endian.h>
 
 enum {
-    REQUEST_ID_MAX = 128,   // a trusted peer's longer one is replaced
-    TRACEPARENT_LENGTH = 55 // 00-32-16-2
+    TRACEPARENT_LENGTH = 55, // 00-32-16-2
+    ALIKE_MAX = 64,          // longer than any name the gateway knows
 };
 
 // The share of traces begun here that ask to be recorded: tracing.sample's default.
@@ -242,11 +242,38 @@ static void take_saying(struct exchange *x, struct said *said, struct header *he
     }
 }
 
+// The id of a name that frameworks behind a gateway may read as one of ours: X_Forwarded_For.
+static enum header_id alike_id(struct str name)
+{
+    char folded[ALIKE_MAX];
+    if (name.n > sizeof folded || str_find(name, '_') == name.n)
+        return HEADER_OTHER;
+    for (size_t i = 0; i < name.n; i++)
+        folded[i] = name.p[i] == '_' ? '-' : name.p[i];
+    return header_id_of((struct str){folded, name.n});
+}
+
+// Only a listener with `underscores: allow` lets such fields come this far.
+static void strip_alike(struct exchange *x)
+{
+    struct headers *headers = &x->request.headers;
+    for (uint32_t i = 0; i < headers->count; i++) {
+        struct header *header = &headers->v[i];
+        if (header->id != HEADER_OTHER)
+            continue;
+        enum header_id id = alike_id(header->name);
+        if (header_is_hop_by_hop(id) || forward_rule(id) != FORWARD_KEEP)
+            header->id = HEADER_GONE;
+    }
+}
+
 // One pass over the fields: what goes, what is remembered.
 static void strip_request(struct exchange *x, struct said *said)
 {
     struct headers *headers = &x->request.headers;
     headers_remove_hop_by_hop(headers);
+    if (x->listener->settings->underscores == H1_UNDERSCORES_ALLOW)
+        strip_alike(x);
     for (uint32_t i = 0; i < headers->count; i++) {
         struct header *header = &headers->v[i];
         enum forward_rule rule = forward_rule(header->id);

@@ -2,8 +2,6 @@
 // sent twice (RFC 9110 9.2.2) or was not sent at all, within attempts and the upstream's budget.
 #include "exchange/steps.h"
 
-enum { BACKOFF_DOUBLINGS = 6 };
-
 // A kept-alive connection that died before a byte of the response: the upstream had closed it, most likely.
 static bool was_stale(const struct exchange *x, enum end_cause cause)
 {

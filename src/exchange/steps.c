@@ -1,8 +1,6 @@
 // The path of a request, top to bottom. A step sets the next one and says MORE, WAIT or DONE.
 #include "exchange/steps.h"
 
-enum { CONTINUE_WAIT_US = 1000000 /* for an upstream's 100, which it need not send (RFC 9110 10.1.1) */ };
-
 static enum step_result go(struct exchange *x, enum exchange_step next)
 {
     x->step = next;
@@ -139,7 +137,7 @@ static enum step_result step_send(struct exchange *x)
     if (x->body == BODY_HELD && request->expect_continue) {
         x->continue_awaited = true;
         upstream_call_flush(&x->call);
-        return wait_for(x, CONTINUE_WAIT_US);
+        return wait_for(x, CONTINUE_WAIT_MS * 1000);
     }
     if (replayed && (x->body == BODY_HELD || x->body == BODY_OPEN))
         relay_open_body(x);

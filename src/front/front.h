@@ -3,6 +3,13 @@
 
 #include "exchange/worker.h"
 
+enum {
+    LINGER_MS = 2000,             // how long a closing connection may still talk
+    LINGER_BYTES = 1 << 20,       // and how much
+    DRAIN_IDLE_MS = 1000,         // while draining, an idle connection is closed after this
+    DRAIN_BODY_BYTES = 64 * 1024, // of an unread request body: no more is read to keep the connection
+};
+
 struct front;
 
 struct front *front_new(struct worker *worker);

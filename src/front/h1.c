@@ -6,12 +6,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum {
-    LINGER_MS = 2000,       // how long a closing connection may still talk
-    LINGER_BYTES = 1 << 20, // and how much
-    DRAIN_IDLE_MS = 1000,   // while draining, an idle connection is closed after this
-};
-
 static struct worker *worker_of(const struct h1_client *c)
 {
     return c->front->worker;

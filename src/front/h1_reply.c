@@ -5,8 +5,6 @@
 
 #include <unistd.h>
 
-enum { DRAIN_BODY_BYTES = 64 * 1024 /* of an unread request body: less is read to keep the connection */ };
-
 static struct h1_client *client_of(struct exchange *x)
 {
     return x->client_context;

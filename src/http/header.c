@@ -165,7 +165,7 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
     return false;
 }
 
-static bool is_hop_by_hop(enum header_id id)
+bool header_is_hop_by_hop(enum header_id id)
 {
     switch (id) {
     case HEADER_CONNECTION:
@@ -214,7 +214,7 @@ static void remove_named(struct headers *headers, struct str list)
         enum header_id id = header_id_of(token);
         if (id == HEADER_OTHER)
             headers_remove_name(headers, token);
-        else if (!is_protected(id) && !is_hop_by_hop(id)) // the latter are removed anyway
+        else if (!is_protected(id) && !header_is_hop_by_hop(id)) // the latter are removed anyway
             headers_remove(headers, id);
     }
 }
@@ -225,6 +225,6 @@ void headers_remove_hop_by_hop(struct headers *headers)
         if (headers->v[i].id == HEADER_CONNECTION)
             remove_named(headers, headers->v[i].value);
     for (uint32_t i = 0; i < headers->count; i++)
-        if (is_hop_by_hop(headers->v[i].id))
+        if (header_is_hop_by_hop(headers->v[i].id))
             headers->v[i].id = HEADER_GONE;
 }

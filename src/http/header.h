@@ -103,6 +103,8 @@ bool headers_list_has(const struct headers *headers, enum header_id id, struct s
 // The value of a cookie of this name (case matters), n == 0 when there is none (RFC 6265 5.4).
 struct str headers_cookie(const struct headers *headers, struct str name);
 
+// Meant for the next peer alone (RFC 9110 7.6.1).
+bool header_is_hop_by_hop(enum header_id id);
 // RFC 9110 7.6.1: removes the hop-by-hop fields and every field named by Connection, except those a peer must
 // not be able to strip: Host, framing (Content-Length, Transfer-Encoding) and the forwarding fields the
 // gateway itself sets. Transfer-Encoding, Connection, Keep-Alive, TE, Trailer, Upgrade, Proxy-*,

@@ -4,12 +4,6 @@
 #include "http/h1_write.h"
 #include "upstream/link.h"
 
-enum {
-    UPSTREAM_HEAD_BYTES = 64 * 1024, // of a response head: twice what clients may send
-    UPSTREAM_HEADERS = 200,          // fields of a response head
-    INFORMATIONAL_MAX = 16,          // 1xx heads before the final one: more is a flood
-};
-
 void link_reset_message(struct upstream_link *link)
 {
     link->parse = (struct h1_parse){0};

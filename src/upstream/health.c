@@ -15,12 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    HEAD_BYTES = 8192, // of an answer: nothing is wanted from it but the status
-    HEAD_FIELDS = 100,
-    AT_ONCE = 256, // probes: however many endpoints there are, they leave descriptors to the clients
-};
-
 // One upstream's way of checking.
 struct plan {
     struct str path;
@@ -48,7 +42,7 @@ struct probe {
     struct arena arena;
     struct h1_parse parse;
     size_t received;
-    char head[HEAD_BYTES];
+    char head[HEALTH_HEAD_BYTES];
 };
 
 struct health {
@@ -186,7 +180,8 @@ static bool send_request(struct probe *probe)
 // Interim responses are passed over (RFC 9110 15.2). False: the probe is over.
 static bool parse_head(struct probe *probe)
 {
-    static const struct h1_limits limits = {.head_bytes = HEAD_BYTES, .uri_bytes = 0, .headers = HEAD_FIELDS};
+    static const struct h1_limits limits = {
+        .head_bytes = HEALTH_HEAD_BYTES, .uri_bytes = 0, .headers = HEALTH_HEAD_FIELDS};
     for (;;) {
         struct response_head head;
         enum h1_result result = h1_parse_response(&probe->parse, probe->head, probe->received, &limits,
@@ -297,7 +292,7 @@ static void start_probe(struct watch *watch)
 
 static void run_next(struct health *health)
 {
-    while (health->running < AT_ONCE && !list_empty(&health->waiting))
+    while (health->running < HEALTH_AT_ONCE && !list_empty(&health->waiting))
         start_probe(container_of(list_pop_front(&health->waiting), struct watch, waiting));
 }
 

@@ -6,6 +6,12 @@
 
 #include "upstream/upstream.h"
 
+enum {
+    HEALTH_HEAD_BYTES = 8192, // of an answer: nothing is wanted from it but the status
+    HEALTH_HEAD_FIELDS = 100,
+    HEALTH_AT_ONCE = 256, // probes: however many endpoints there are, they leave descriptors to the clients
+};
+
 struct health; // the checks of one snapshot
 
 // Starts checking every upstream with a path. before (may be NULL): the checks of the last snapshot, whose

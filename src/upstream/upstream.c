@@ -451,7 +451,6 @@ void upstream_call_finish(struct upstream_call *call)
 
 bool upstream_retry_take(struct upstream_call *call, double budget)
 {
-    enum { RETRIES_AT_LEAST = 3 };
     struct upstream_local *local = call->local;
     if (budget <= 0)
         return false;

@@ -19,6 +19,13 @@
 #include "observe/metrics.h"
 #include "upstream/balance.h"
 
+enum {
+    UPSTREAM_HEAD_BYTES = 64 * 1024, // of a response head: twice what clients may send
+    UPSTREAM_HEADERS = 200,          // fields of a response head
+    INFORMATIONAL_MAX = 16,          // 1xx heads before the final one: more is a flood
+    RETRIES_AT_LEAST = 3,            // in flight, whatever the budget makes of few requests
+};
+
 struct upstream_link; // a connection to an endpoint; h1 now, a stream of a shared connection with h2
 
 struct upstream_target {

@@ -131,7 +131,8 @@ def test_underscores(wire, name):
     seen = wire["main"].only()
     assert not any("_" in each for each in seen.names) and seen.get("X-After") == "1"
     assert wire.raw("underscores_allow").ask(request("/", "GET", line)).status == 200
-    assert wire["main"].requests[1].get(name) == "6"
+    ours = name not in ("X_User", "_X")   # reads like a name of the gateway's own: no listener lets that through
+    assert wire["main"].requests[1].get(name) == (None if ours else "6")
     client = wire.raw("underscores_reject")
     got = client.ask(request("/", "GET", line))
     assert got.status == 400 and got.json["code"] == "bad_request" and client.ended()

@@ -157,3 +157,17 @@ def wire(whole_wire):
     whole_wire.begin()
     yield whole_wire
     whole_wire.end()
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Gateway(config…) in the test's directory, ended whatever happens."""
+    made = []
+
+    def new(config=None, **more):
+        made.append(Gateway(tmp_path, config, **more))
+        return made[-1]
+
+    yield new
+    for gateway in made:
+        gateway.kill()

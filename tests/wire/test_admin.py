@@ -61,19 +61,6 @@ def gateway(echo, tmp_path_factory):
         yield running
 
 
-@pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def new(config=None, **more):
-        made.append(Gateway(tmp_path, config, **more))
-        return made[-1]
-
-    yield new
-    for gateway in made:
-        gateway.kill()
-
-
 def api(gateway, path, method="GET", status=200, **more):
     answer = ask(gateway.admin_port, f"/api/v1/{path}", method=method, **more)
     assert answer.status == status, answer

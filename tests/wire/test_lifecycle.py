@@ -21,20 +21,6 @@ def origin():
     server.close()
 
 
-@pytest.fixture
-def make(tmp_path):
-    """Gateway(config…) in the test's directory, ended whatever happens."""
-    made = []
-
-    def new(config=None, **more):
-        made.append(Gateway(tmp_path, config, **more))
-        return made[-1]
-
-    yield new
-    for gateway in made:
-        gateway.kill()
-
-
 def run(*arguments, **more):
     return subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True, text=True, timeout=60, **more)
 

@@ -1,16 +1,34 @@
 // The whole configuration file: its root table and the settings no other room owns.
 #pragma once
 
+#include "net/tls.h"
 #include "route/route_config.h"
 #include "upstream/upstream_config.h"
 
-enum { PROTOCOL_HTTP1 = 1 }; // bits of listener_settings.protocols
+// Bits of listener_settings.protocols: as TLS offers them by ALPN.
+enum { PROTOCOL_H2 = TLS_ALPN_H2, PROTOCOL_HTTP1 = TLS_ALPN_HTTP1 };
+
+struct listener_certificate {
+    CONFIG_POSITION_FIELDS;
+    struct tls_certificate_files files;
+};
+
+struct listener_tls_settings {
+    struct config_list certificates; // of listener_certificate; the first is the fallback
+    struct str client_ca;            // n == 0: none
+    int client_auth;                 // enum tls_client_auth
+    int min_version;                 // enum tls_version
+    bool strict_sni;
+};
 
 struct listener_settings {
     CONFIG_POSITION_FIELDS;
     struct str name;
     struct str address;
+    struct str redirect_to; // the name of a listener with tls: answer 308 to it; n == 0: routes
     unsigned protocols;
+    bool has_tls;
+    struct listener_tls_settings tls;
     struct cidr_set trusted_proxies;
     bool proxy_protocol;
     int underscores;    // enum h1_underscores: underscore in request header names: drop (default) | reject |

@@ -46,9 +46,12 @@ struct request_head {
     struct headers headers;
     enum framing framing;
     uint64_t content_length;
-    bool keep_alive;      // what the client asked for (RFC 9112 9.3)
-    bool expect_continue; // Expect: 100-continue from an HTTP/1.1 client with a body
-    struct str upgrade;   // the Upgrade value when Connection names it, else n == 0
+    bool keep_alive;       // what the client asked for (RFC 9112 9.3)
+    bool expect_continue;  // Expect: 100-continue from an HTTP/1.1 client with a body
+    struct str upgrade;    // the Upgrade value when Connection names it, else n == 0
+    bool http2;            // received over HTTP/2; minor is 1 then
+    bool extended_connect; // upgrade was asked for by RFC 8441's CONNECT: the answer to it is 200, not 101
+    bool te_trailers;      // the client takes trailers (TE: trailers); gRPC insists on it
 };
 
 struct response_head {

@@ -24,6 +24,7 @@ enum err_code loop_init(struct loop *loop, struct err *err)
 {
     *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1};
     list_init(&loop->hooks);
+    list_init(&loop->late);
     loop->now_us = clock_monotonic_us();
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -103,6 +104,36 @@ void loop_hook_add(struct loop *loop, struct loop_hook *hook)
     list_push_back(&loop->hooks, &hook->node);
 }
 
+void loop_late_init(struct loop_late *late, void (*run)(struct loop_late *late))
+{
+    list_init(&late->node);
+    late->run = run;
+}
+
+void loop_late(struct loop *loop, struct loop_late *late)
+{
+    list_remove(&late->node);
+    list_push_back(&loop->late, &late->node);
+}
+
+void loop_late_cancel(struct loop_late *late)
+{
+    list_remove(&late->node);
+}
+
+static void run_late(struct loop *loop)
+{
+    for (unsigned round = 0; round < LOOP_LATE_ROUNDS && !list_empty(&loop->late); round++) {
+        struct list now, *node;
+        list_init(&now);
+        list_move_all(&loop->late, &now);
+        while ((node = list_pop_front(&now))) {
+            struct loop_late *late = container_of(node, struct loop_late, node);
+            late->run(late);
+        }
+    }
+}
+
 static void run_events(struct loop *loop, uint64_t wait_ms)
 {
     struct epoll_event events[LOOP_EVENTS];
@@ -152,11 +183,12 @@ static void run_deferred(struct loop *loop)
 
 void loop_turn(struct loop *loop, uint64_t wait_ms)
 {
-    if (atomic_load_explicit(&loop->posted, memory_order_relaxed))
+    if (atomic_load_explicit(&loop->posted, memory_order_relaxed) || !list_empty(&loop->late))
         wait_ms = 0;
     run_events(loop, wheel_wait_ms(loop, wait_ms));
     wheel_advance(loop);
     run_posted(loop);
+    run_late(loop);
     run_hooks(loop);
     run_deferred(loop);
     uint64_t took_us = clock_monotonic_us() - loop->now_us;

@@ -1,8 +1,8 @@
 // One event loop for each worker: descriptors, timers, work from other threads, and what must wait for the
 // end of a turn. Nothing in it is shared but loop_post and loop_stop, which any thread may call.
 //
-//   loop_turn   wait for events  →  run descriptors  →  run timers  →  run posted tasks  →  turn hooks  →
-//   free list
+//   loop_turn   wait for events  →  run descriptors  →  run timers  →  run posted tasks  →  late work  →
+//               turn hooks  →  free list
 #pragma once
 
 #include "base/err.h"
@@ -35,6 +35,12 @@ struct loop_task {
     void (*run)(struct loop_task *task);
 };
 
+// Something to do once before the turn ends, however often it was asked for: a flush.
+struct loop_late {
+    struct list node;
+    void (*run)(struct loop_late *late);
+};
+
 // Called at the end of every turn in which something happened (and at least once a LOOP_IDLE_MS).
 struct loop_hook {
     struct list node;
@@ -45,6 +51,8 @@ enum {
     LOOP_EVENTS = 256,  // taken from the kernel at once
     LOOP_SLOTS = 4096,  // of the timer wheel, 1 ms each; later deadlines go round again
     LOOP_IDLE_MS = 100, // the longest wait
+    LOOP_LATE_ROUNDS =
+        8, // late work that asks for more of it: the rest is the next turn's, which does not wait
 };
 
 struct loop {
@@ -53,7 +61,7 @@ struct loop {
     uint64_t wheel_ms;
     struct list *slots;
     uint64_t occupied[LOOP_SLOTS / 64];
-    struct list hooks;
+    struct list hooks, late;
     struct loop_task *deferred; // run after the callbacks of this turn: frees
     _Atomic(struct loop_task *) posted;
     atomic_bool woken;
@@ -91,4 +99,9 @@ void loop_timer_stop(struct loop *loop, struct loop_timer *timer);
 void loop_post(struct loop *loop, struct loop_task *task);
 // Runs at the end of the current turn. The loop's thread only.
 void loop_defer(struct loop *loop, struct loop_task *task);
+// Runs before this turn ends (from late work itself: in this turn or the next). Asked for again while it
+// waits: once. loop_late_cancel is harmless when it does not wait.
+void loop_late_init(struct loop_late *late, void (*run)(struct loop_late *late));
+void loop_late(struct loop *loop, struct loop_late *late);
+void loop_late_cancel(struct loop_late *late);
 void loop_hook_add(struct loop *loop, struct loop_hook *hook);

@@ -1,6 +1,6 @@
-// A byte connection on a loop. It moves bytes and knows no HTTP; plain TCP or unix now, TLS is a second row
-// of the verb table. Registered once, edge-triggered: readable and writable say what the last event or call
-// left.
+// A byte connection on a loop. It moves bytes and knows no HTTP; plain TCP or unix, or TLS over it
+// (net/tls.h), which is the second row of the verb table. Registered once, edge-triggered: readable and
+// writable say what the last event or call left.
 #pragma once
 
 #include "loop/loop.h"
@@ -24,6 +24,21 @@ struct transport {
     ssize_t (*sendv)(struct conn *conn, const struct iovec *iov, int count);
     // Half-close: no more bytes will be sent.
     void (*shutdown_send)(struct conn *conn);
+    // See conn_is_stale.
+    bool (*is_stale)(struct conn *conn);
+    // Something happened on the socket: conn->readable and writable (of the socket) are set. True: the owner
+    // shall hear on_ready. NULL: always.
+    bool (*on_event)(struct conn *conn);
+    // The connection is closing: says goodbye where the protocol has one. NULL: nothing.
+    void (*on_close)(struct conn *conn);
+    // Frees what the transport holds; at the end of the turn. NULL: nothing.
+    void (*on_free)(struct conn *conn);
+};
+
+enum secured {
+    SECURED,           // the handshake is complete: tls_facts
+    SECURE_FAILED,     // it failed: tls_failure; close the connection
+    SECURE_PLAIN_HTTP, // a client spoke plain HTTP: the connection is plain again, what it said is gone
 };
 
 // What the owner hears. Called from the loop, never from inside a verb. After conn_close nothing is called.
@@ -32,6 +47,8 @@ struct conn_events {
     void (*on_ready)(struct conn *conn);
     // Outgoing connections only: established (error 0) or not (errno). on_ready follows later.
     void (*on_connected)(struct conn *conn, int error);
+    // After tls_accept and tls_connect. on_ready follows when there is something to read already.
+    void (*on_secured)(struct conn *conn, enum secured secured);
     // The last reference the loop had is gone: free the owner. Runs at the end of the turn of conn_close.
     void (*on_free)(struct conn *conn);
 };
@@ -41,6 +58,7 @@ struct conn {
     struct loop *loop;
     const struct conn_events *events;
     const struct transport *transport;
+    struct tls *tls; // NULL: plain
     struct loop_task free_task;
     int error; // errno of the failure
     bool readable, writable;

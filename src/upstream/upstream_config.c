@@ -467,7 +467,7 @@ static const struct config_object timeouts_object = {
     .fields = timeout_fields,
 };
 
-static const struct config_option protocol_options[] = {{"http/1.1", 1}, {0}};
+static const struct config_option protocol_options[] = {{"http/1.1", UPSTREAM_HTTP1}, {0}};
 
 static const struct config_option balance_options[] = {
     {"round_robin", BALANCE_ROUND_ROBIN},

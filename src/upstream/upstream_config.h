@@ -36,7 +36,9 @@ struct status_set {
 };
 
 struct health_settings {
-    struct str path; // n == 0: no active checks
+    struct str path; // n == 0: not by path
+    bool has_grpc;   // by grpc.health.v1.Health/Check; with neither there are no active checks
+    struct str grpc; // the service it asks for; n == 0: the server as a whole
     uint64_t interval_us, timeout_us;
     int64_t healthy, unhealthy; // successes or failures in a row
     struct status_set statuses;
@@ -57,12 +59,23 @@ struct retry_settings {
     uint64_t body_bytes;
 };
 
+enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_H2 };
+
+struct upstream_tls_settings {
+    struct str ca;          // a path, or "system"
+    struct str server_name; // n == 0: the target's host
+    bool verify;
+    struct str cert, key; // n == 0: none
+};
+
 struct upstream_settings {
     CONFIG_POSITION_FIELDS;
     struct str name;
     struct config_list targets; // of target_settings
-    int protocol;               // http/1.1 only, so far
-    int load_balancer;          // enum balance_policy
+    int protocol;               // enum upstream_protocol
+    bool has_tls;
+    struct upstream_tls_settings tls;
+    int load_balancer; // enum balance_policy
     struct hash_settings hash_on;
     struct health_settings health_check;
     double panic_threshold;

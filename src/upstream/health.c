@@ -241,7 +241,8 @@ static void on_connected(struct conn *conn, int error)
         send_request(probe);
 }
 
-static const struct conn_events probe_events = {on_ready, on_connected, on_free};
+static const struct conn_events probe_events = {
+    .on_ready = on_ready, .on_connected = on_connected, .on_free = on_free};
 
 // ---- starting ----
 

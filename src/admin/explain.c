@@ -44,15 +44,19 @@ static bool split_url(struct str text, struct url *url)
     return url->authority.n || (text.n && text.p[0] == '/');
 }
 
-// The listener that the URL's port belongs to, or the first one.
-static const struct gateway_listener *listener_for(const struct gateway *gateway, struct str authority)
+// The listener that the URL's port belongs to, or the first one of its scheme, or the first one.
+static const struct gateway_listener *listener_for(const struct gateway *gateway, const struct url *url)
 {
     struct str host, port;
     uint64_t number;
-    if (uri_authority_split(authority, &host, &port) && str_to_u64(port, 65535, &number))
+    bool is_tls = str_eq(url->scheme, STR("https"));
+    if (uri_authority_split(url->authority, &host, &port) && str_to_u64(port, 65535, &number))
         for (uint32_t i = 0; i < gateway->listener_count; i++)
             if (gateway->listeners[i].port == number)
                 return &gateway->listeners[i];
+    for (uint32_t i = 0; i < gateway->listener_count; i++)
+        if (gateway->listeners[i].settings->has_tls == is_tls)
+            return &gateway->listeners[i];
     return gateway->listener_count ? &gateway->listeners[0] : NULL;
 }
 
@@ -296,6 +300,17 @@ static void explain_redirect(struct explanation *e)
     json_object_end(e->out);
 }
 
+// redirect_to of the listener: no route is looked for.
+static void explain_redirect_to(struct explanation *e)
+{
+    string(e, "action", STR("redirect_to"));
+    key(e, "redirect");
+    json_object(e->out);
+    json_field_u64(e->out, "status", 308);
+    string(e, "location", gateway_tls_location(e->listener->redirect, &e->head, e->arena));
+    json_object_end(e->out);
+}
+
 static void explain_respond(struct explanation *e)
 {
     const struct respond_settings *respond = &e->match.route->settings->respond;
@@ -364,6 +379,10 @@ static void explain_head(struct explanation *e, struct str text)
         return;
     }
     print_request(e);
+    if (e->listener->redirect) {
+        explain_redirect_to(e);
+        return;
+    }
     struct route_scratch *scratch = route_scratch_new();
     route_find(e->gateway->routes, &e->head, scratch, e->arena, &e->match);
     explain_match(e);
@@ -387,7 +406,7 @@ bool explain_members(const struct gateway *gateway, struct str method, struct st
     arena_init(&arena, NULL);
     struct explanation e = {
         .gateway = gateway,
-        .listener = listener_for(gateway, url.authority),
+        .listener = listener_for(gateway, &url),
         .scheme = url.scheme,
         .arena = &arena,
         .out = out,

@@ -87,7 +87,9 @@ struct exchange {
     struct ip peer;   // who is connected
     struct ip source; // who asks: from trusted proxies' headers, else the peer
     bool peer_trusted;
-    struct str scheme; // "http"
+    struct str scheme;                   // "http" or "https", as the client spoke to the first proxy
+    const struct tls_facts *tls;         // of the client's connection; NULL: plain
+    const struct tls_server *tls_server; // whose certificates it was shown
 
     struct request_head request;
     struct route_match match;

@@ -220,7 +220,7 @@ static struct str join(struct arena *arena, struct str a, struct str separator, 
 
 // What a trusted peer said before, all lines of it.
 struct said {
-    struct str chain, proto, host, port, via, forwarded;
+    struct str chain, proto, host, port, via, forwarded, client_cert;
 };
 
 static struct str append(struct arena *arena, struct str list, struct str value)
@@ -238,6 +238,9 @@ static void take_saying(struct exchange *x, struct said *said, struct header *he
     case HEADER_X_FORWARDED_PORT: said->port = value; break;
     case HEADER_VIA: said->via = append(&x->arena, said->via, value); break;
     case HEADER_FORWARDED: said->forwarded = append(&x->arena, said->forwarded, value); break;
+    case HEADER_X_FORWARDED_CLIENT_CERT:
+        said->client_cert = append(&x->arena, said->client_cert, value);
+        break;
     default: break;
     }
 }
@@ -295,6 +298,40 @@ static void strip_request(struct exchange *x, struct said *said)
     }
 }
 
+// proto: of the hop to us.
+static struct str forwarded_element(struct exchange *x, struct str peer)
+{
+    const char *proto = x->tls ? "https" : "http";
+    if (x->peer.family == 0)
+        return arena_printf(&x->arena, "for=unknown;proto=%s", proto);
+    bool v6 = str_find(peer, ':') < peer.n;
+    return arena_printf(&x->arena, v6 ? "for=\"[%.*s]\";proto=%s" : "for=%.*s;proto=%s", STR_ARG(peer),
+                        proto);
+}
+
+// The client's verified certificate, in Envoy's syntax: Hash=…;Subject="…";URI=…;DNS=…
+static struct str client_cert_element(const struct tls_facts *tls, struct arena *arena)
+{
+    char *text = arena_alloc(arena, tls->client_fingerprint.n + 2 * tls->client_subject.n +
+                                        tls->client_sans.n + sizeof "Hash=;Subject=\"\";");
+    char *at = stpcpy(text, "Hash=");
+    at = mempcpy(at, tls->client_fingerprint.p, tls->client_fingerprint.n);
+    at = stpcpy(at, ";Subject=\"");
+    for (size_t i = 0; i < tls->client_subject.n; i++) {
+        char c = tls->client_subject.p[i];
+        if (c == '"' || c == '\\')
+            *at++ = '\\';
+        *at++ = c;
+    }
+    *at++ = '"';
+    struct str rest = tls->client_sans, san;
+    while (str_next_token(&rest, &san)) {
+        *at++ = ';';
+        at = mempcpy(at, san.p, san.n);
+    }
+    return (struct str){text, (size_t)(at - text)};
+}
+
 static void add_forwarding(struct exchange *x, const struct said *said)
 {
     struct headers *headers = &x->request.headers;
@@ -311,15 +348,18 @@ static void add_forwarding(struct exchange *x, const struct said *said)
         headers_add_as(headers, arena, HEADER_X_FORWARDED_HOST, STR("X-Forwarded-Host"), host);
     headers_add_as(headers, arena, HEADER_X_FORWARDED_PORT, STR("X-Forwarded-Port"),
                    said->port.n ? said->port : x->listener->port_text);
-    if (said->forwarded.n) { // proto: of the hop to us, which has no TLS
-        struct str element = x->peer.family == 0 ? STR("for=unknown;proto=http")
-                             : str_find(peer, ':') < peer.n
-                                 ? arena_printf(arena, "for=\"[%.*s]\";proto=http", STR_ARG(peer))
-                                 : arena_printf(arena, "for=%.*s;proto=http", STR_ARG(peer));
+    if (said->forwarded.n)
         headers_add_as(headers, arena, HEADER_FORWARDED, STR("Forwarded"),
-                       append(arena, said->forwarded, element));
-    }
-    struct str via = x->request.minor ? STR("1.1 sallyport") : STR("1.0 sallyport");
+                       append(arena, said->forwarded, forwarded_element(x, peer)));
+    struct str client_cert = said->client_cert;
+    if (x->tls && x->tls->client_fingerprint.n)
+        client_cert = append(arena, client_cert, client_cert_element(x->tls, arena));
+    if (client_cert.n)
+        headers_add_as(headers, arena, HEADER_X_FORWARDED_CLIENT_CERT, STR("X-Forwarded-Client-Cert"),
+                       client_cert);
+    struct str via = x->request.http2   ? STR("2.0 sallyport")
+                     : x->request.minor ? STR("1.1 sallyport")
+                                        : STR("1.0 sallyport");
     headers_add_as(headers, arena, HEADER_VIA, STR("Via"), append(arena, said->via, via));
 }
 

@@ -160,3 +160,14 @@ const struct gateway_listener *gateway_listener_named(const struct gateway *gate
             return &gateway->listeners[i];
     return NULL;
 }
+
+struct str gateway_tls_location(const struct gateway_listener *listener, const struct request_head *request,
+                                struct arena *arena)
+{
+    enum { HTTPS_PORT = 443 };
+    bool is_usual = listener->port == HTTPS_PORT || listener->port == 0;
+    struct str port = is_usual ? STR_NULL : listener->port_text;
+    struct str path = str_eq(request->path, STR("*")) ? STR_NULL : request->path; // OPTIONS *
+    return arena_printf(arena, "https://%.*s%s%.*s%.*s%s%.*s", STR_ARG(request->host), is_usual ? "" : ":",
+                        STR_ARG(port), STR_ARG(path), request->has_query ? "?" : "", STR_ARG(request->query));
+}

@@ -16,9 +16,11 @@ struct gateway_listener {
     struct str name;
     uint32_t metric_id;
     struct addr addr;
-    uint32_t port;             // 0: unix
-    struct str port_text;      // for X-Forwarded-Port
-    struct quota *connections; // of limits, over all workers
+    uint32_t port;                           // 0: unix
+    struct str port_text;                    // for X-Forwarded-Port
+    struct quota *connections;               // of limits, over all workers
+    struct tls_server **tls;                 // by worker slot; NULL: plain
+    const struct gateway_listener *redirect; // of redirect_to; NULL: routes
 };
 
 struct gateway {
@@ -47,4 +49,7 @@ struct gateway *gateway_ref(struct gateway *gateway);
 void gateway_unref(struct gateway *gateway);
 // Control thread: frees what nobody holds any more.
 void gateway_reap(void);
+// Where the same request is answered by a listener with TLS: for redirect_to.
+struct str gateway_tls_location(const struct gateway_listener *listener, const struct request_head *request,
+                                struct arena *arena);
 const struct gateway_listener *gateway_listener_named(const struct gateway *gateway, struct str name);

@@ -67,6 +67,14 @@ void reply_redirect(struct exchange *x)
     answer(x, &head, STR_NULL);
 }
 
+void reply_redirect_to_tls(struct exchange *x)
+{
+    struct response_head head = {.status = 308};
+    headers_add(&head.headers, &x->arena, STR("Location"),
+                gateway_tls_location(x->listener->redirect, &x->request, &x->arena));
+    answer(x, &head, STR_NULL);
+}
+
 void reply_respond(struct exchange *x)
 {
     const struct respond_settings *respond = &x->match.route->settings->respond;

@@ -25,6 +25,12 @@ static enum step_result step_admit(struct exchange *x)
     x->body_limit = x->listener->settings->limits.body_bytes;
     x->body = x->request.framing == FRAMING_NONE ? BODY_ENDED : BODY_HELD;
     forward_identify(x);
+    if (x->listener->redirect) {
+        if (!x->request.host.n)
+            return end(x, END_BAD_REQUEST, STR("a request without Host cannot be redirected"));
+        reply_redirect_to_tls(x);
+        return go(x, STEP_FINISH);
+    }
     return go(x, STEP_ROUTE);
 }
 
@@ -78,6 +84,8 @@ static enum step_result step_act(struct exchange *x)
     case ROUTE_SPLIT: x->upstream = route_draw(route, &x->worker->rand); break;
     case ROUTE_FORWARD: x->upstream = route->upstream; break;
     }
+    if (x->request.extended_connect && x->upstream->settings->protocol == UPSTREAM_H2)
+        return end(x, END_NOT_IMPLEMENTED, STR("the service speaks HTTP/2, which has no Upgrade"));
     if (!forward_make_target(x))
         return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
     x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
@@ -156,10 +164,14 @@ static enum step_result step_await(struct exchange *x)
     return STEP_WAIT;
 }
 
+// To the client of an extended CONNECT any 2xx is a tunnel (RFC 8441 5): none but 101 may become one.
 static bool is_unexpected_upgrade(const struct exchange *x)
 {
-    const struct header *upgrade = headers_find(&x->response->headers, HEADER_UPGRADE);
-    return x->response->status == 101 && !(upgrade && str_eq_fold(upgrade->value, x->request.upgrade));
+    const struct response_head *head = x->response;
+    const struct header *upgrade = headers_find(&head->headers, HEADER_UPGRADE);
+    if (head->status == 101)
+        return !(upgrade && str_eq_fold(upgrade->value, x->request.upgrade));
+    return x->request.extended_connect && head->status / 100 == 2;
 }
 
 static enum step_result step_shape(struct exchange *x)

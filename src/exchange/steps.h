@@ -44,6 +44,8 @@ extern const struct upstream_call_events exchange_call_events;
 void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail);
 void reply_answer(struct exchange *x, struct policy_answer *given);
 void reply_redirect(struct exchange *x);
+// To the same place on the listener of redirect_to: 308, method and body are kept (RFC 9110 15.4.9).
+void reply_redirect_to_tls(struct exchange *x);
 void reply_respond(struct exchange *x);
 
 // ---- forward.c: what goes to upstreams and to clients besides what the peers said ----

@@ -200,6 +200,7 @@ static bool is_protected(enum header_id id)
     case HEADER_X_FORWARDED_METHOD:
     case HEADER_X_FORWARDED_SERVER:
     case HEADER_X_REAL_IP:
+    case HEADER_X_FORWARDED_CLIENT_CERT:
     case HEADER_X_REQUEST_ID:
     case HEADER_TRACEPARENT:
     case HEADER_TRACESTATE: return true;

@@ -1,143 +1,16 @@
-"""One gateway for most tests of this directory: listeners and routes of many kinds, upstreams the tests hold in their
-hands. Each test that asks for it begins with every upstream in its plain state and ends with: no exchange lives, no
-connection is lent, the worker process is the same.
+"""One gateway for most tests of this directory (wire.py). Each test that asks for it begins with every upstream in its
+plain state and ends with: no exchange lives, no connection is lent, the worker process is the same.
 """
-import json
-
 import pytest
 
-from gateway import Gateway, ask, free_port, until
-from peers import Raw, Upstream
-
-TRUSTED = "127.0.0.0/24"     # clients bind to 127.0.1.1 to be strangers
-STRANGER = "127.0.1.1"
-SMALL = {"header_bytes": "2KiB", "headers": 12, "uri_bytes": 256, "body_bytes": "64KiB"}
-FAST = {"header": "600ms", "body": "600ms", "idle": "600ms", "write": "600ms"}
+from certificates import Pki
+from gateway import Gateway
+from wire import Wire
 
 
-def prefix(path):
-    return {"path": {"prefix": path}}
-
-
-class Wire:
-    """The gateway, its ports by listener name, its upstreams by name."""
-
-    LISTENERS = {
-        "plain": {"limits": {"body_bytes": "2GiB"}},
-        "trusted": {"trusted_proxies": [TRUSTED]},
-        "proxy": {"trusted_proxies": [TRUSTED], "proxy_protocol": True},
-        "small": {"limits": SMALL},
-        "fast": {"timeouts": FAST, "limits": {"body_bytes": "64MiB"}},
-        "slow_proxy": {"timeouts": FAST, "trusted_proxies": [TRUSTED], "proxy_protocol": True},
-        "few": {"limits": {"connections": 4}},
-        "underscores_allow": {"underscores": "allow"},
-        "underscores_reject": {"underscores": "reject"},
-        "merge": {"merge_slashes": True},
-    }
-    UPSTREAMS = {
-        "main": {"timeouts": {"response": "20s"}},
-        "fast": {"timeouts": {"connect": "500ms", "response": "400ms", "idle": "500ms"}, "retries": {"attempts": 0}},
-        "again": {"retries": {"attempts": 2, "statuses": [503], "backoff": "1ms", "budget": 1.0, "body_bytes": "4KiB"}},
-        "narrow": {"limits": {"connections": 1, "requests": 3, "pending": 1}, "timeouts": {"connect": "5s"}},
-        "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"}},
-        "budget": {"retries": {"attempts": 1, "backoff": "50ms"}},
-        "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "200ms"}},
-        "twofold": {"limits": {"requests": 2}},
-    }
-
-    def __init__(self, directory):
-        self.log = directory / "access.log"
-        self.clients = []
-        self.ports = {name: free_port() for name in self.LISTENERS}
-        self.upstreams = {target: Upstream() for name, settings in self.UPSTREAMS.items()
-                          for target in settings.get("targets", [name])}
-        self.gateway = Gateway(directory, self.config())
-        self.gateway.port = self.ports["plain"]
-        self.gateway.start()
-        self.worker = self.gateway.worker()
-
-    def config(self):
-        route = lambda name, upstream="main", path=None, **more: {   # noqa: E731
-            "name": name, "match": {"path": {"prefix": path or f"/{name}"}}, "upstream": upstream, **more}
-        return {
-            "workers": 1,
-            "listeners": [{"name": name, "address": f"127.0.0.1:{port}", **self.LISTENERS[name]}
-                          for name, port in self.ports.items()],
-            "upstreams": {name: {**settings, "targets": [{"address": f"127.0.0.1:{self.upstreams[target].port}"}
-                                                         for target in settings.get("targets", [name])]}
-                          for name, settings in self.UPSTREAMS.items()},
-            "routes": [
-                route("root", path="/", timeout="0s"),
-                route("fast", "fast"), route("again", "again"), route("narrow", "narrow"), route("pair", "pair"),
-                route("budget", "budget"), route("queue", "queue"), route("twofold", "twofold"),
-                route("no_retries", "again", retries={"attempts": 0}),
-                route("hurry", timeout="300ms"),
-                route("tiny", request_body_bytes=10),
-                route("cut", rewrite={"prefix": "/kept/here"}),
-                {"name": "template", "match": {"path": {"template": "/users/{id}/files/{name}"}}, "upstream": "main",
-                 "rewrite": {"path": "/v2/{name}/of/{id}", "host": "files.internal"}},
-                route("ownhost", rewrite={"host": "upstream"}),
-                route("edited", headers={
-                    "request": {"set": {"X-Set": "new"}, "add": {"X-Add": "more"}, "remove": ["X-Remove", "Cookie"]},
-                    "response": {"set": {"X-Set": "out"}, "add": {"X-Add": "out"}, "remove": ["Server", "X-Secret"]}}),
-                route("inside", ip={"allow": ["127.0.0.0/24", "10.1.0.0/16"], "deny": ["10.1.6.6"]}),
-                {"name": "moved", "match": prefix("/moved"),
-                 "redirect": {"to": "https://new.example{path}?{query}", "status": 307}},
-                {"name": "said", "match": prefix("/said"),
-                 "respond": {"status": 203, "body": "said\n", "headers": {"X-Own": "yes", "Content-Type": "text/x"}}},
-                route("late", fault={"delay": "80ms"}),
-                route("broken", fault={"status": 418}),
-                {"name": "write_only", "match": {"path": {"exact": "/write"}, "methods": ["PUT", "POST"]},
-                 "upstream": "main"},
-                route("unlogged", access_log=False),
-            ],
-            "telemetry": {"access_log": {"output": str(self.log)}},
-            "drain": {"delay": "0s", "timeout": "5s"},
-        }
-
-    def raw(self, listener="plain", **more):
-        """A client connection, closed when the test ends."""
-        self.clients.append(Raw(self.ports[listener], **more))
-        return self.clients[-1]
-
-    def __getitem__(self, name):
-        return self.upstreams[name]
-
-    def metrics(self):
-        return self.gateway.metrics()
-
-    def ends(self, cause):
-        """How many exchanges have ended so."""
-        return self.metrics().get(f'sallyport_ends_total{{cause="{cause}"}}', 0)
-
-    def info(self):
-        return json.loads(ask(self.gateway.admin_port, "/api/v1/info").body)
-
-    def resident_kib(self):
-        with open(f"/proc/{self.worker}/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-    def at_rest(self):
-        state, = self.info()["workers"]
-        return state["answers"] and not state["exchanges"] and not state["lent_connections"]
-
-    def pooled(self, upstream):
-        """Connections without a request."""
-        return self.metrics().get(f'sallyport_upstream_connections{{upstream="{upstream}",state="idle"}}', 0)
-
-    def begin(self):
-        for upstream in self.upstreams.values():
-            upstream.program()
-        until(lambda: not any(self.pooled(name) for name in self.UPSTREAMS), "pools without connections")
-
-    def end(self):
-        for client in self.clients:
-            client.close()
-        self.clients.clear()
-        until(self.at_rest, lambda: f"rest: {ask(self.gateway.admin_port, '/api/v1/exchanges').body}")
-        assert self.gateway.workers() == [self.worker], self.gateway.log()
-        for upstream in self.upstreams.values():
-            upstream.check()
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ class Upstream:
                 sock, (_, client) = listener.accept()
             except OSError:
                 return
-            peer = Peer(sock)
+            peer = self.meet(sock)
             with self.lock:
                 self.peers.append(peer)
                 self.clients.add(client)
@@ -270,6 +270,9 @@ class Upstream:
                 peer.number = self.accepted
                 script = self.script
             threading.Thread(target=self.run, args=(script, peer), daemon=True).start()
+
+    def meet(self, sock):
+        return Peer(sock)
 
     def run(self, script, peer):
         try:

@@ -216,7 +216,11 @@ static bool find_option(struct config_decoder *decoder, const struct config_fiel
     struct str names[32];
     size_t count = 0;
     if (!is_string(node)) {
-        fail_field(decoder, &one, node, "");
+        const char *hint = "";
+        for (const struct config_option *option = field->options; option->name; option++)
+            if (node->kind == CONFIG_SCALAR && str_eq(node->text, str_of(option->name)))
+                hint = config_hint(decoder, "put it in quotes: \"%s\"", option->name);
+        fail_field(decoder, &one, node, hint);
         return false;
     }
     for (const struct config_option *option = field->options; option->name; option++) {

@@ -54,8 +54,10 @@ static struct config_node *encode_flags(const struct config_field *field, unsign
 static struct config_node *encode_enum(const struct config_field *field, int value, struct arena *arena)
 {
     for (const struct config_option *option = field->options; option->name; option++)
-        if (option->value == value)
-            return config_new_plain(arena, str_of(option->name));
+        if (option->value == value) // a word, or one that looks like a number: "1.2"
+            return config_plain_of(str_of(option->name)) == CONFIG_PLAIN_STRING
+                       ? config_new_plain(arena, str_of(option->name))
+                       : config_new_string(arena, str_of(option->name));
     return NULL;
 }
 

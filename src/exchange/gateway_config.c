@@ -2,35 +2,10 @@
 #include "exchange/gateway_config.h"
 
 #include "base/map.h"
-#include "http/h1_parse.h"
+#include "exchange/listener_config.h"
 #include "observe/access_log.h"
 
-#define MILLISECOND 1e3
-#define SECOND      1e6
-#define HOUR        3600e6
-
-// ---- addresses ----
-
-static bool accept_address(struct config_decoder *decoder, const struct config_node *node, struct str *value)
-{
-    struct addr addr;
-    if (addr_parse(*value, &addr))
-        return true;
-    uint64_t port;
-    const char *hint = "host:port, [v6]:port or unix:/path";
-    if (memmem(value->p, value->n, "://", 3))
-        hint = "without a scheme: 0.0.0.0:8080";
-    else if (str_to_u64(*value, 65535, &port))
-        hint = config_hint(decoder, "write \"0.0.0.0:%.*s\"", STR_ARG(*value));
-    else if (str_starts(*value, STR("localhost:")))
-        hint = config_hint(decoder, "write \"127.0.0.1:%.*s\"", STR_ARG(str_skip(*value, 10)));
-    else if (str_find(*value, ':') == value->n)
-        hint = config_hint(decoder, "add the port: %.*s:8080", STR_ARG(*value));
-    config_fail(decoder, node, hint, "not an address: \"%.*s\"", STR_ARG(*value));
-    return false;
-}
-
-#define ADDRESS_PATTERN "^(unix:/?.+|.*:[0-9]{1,5})$"
+#define HOUR 3600e6
 
 // ---- workers ----
 
@@ -58,207 +33,6 @@ static struct config_node *encode_workers(struct arena *arena, const void *targe
     return config_new_plain(arena, workers ? arena_printf(arena, "%lld", (long long)workers) : STR("auto"));
 }
 
-// ---- listeners ----
-
-#define LIMIT_OFFSET(field) \
-    (offsetof(struct listener_settings, limits.field) - offsetof(struct listener_settings, limits))
-#define TIMEOUT_OFFSET(field) \
-    (offsetof(struct listener_settings, timeouts.field) - offsetof(struct listener_settings, timeouts))
-
-static const struct config_field limit_fields[] = {
-    {.name = "header_bytes",
-     .type = CONFIG_SIZE,
-     .offset = LIMIT_OFFSET(header_bytes),
-     .fallback = "32KiB",
-     .min = 1024,
-     .max = 1 << 20,
-     .doc = "The request line and all headers. Past it: 431."},
-    {.name = "headers",
-     .type = CONFIG_INT,
-     .offset = LIMIT_OFFSET(headers),
-     .fallback = "100",
-     .min = 1,
-     .max = 10000,
-     .doc = "How many headers. Past it: 431."},
-    {.name = "uri_bytes",
-     .type = CONFIG_SIZE,
-     .offset = LIMIT_OFFSET(uri_bytes),
-     .fallback = "8KiB",
-     .min = 64,
-     .max = 1 << 20,
-     .doc = "The request target. Past it: 414."},
-    {.name = "body_bytes",
-     .type = CONFIG_SIZE,
-     .offset = LIMIT_OFFSET(body_bytes),
-     .fallback = "10MiB",
-     .min = 0,
-     .max = CONFIG_BODY_MAX,
-     .doc = "The request body; a route may set its own. Past it: 413."},
-    {.name = "connections",
-     .type = CONFIG_INT,
-     .offset = LIMIT_OFFSET(connections),
-     .fallback = "10000",
-     .min = 1,
-     .max = 10000000,
-     .doc = "Client connections at once, over all workers. Past it, new ones are closed."},
-    {0},
-};
-
-static const struct config_object limits_object = {
-    .name = "listener_limits",
-    .doc = "What a client may send.",
-    .example =
-        "{ header_bytes: 32KiB, headers: 100, uri_bytes: 8KiB, body_bytes: 10MiB, connections: 10000 }",
-    .size = sizeof(((struct listener_settings *)0)->limits),
-    .fields = limit_fields,
-};
-
-static const struct config_field timeout_fields[] = {
-    {.name = "header",
-     .type = CONFIG_DURATION,
-     .offset = TIMEOUT_OFFSET(header_us),
-     .fallback = "10s",
-     .min = MILLISECOND,
-     .max = HOUR,
-     .doc = "From a request's first byte to the end of its headers. Past it: 408."},
-    {.name = "body",
-     .type = CONFIG_DURATION,
-     .offset = TIMEOUT_OFFSET(body_us),
-     .fallback = "30s",
-     .min = MILLISECOND,
-     .max = 24 * HOUR,
-     .doc = "Between two pieces of a request body. Past it: 408."},
-    {.name = "idle",
-     .type = CONFIG_DURATION,
-     .offset = TIMEOUT_OFFSET(idle_us),
-     .fallback = "60s",
-     .min = MILLISECOND,
-     .max = 24 * HOUR,
-     .doc = "How long a connection without a request is kept."},
-    {.name = "write",
-     .type = CONFIG_DURATION,
-     .offset = TIMEOUT_OFFSET(write_us),
-     .fallback = "30s",
-     .min = MILLISECOND,
-     .max = 24 * HOUR,
-     .doc = "How long a client may take nothing of a response that waits for it."},
-    {0},
-};
-
-static const struct config_object timeouts_object = {
-    .name = "listener_timeouts",
-    .doc = "How long a client may take.",
-    .example = "{ header: 10s, body: 30s, idle: 60s, write: 30s }",
-    .size = sizeof(((struct listener_settings *)0)->timeouts),
-    .fields = timeout_fields,
-};
-
-static const struct config_option protocol_options[] = {{"http/1.1", PROTOCOL_HTTP1}, {0}};
-
-static const struct config_option underscore_options[] = {
-    {"drop", H1_UNDERSCORES_DROP},
-    {"reject", H1_UNDERSCORES_REJECT},
-    {"allow", H1_UNDERSCORES_ALLOW},
-    {0},
-};
-
-static bool accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value)
-{
-    return config_check_name(decoder, node, *value);
-}
-
-static void check_listener(struct config_decoder *decoder, const struct config_node *node, void *target)
-{
-    const struct listener_settings *listener = target;
-    const struct config_node *limits = config_get(node, STR("limits"));
-    if (limits && listener->limits.uri_bytes > listener->limits.header_bytes) {
-        config_enter(decoder, STR("limits"));
-        config_fail_at(decoder, limits, STR("uri_bytes"), "lower it, or raise header_bytes",
-                       "more than header_bytes");
-        config_leave(decoder);
-    }
-    if (listener->proxy_protocol && !listener->trusted_proxies.count)
-        config_fail_at(decoder, node, STR("proxy_protocol"), "list the load balancers in trusted_proxies",
-                       "nobody is trusted to send PROXY headers");
-}
-
-static const struct config_field listener_fields[] = {
-    {.name = "name",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct listener_settings, name),
-     .required = true,
-     .accept = accept_name,
-     .pattern = CONFIG_NAME_PATTERN,
-     .type_name = "a name",
-     .doc = "Its name in logs and metrics; unique.",
-     .example = "http"},
-    {.name = "address",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct listener_settings, address),
-     .required = true,
-     .accept = accept_address,
-     .pattern = ADDRESS_PATTERN,
-     .type_name = "an address",
-     .doc = "host:port, [v6]:port or unix:/path; hosts are numeric.",
-     .example = "\"0.0.0.0:8080\""},
-    {.name = "protocols",
-     .type = CONFIG_FLAGS,
-     .offset = offsetof(struct listener_settings, protocols),
-     .fallback = "[http/1.1]",
-     .min_count = 1,
-     .options = protocol_options,
-     .doc = "What clients may speak."},
-    {.name = "trusted_proxies",
-     CONFIG_CIDRS,
-     .offset = offsetof(struct listener_settings, trusted_proxies),
-     .fallback = "[]",
-     .doc = "Networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; from others they are "
-            "replaced.",
-     .example = "[10.0.0.0/8]"},
-    {.name = "proxy_protocol",
-     .type = CONFIG_BOOL,
-     .offset = offsetof(struct listener_settings, proxy_protocol),
-     .fallback = "false",
-     .doc = "true: a PROXY v1 or v2 header is required from trusted_proxies."},
-    {.name = "underscores",
-     .type = CONFIG_ENUM,
-     .offset = offsetof(struct listener_settings, underscores),
-     .fallback = "drop",
-     .options = underscore_options,
-     .doc = "Request headers with _ in their name, which many programs take for -: drop removes them, reject "
-            "answers "
-            "400, allow forwards them."},
-    {.name = "merge_slashes",
-     .type = CONFIG_BOOL,
-     .offset = offsetof(struct listener_settings, merge_slashes),
-     .fallback = "false",
-     .doc = "true: // in a path is /, to match and to forward."},
-    {.name = "limits",
-     .type = CONFIG_OBJECT,
-     .offset = offsetof(struct listener_settings, limits),
-     .object = &limits_object,
-     .doc = "What a client may send."},
-    {.name = "timeouts",
-     .type = CONFIG_OBJECT,
-     .offset = offsetof(struct listener_settings, timeouts),
-     .object = &timeouts_object,
-     .doc = "How long a client may take."},
-    {0},
-};
-
-static const struct config_object listener_object = {
-    .name = "listener",
-    .doc = "An address on which clients are served.",
-    .example = "name: http\n"
-               "address: \"0.0.0.0:8080\"\n"
-               "trusted_proxies: [10.0.0.0/8]\n"
-               "limits: { body_bytes: 1MiB }\n",
-    .size = sizeof(struct listener_settings),
-    .fields = listener_fields,
-    .has_position = true,
-    .check_rules = check_listener,
-};
-
 // ---- admin and status ----
 
 #define IN(section, field) \
@@ -280,8 +54,8 @@ static const struct config_field admin_fields[] = {
      .type = CONFIG_STRING,
      .offset = IN(admin, address),
      .fallback = "\"127.0.0.1:9901\"",
-     .accept = accept_address,
-     .pattern = ADDRESS_PATTERN,
+     .accept = config_accept_address,
+     .pattern = CONFIG_ADDRESS_PATTERN,
      .type_name = "an address",
      .doc = "Where it listens; without a token, loopback addresses and unix sockets only."},
     {.name = "token",
@@ -307,8 +81,8 @@ static const struct config_field status_fields[] = {
      .type = CONFIG_STRING,
      .offset = IN(status, address),
      .fallback = "\"127.0.0.1:9902\"",
-     .accept = accept_address,
-     .pattern = ADDRESS_PATTERN,
+     .accept = config_accept_address,
+     .pattern = CONFIG_ADDRESS_PATTERN,
      .type_name = "an address",
      .doc = "Where it listens."},
     {0},
@@ -540,6 +314,50 @@ static void check_unique_address(struct config_decoder *decoder, struct map *use
                        "the same address as %s", before->owner);
 }
 
+static bool has_key(const struct config_node *map, struct str key)
+{
+    const struct config_node *value = config_get(map, key);
+    return value && value->kind != CONFIG_NULL;
+}
+
+static const char *suggest_listener(struct config_decoder *decoder, struct str name,
+                                    const struct config_list *list)
+{
+    const struct listener_settings *listeners = list->v;
+    struct str *names = arena_array(config_arena(decoder), struct str, list->count);
+    size_t count = 0;
+    for (uint32_t i = 0; i < list->count; i++)
+        if (listeners[i].has_tls && listeners[i].name.n && !listeners[i].redirect_to.n)
+            names[count++] = listeners[i].name;
+    const char *hint = config_suggest(decoder, name, names, count);
+    if (*hint)
+        return hint;
+    return count ? config_hint(decoder, "such as %.*s", STR_ARG(names[0])) : "add a listener with tls";
+}
+
+// Clients are sent where somebody answers them, by TLS and in one step. to: the other listener's node.
+static void check_redirect(struct config_decoder *decoder, const struct config_node *node, struct str name,
+                           const struct config_node *to, const struct config_list *list)
+{
+    static const struct str key = STR("redirect_to");
+    const struct config_node *address = config_get(to, STR("address"));
+    if (!to)
+        config_fail_at(decoder, node, key, suggest_listener(decoder, name, list),
+                       "no listener is named \"%.*s\"", STR_ARG(name));
+    else if (to == node)
+        config_fail_at(decoder, node, key, "name another one, which has tls", "redirects to itself");
+    else if (!has_key(to, STR("tls")))
+        config_fail_at(decoder, node, key, suggest_listener(decoder, STR(""), list),
+                       "listener %.*s, on line %u, has no tls", STR_ARG(name), to->line);
+    else if (has_key(to, key))
+        config_fail_at(decoder, node, key, "name the one where that leads",
+                       "listener %.*s, on line %u, redirects as well", STR_ARG(name), to->line);
+    else if (address && address->kind == CONFIG_SCALAR && str_starts(address->text, STR("unix:")))
+        config_fail_at(decoder, node, key, "name one with a port",
+                       "listener %.*s, on line %u, is a unix socket, where no URL leads", STR_ARG(name),
+                       to->line);
+}
+
 static void check_listeners(struct config_decoder *decoder, const struct config_node *root,
                             const struct gateway_settings *settings, struct map *addresses)
 {
@@ -553,6 +371,15 @@ static void check_listeners(struct config_decoder *decoder, const struct config_
         config_enter_index(decoder, i);
         check_unique_name(decoder, &names, child, listeners[i].name);
         check_unique_address(decoder, addresses, child, listeners[i].address, "a listener");
+        config_leave(decoder);
+    }
+    i = 0;
+    for (const struct config_node *child = first_of(list); child && i < settings->listeners.count;
+         child = child->next, i++) {
+        struct str name = listeners[i].redirect_to;
+        config_enter_index(decoder, i);
+        if (name.n)
+            check_redirect(decoder, child, name, map_get(&names, name), &settings->listeners);
         config_leave(decoder);
     }
     config_leave(decoder);
@@ -681,7 +508,7 @@ static const struct config_field gateway_fields[] = {
      .offset = offsetof(struct gateway_settings, upstreams),
      .fallback = "{}",
      .object = &upstream_object,
-     .accept = accept_name,
+     .accept = config_accept_name,
      .pattern = CONFIG_NAME_PATTERN,
      .doc = "The services behind the gateway, by name."},
     {.name = "routes",

@@ -14,6 +14,7 @@ struct listener_certificate {
 };
 
 struct listener_tls_settings {
+    CONFIG_POSITION_FIELDS;
     struct config_list certificates; // of listener_certificate; the first is the fallback
     struct str client_ca;            // n == 0: none
     int client_auth;                 // enum tls_client_auth

@@ -4,6 +4,8 @@
 #include "base/map.h"
 #include "http/header.h"
 
+#include <limits.h>
+
 // ---- statuses: "200-399", 503 ----
 
 bool status_set_has(const struct status_set *set, unsigned status)
@@ -86,6 +88,14 @@ bool config_check_name(struct config_decoder *decoder, const struct config_node 
     else if (!is_good)
         config_fail(decoder, node, hint, "not a name: \"%.*s\"", shown, name.p);
     return is_good;
+}
+
+bool config_check_path(struct config_decoder *decoder, const struct config_node *node, struct str path)
+{
+    if (path.n > 0 && path.n < PATH_MAX)
+        return true;
+    config_fail(decoder, node, "", path.n ? "longer than any path" : "an empty path");
+    return false;
 }
 
 // ---- hash_on: client_ip | header.NAME | cookie.NAME | path ----
@@ -219,31 +229,38 @@ static void check_targets(struct config_decoder *decoder, const struct config_no
     map_fini(&seen);
 }
 
+// A socket's path is no name that a certificate could be checked against.
+static void check_verification(struct config_decoder *decoder, const struct config_node *node,
+                               const struct upstream_settings *upstream)
+{
+    const struct config_node *tls = config_get(node, STR("tls"));
+    const struct config_node *name = config_get(tls, STR("server_name"));
+    const struct target_settings *targets = upstream->targets.v;
+    if (!upstream->has_tls || !upstream->tls.verify || (name && name->kind != CONFIG_NULL))
+        return;
+    for (uint32_t i = 0; i < upstream->targets.count; i++)
+        if (str_starts(targets[i].address, STR("unix:"))) {
+            config_enter(decoder, STR("tls"));
+            config_fail_at(decoder, tls, STR("server_name"), "add the name in the target's certificate",
+                           "missing: %.*s is no name to verify", STR_ARG(targets[i].address));
+            config_leave(decoder);
+            return;
+        }
+}
+
 static void check_upstream(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     struct upstream_settings *upstream = target;
     check_targets(decoder, node, upstream);
-    const struct config_node *health = config_get(node, STR("health_check"));
-    if (health && upstream->health_check.timeout_us > upstream->health_check.interval_us) {
+    check_verification(decoder, node, upstream);
+    const struct config_node *protocol = config_get(node, STR("protocol"));
+    bool is_http1 = !protocol || (protocol->kind == CONFIG_SCALAR && str_eq(protocol->text, STR("http/1.1")));
+    if (upstream->health_check.has_grpc && is_http1) {
         config_enter(decoder, STR("health_check"));
-        config_fail_at(decoder, health, STR("timeout"), "lower the timeout or raise the interval",
-                       "longer than the interval");
+        config_fail_at(decoder, config_get(node, STR("health_check")), STR("grpc"),
+                       "add protocol: h2 to the upstream", "gRPC needs HTTP/2");
         config_leave(decoder);
     }
-}
-
-static bool accept_health_path(struct config_decoder *decoder, const struct config_node *node,
-                               struct str *value)
-{
-    for (size_t i = 0; i < value->n; i++)
-        if ((unsigned char)value->p[i] <= ' ' || (unsigned char)value->p[i] >= 0x7f || value->p[i] == '#') {
-            config_fail(decoder, node, "percent-encode it", "a character that no request target may hold");
-            return false;
-        }
-    if (value->n && value->p[0] == '/')
-        return true;
-    config_fail(decoder, node, "such as /healthz", "a path begins with /");
-    return false;
 }
 
 // ---- tables ----
@@ -279,59 +296,6 @@ static const struct config_object target_object = {
     .size = sizeof(struct target_settings),
     .fields = target_fields,
     .has_position = true,
-};
-
-static const struct config_field health_fields[] = {
-    {.name = "path",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct health_settings, path),
-     .nullable = true,
-     .accept = accept_health_path,
-     .pattern = "^/",
-     .type_name = "a path",
-     .doc = "What is asked for, with GET. null: no active checks."},
-    {.name = "interval",
-     .type = CONFIG_DURATION,
-     .offset = offsetof(struct health_settings, interval_us),
-     .fallback = "5s",
-     .min = 100 * MILLISECOND,
-     .max = HOUR,
-     .doc = "How often each target is asked, give or take 10 %."},
-    {.name = "timeout",
-     .type = CONFIG_DURATION,
-     .offset = offsetof(struct health_settings, timeout_us),
-     .fallback = "1s",
-     .min = MILLISECOND,
-     .max = HOUR,
-     .doc = "How long an answer may take; not longer than the interval."},
-    {.name = "healthy",
-     .type = CONFIG_INT,
-     .offset = offsetof(struct health_settings, healthy),
-     .fallback = "2",
-     .min = 1,
-     .max = 100,
-     .doc = "How many good answers in a row bring a target back."},
-    {.name = "unhealthy",
-     .type = CONFIG_INT,
-     .offset = offsetof(struct health_settings, unhealthy),
-     .fallback = "3",
-     .min = 1,
-     .max = 100,
-     .doc = "How many failures in a row take a target out."},
-    {.name = "statuses",
-     CONFIG_STATUSES,
-     .offset = offsetof(struct health_settings, statuses),
-     .fallback = "[\"200-399\"]",
-     .doc = "Which statuses are good answers."},
-    {0},
-};
-
-static const struct config_object health_object = {
-    .name = "health_check",
-    .doc = "Active checks: every target is asked for a path, and takes requests while it answers well.",
-    .example = "{ path: /healthz, interval: 5s, timeout: 1s, healthy: 2, unhealthy: 3, statuses: [200] }",
-    .size = sizeof(struct health_settings),
-    .fields = health_fields,
 };
 
 static const struct config_option retry_options[] = {
@@ -467,7 +431,92 @@ static const struct config_object timeouts_object = {
     .fields = timeout_fields,
 };
 
-static const struct config_option protocol_options[] = {{"http/1.1", UPSTREAM_HTTP1}, {0}};
+static const struct config_option protocol_options[] = {
+    {"http/1.1", UPSTREAM_HTTP1}, {"h2", UPSTREAM_H2}, {0}};
+
+// ---- tls ----
+
+static bool accept_path(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    return config_check_path(decoder, node, *value);
+}
+
+static bool accept_server_name(struct config_decoder *decoder, const struct config_node *node,
+                               struct str *value)
+{
+    if (is_host_name(*value))
+        return true;
+    config_fail(decoder, node, "a host name, without a port", "not a name: \"%.*s\"",
+                value->n > 80 ? 80 : (int)value->n, value->p);
+    return false;
+}
+
+static void check_tls(struct config_decoder *decoder, const struct config_node *node, void *target)
+{
+    (void)target;
+    const struct config_node *cert = config_get(node, STR("cert")), *key = config_get(node, STR("key"));
+    bool has_cert = cert && cert->kind != CONFIG_NULL, has_key = key && key->kind != CONFIG_NULL;
+    if (has_cert && !has_key)
+        config_fail_at(decoder, node, STR("cert"), "add key: the file of its private key", "without its key");
+    else if (has_key && !has_cert)
+        config_fail_at(decoder, node, STR("key"), "add cert: the file of the certificate",
+                       "without a certificate");
+}
+
+static const struct config_field tls_fields[] = {
+    {.name = "ca",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct upstream_tls_settings, ca),
+     .fallback = "system",
+     .accept = accept_path,
+     CONFIG_PATH,
+     .doc = "PEM: the certificates against which those of the targets are verified. system: those that the "
+            "operating system trusts."},
+    {.name = "server_name",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct upstream_tls_settings, server_name),
+     .nullable = true,
+     .accept = accept_server_name,
+     .pattern = "^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+     .type_name = "a host name",
+     .doc = "What the targets are asked for (SNI) and must have in their certificates. null: the target's "
+            "host.",
+     .example = "orders.internal"},
+    {.name = "verify",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct upstream_tls_settings, verify),
+     .fallback = "true",
+     .doc = "false: whoever answers is believed. For tests."},
+    {.name = "cert",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct upstream_tls_settings, cert),
+     .nullable = true,
+     .accept = accept_path,
+     CONFIG_PATH,
+     .doc = "PEM: the gateway's own certificate and its chain, for targets that ask for one.",
+     .example = "certs/gateway.pem"},
+    {.name = "key",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct upstream_tls_settings, key),
+     .nullable = true,
+     .accept = accept_path,
+     CONFIG_PATH,
+     .doc = "PEM: its private key, not encrypted.",
+     .example = "certs/gateway.key"},
+    {0},
+};
+
+static const struct config_object tls_object = {
+    .name = "upstream_tls",
+    .doc = "TLS to targets.",
+    .example = "{ ca: certs/internal-ca.pem, server_name: orders.internal }",
+    .size = sizeof(struct upstream_tls_settings),
+    .fields = tls_fields,
+    .has_position = true,
+    .check_rules = check_tls,
+};
+
+// ---- an upstream ----
 
 static const struct config_option balance_options[] = {
     {"round_robin", BALANCE_ROUND_ROBIN},
@@ -492,7 +541,15 @@ static const struct config_field upstream_fields[] = {
      .offset = offsetof(struct upstream_settings, protocol),
      .fallback = "http/1.1",
      .options = protocol_options,
-     .doc = "What the targets speak."},
+     .doc = "What the targets speak; with tls they must agree to it by ALPN. h2 without tls is begun at "
+            "once (prior knowledge)."},
+    {.name = "tls",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, tls),
+     .nullable = true,
+     .is_set_offset = offsetof(struct upstream_settings, has_tls),
+     .object = &tls_object,
+     .doc = "TLS to the targets. null: none."},
     {.name = "load_balancer",
      .type = CONFIG_ENUM,
      .offset = offsetof(struct upstream_settings, load_balancer),

@@ -62,6 +62,7 @@ struct retry_settings {
 enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_H2 };
 
 struct upstream_tls_settings {
+    CONFIG_POSITION_FIELDS;
     struct str ca;          // a path, or "system"
     struct str server_name; // n == 0: the target's host
     bool verify;
@@ -91,6 +92,7 @@ struct upstream_settings {
 };
 
 extern const struct config_object upstream_object;
+extern const struct config_object health_object;
 extern const struct config_object retry_object; // routes override with the same table
 
 // A CUSTOM field for a list of statuses in a struct status_set.
@@ -110,3 +112,7 @@ bool status_set_has(const struct status_set *set, unsigned status);
 // For accept hooks: reports a name (node->key, or node's value) that is empty, too long or has other
 // characters.
 bool config_check_name(struct config_decoder *decoder, const struct config_node *node, struct str name);
+
+// For accept hooks: reports a path of a file that is empty or longer than any can be.
+bool config_check_path(struct config_decoder *decoder, const struct config_node *node, struct str path);
+#define CONFIG_PATH .pattern = "^.+$", .type_name = "a path"

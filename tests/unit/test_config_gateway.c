@@ -27,7 +27,9 @@ static void test_defaults(void **state)
     assert_int_equal(settings.version, 1);
     assert_int_equal(settings.workers, 0);
     const struct listener_settings *listener = settings.listeners.v;
-    assert_int_equal(listener->protocols, PROTOCOL_HTTP1);
+    assert_int_equal(listener->protocols, PROTOCOL_H2 | PROTOCOL_HTTP1);
+    assert_false(listener->has_tls);
+    assert_null(listener->redirect_to.p);
     assert_int_equal(listener->trusted_proxies.count, 0);
     assert_false(listener->proxy_protocol || listener->merge_slashes);
     assert_int_equal(listener->underscores, H1_UNDERSCORES_DROP);
@@ -63,6 +65,8 @@ static void test_upstream_defaults(void **state)
     assert_int_equal(upstream->line, 3);
     assert_string_equal(((const struct target_settings *)upstream->targets.v)->address.p, "a.example:80");
     assert_int_equal(((const struct target_settings *)upstream->targets.v)->weight, 1);
+    assert_int_equal(upstream->protocol, UPSTREAM_HTTP1);
+    assert_false(upstream->has_tls || upstream->health_check.has_grpc);
     assert_int_equal(upstream->load_balancer, BALANCE_ROUND_ROBIN);
     assert_int_equal(upstream->hash_on.source, HASH_CLIENT_IP);
     assert_int_equal(upstream->health_check.path.n, 0);
@@ -107,6 +111,77 @@ static void test_route_defaults(void **state)
     assert_true(route->request_body_bytes == UINT64_MAX);
     assert_true(route->access_log);
     assert_int_equal(route->ip.allow.count + route->ip.deny.count + route->headers.request.set.count, 0);
+}
+
+static void test_tls_of_listeners(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(load(fixture,
+                             "version: 1\nlisteners:\n"
+                             "  - {name: http, address: ':80', redirect_to: https, protocols: [http/1.1]}\n"
+                             "  - name: https\n    address: ':443'\n    tls:\n      certificates:\n"
+                             "        - {cert: a.pem, key: a.key}\n"
+                             "        - {cert: b.pem, key: b.key, ocsp: b.der}\n"
+                             "  - {name: mtls, address: 'unix:/s', protocols: [h2], tls: {certificates: "
+                             "[{cert: c, key: c}], client_ca: ca, client_auth: require, min_version: '1.3', "
+                             "strict_sni: true}}\n",
+                             &settings),
+                        "");
+    const struct listener_settings *listeners = settings.listeners.v;
+    assert_string_equal(listeners[0].redirect_to.p, "https");
+    assert_int_equal(listeners[0].protocols, PROTOCOL_HTTP1);
+    assert_false(listeners[0].has_tls);
+    assert_true(listeners[1].has_tls);
+    const struct listener_tls_settings *tls = &listeners[1].tls;
+    const struct listener_certificate *certificates = tls->certificates.v;
+    assert_int_equal(tls->certificates.count, 2);
+    assert_int_equal(tls->line, 7);
+    assert_int_equal(certificates[0].line, 8);
+    assert_string_equal(certificates[0].files.cert.p, "a.pem");
+    assert_string_equal(certificates[0].files.key.p, "a.key");
+    assert_int_equal(certificates[0].files.ocsp.n, 0);
+    assert_int_equal(certificates[1].line, 9);
+    assert_string_equal(certificates[1].files.ocsp.p, "b.der");
+    assert_int_equal(tls->client_ca.n, 0);
+    assert_int_equal(tls->client_auth, TLS_CLIENT_AUTH_NONE);
+    assert_int_equal(tls->min_version, TLS_1_2);
+    assert_false(tls->strict_sni);
+    assert_int_equal(listeners[2].protocols, PROTOCOL_H2);
+    assert_string_equal(listeners[2].tls.client_ca.p, "ca");
+    assert_int_equal(listeners[2].tls.client_auth, TLS_CLIENT_AUTH_REQUIRE);
+    assert_int_equal(listeners[2].tls.min_version, TLS_1_3);
+    assert_true(listeners[2].tls.strict_sni);
+}
+
+static void test_tls_of_upstreams(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gateway_settings settings;
+    assert_string_equal(load(fixture,
+                             "version: 1\nlisteners: [{name: http, address: ':80'}]\nupstreams:\n"
+                             "  a: {targets: [{address: 'a:1'}], tls: {}}\n"
+                             "  b: {targets: [{address: 'a:1'}], protocol: h2, health_check: {grpc: ''},\n"
+                             "      tls: {ca: ca, server_name: b.example, verify: false, cert: c, key: k}}\n"
+                             "  c: {targets: [{address: 'a:1'}], protocol: h2, health_check: {grpc: x.Y}}\n",
+                             &settings),
+                        "");
+    const struct upstream_settings *upstreams = settings.upstreams.v;
+    assert_true(upstreams[0].has_tls && upstreams[0].tls.verify);
+    assert_string_equal(upstreams[0].tls.ca.p, "system");
+    assert_int_equal(upstreams[0].tls.server_name.n + upstreams[0].tls.cert.n + upstreams[0].tls.key.n, 0);
+    assert_int_equal(upstreams[0].tls.line, 4);
+    assert_int_equal(upstreams[1].protocol, UPSTREAM_H2);
+    assert_string_equal(upstreams[1].tls.ca.p, "ca");
+    assert_string_equal(upstreams[1].tls.server_name.p, "b.example");
+    assert_false(upstreams[1].tls.verify);
+    assert_string_equal(upstreams[1].tls.cert.p, "c");
+    assert_string_equal(upstreams[1].tls.key.p, "k");
+    assert_true(upstreams[1].health_check.has_grpc);
+    assert_int_equal(upstreams[1].health_check.grpc.n, 0);
+    assert_false(upstreams[2].has_tls);
+    assert_true(upstreams[2].health_check.has_grpc);
+    assert_string_equal(upstreams[2].health_check.grpc.p, "x.Y");
 }
 
 static void test_values_in_normal_form(void **state)
@@ -221,6 +296,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_defaults, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_upstream_defaults, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_route_defaults, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tls_of_listeners, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_tls_of_upstreams, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_values_in_normal_form, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_every_example_is_valid, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_rules_between_sections, set_up, tear_down),

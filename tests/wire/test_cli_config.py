@@ -28,8 +28,9 @@ ENVIRONMENT = {
 
 # Wrong in a way that a JSON Schema cannot see: rules between keys, names, the machine, bounds of durations, grammars.
 DECODER_ONLY = {
-    "admin-open", "dangling", "duplicate-addresses", "duplicate-names", "limits", "regexes", "respond-forwards",
-    "secret-directory", "secret-empty-env", "secret-file", "secrets", "trusted-proxies",
+    "admin-open", "dangling", "duplicate-addresses", "duplicate-names", "limits", "redirects-to",
+    "redirects-without-tls", "regexes", "respond-forwards", "secret-directory", "secret-empty-env", "secret-file", "secrets",
+    "tls-rules", "trusted-proxies",
 }
 # No JSON Schema without a document: these are no YAML, or not a tree of plain values.
 NO_DOCUMENT = {

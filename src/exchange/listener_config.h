@@ -1,0 +1,11 @@
+// The field tables of listeners, and what the admin and status addresses share with them.
+#pragma once
+
+#include "exchange/gateway_config.h"
+
+extern const struct config_object listener_object;
+
+#define CONFIG_ADDRESS_PATTERN "^(unix:/?.+|.*:[0-9]{1,5})$"
+// Accept hooks: an address to listen on, and a name.
+bool config_accept_address(struct config_decoder *decoder, const struct config_node *node, struct str *value);
+bool config_accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value);

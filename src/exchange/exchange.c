@@ -2,6 +2,7 @@
 #include "exchange/exchange.h"
 
 #include "base/clock.h"
+#include "exchange/grpc.h"
 #include "exchange/steps.h"
 
 #include <stdlib.h>
@@ -129,6 +130,7 @@ void exchange_begin(struct exchange *x)
         .rand = &x->worker->rand,
         .client = &x->source,
     };
+    x->grpc = grpc_is_request(&x->request);
     x->step = STEP_ADMIT;
     exchange_run(x);
 }
@@ -141,6 +143,8 @@ void exchange_end(struct exchange *x, enum end_cause cause, struct str detail)
     x->step = STEP_FINISH;
     if (x->reply == REPLY_NONE) {
         reply_error(x, cause, 0, detail);
+    } else if (x->reply == REPLY_HEAD && x->grpc_trailers) {
+        reply_grpc_trailers(x, cause, detail);
     } else if (x->reply == REPLY_HEAD) {
         x->client->abort(x);
         x->reply = REPLY_CUT;
@@ -156,6 +160,7 @@ static void end_and_run(struct exchange *x, enum end_cause cause, struct str det
 void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail)
 {
     x->body = BODY_UNWANTED;
+    x->grpc = grpc_is_request(&x->request);
     forward_identify(x);
     end_and_run(x, cause, detail);
 }

@@ -92,6 +92,8 @@ struct exchange {
     const struct tls_server *tls_server; // whose certificates it was shown
 
     struct request_head request;
+    bool grpc;          // errors are told in gRPC's way (reply.c)
+    bool grpc_trailers; // also now that the answer has begun: it can end with a grpc-status in trailers
     struct route_match match;
     struct str request_id;
     char trace_id[32];

@@ -274,6 +274,7 @@ static void strip_alike(struct exchange *x)
 static void strip_request(struct exchange *x, struct said *said)
 {
     struct headers *headers = &x->request.headers;
+    x->request.te_trailers = headers_list_has(headers, HEADER_TE, STR("trailers"));
     headers_remove_hop_by_hop(headers);
     if (x->listener->settings->underscores == H1_UNDERSCORES_ALLOW)
         strip_alike(x);

@@ -1,4 +1,5 @@
 // Every answer of the gateway's own is written here.
+#include "exchange/grpc.h"
 #include "exchange/steps.h"
 
 static void answer(struct exchange *x, struct response_head *head, struct str body)
@@ -7,9 +8,9 @@ static void answer(struct exchange *x, struct response_head *head, struct str bo
     head->minor = 1;
     head->reason = http_reason(head->status);
     head->keep_alive = true;
-    head->framing = FRAMING_LENGTH;
     head->content_length = body.n;
     head->has_length = head->status != 204 && head->status != 304;
+    head->framing = x->grpc && x->request.http2 && !body.n ? FRAMING_NONE : FRAMING_LENGTH;
     forward_shape_response(x, head);
     x->reply = REPLY_HEAD;
     if (!x->client->send_head(x, head)) {
@@ -31,8 +32,61 @@ static struct str quote(struct arena *arena, struct str s)
     return (struct str){out, json_escape(s, out)};
 }
 
+// ---- gRPC: the status of HTTP is 200, the one that counts is a field ----
+
+static void add_grpc_status(struct exchange *x, struct headers *headers, enum grpc_status status,
+                            struct str message)
+{
+    char *digits = arena_alloc(&x->arena, 20);
+    headers_add(headers, &x->arena, STR("grpc-status"), (struct str){digits, u64_print(status, digits)});
+    if (message.n)
+        headers_add(headers, &x->arena, STR("grpc-message"), grpc_message_encode(&x->arena, message));
+}
+
+// Trailers-Only: in HTTP/2 the head ends the stream.
+static void answer_grpc(struct exchange *x, struct headers *headers, enum grpc_status status,
+                        struct str message)
+{
+    struct response_head head = {.status = 200, .headers = *headers};
+    headers_remove(&head.headers, HEADER_CONTENT_TYPE);
+    headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("application/grpc"));
+    add_grpc_status(x, &head.headers, status, message);
+    answer(x, &head, STR_NULL);
+}
+
+void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail)
+{
+    const struct end_row *row = end_row(cause);
+    struct headers trailers = {0};
+    add_grpc_status(x, &trailers, row->grpc_status, detail.n ? detail : row->detail);
+    x->client->send_end(x, &trailers);
+    x->reply = REPLY_ENDED;
+}
+
+static bool is_worth_another_try(unsigned status)
+{
+    return status == 503 || status == 429;
+}
+
+static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
+{
+    const struct end_row *row = end_row(cause);
+    bool own = status && status != row->status;
+    struct headers headers = {0};
+    if (is_worth_another_try(status ? status : row->status))
+        headers_add(&headers, &x->arena, STR("Retry-After"), STR("1"));
+    answer_grpc(x, &headers, own ? grpc_status_of_http(status) : row->grpc_status,
+                detail.n ? detail : row->detail);
+}
+
+// ---- the answers ----
+
 void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
 {
+    if (x->grpc) {
+        error_in_grpc(x, cause, status, detail);
+        return;
+    }
     const struct end_row *row = end_row(cause);
     struct response_head head = {.status = status ? status : row->status};
     struct str title = status && status != row->status ? http_reason(status) : row->title;
@@ -44,7 +98,7 @@ void reply_error(struct exchange *x, enum end_cause cause, unsigned status, stru
                      "\"instance\":\"%.*s\",\"code\":\"%.*s\"}\n",
                      STR_ARG(title), head.status, STR_ARG(escaped), STR_ARG(id), STR_ARG(row->code));
     headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("application/problem+json"));
-    if (head.status == 503 || head.status == 429)
+    if (is_worth_another_try(head.status))
         headers_add(&head.headers, &x->arena, STR("Retry-After"), STR("1"));
     if (cause == END_METHOD_NOT_ALLOWED)
         headers_add(&head.headers, &x->arena, STR("Allow"), x->match.allow);
@@ -53,6 +107,10 @@ void reply_error(struct exchange *x, enum end_cause cause, unsigned status, stru
 
 void reply_answer(struct exchange *x, struct policy_answer *given)
 {
+    if (x->grpc) {
+        answer_grpc(x, &given->headers, grpc_status_of_http(given->status), http_reason(given->status));
+        return;
+    }
     struct response_head head = {.status = given->status, .headers = given->headers};
     if (given->content_type.n)
         headers_add(&head.headers, &x->arena, STR("Content-Type"), given->content_type);

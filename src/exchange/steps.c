@@ -1,6 +1,8 @@
 // The path of a request, top to bottom. A step sets the next one and says MORE, WAIT or DONE.
 #include "exchange/steps.h"
 
+#include "exchange/grpc.h"
+
 static enum step_result go(struct exchange *x, enum exchange_step next)
 {
     x->step = next;
@@ -34,6 +36,38 @@ static enum step_result step_admit(struct exchange *x)
     return go(x, STEP_ROUTE);
 }
 
+// The client's own deadline, when it is the sooner one; set for the upstream at each attempt (step_send).
+// False: grpc-timeout is malformed.
+static bool take_grpc_deadline(struct exchange *x)
+{
+    const struct header *given = headers_find(&x->request.headers, HEADER_GRPC_TIMEOUT);
+    if (given) {
+        uint64_t timeout_us;
+        if (!grpc_timeout_parse(given->value, &timeout_us))
+            return false;
+        uint64_t deadline_us = x->began_us + timeout_us;
+        if (!x->deadline_us || deadline_us < x->deadline_us)
+            x->deadline_us = deadline_us;
+    }
+    headers_remove(&x->request.headers, HEADER_GRPC_TIMEOUT);
+    if (x->deadline_us)
+        headers_add_as(&x->request.headers, &x->arena, HEADER_GRPC_TIMEOUT, STR("grpc-timeout"), STR_NULL);
+    return true;
+}
+
+// What is left of the deadline, for this attempt's upstream. False: nothing is.
+static bool pass_grpc_deadline(struct exchange *x)
+{
+    struct header *timeout = headers_find(&x->request.headers, HEADER_GRPC_TIMEOUT);
+    if (!x->deadline_us || !timeout)
+        return true;
+    uint64_t now_us = exchange_now_us(x);
+    if (now_us >= x->deadline_us)
+        return false;
+    timeout->value = grpc_timeout_print(x->deadline_us - now_us, arena_alloc(&x->arena, GRPC_TIMEOUT_TEXT));
+    return true;
+}
+
 static enum step_result step_route(struct exchange *x)
 {
     route_find(x->gateway->routes, &x->request, x->worker->scratch, &x->arena, &x->match);
@@ -49,6 +83,8 @@ static enum step_result step_route(struct exchange *x)
                                 (unsigned long long)x->body_limit));
     if (settings->timeout_us)
         x->deadline_us = x->began_us + settings->timeout_us;
+    if (x->grpc && !take_grpc_deadline(x))
+        return end(x, END_BAD_REQUEST, STR("grpc-timeout is not a number and a unit"));
     return go(x, STEP_GUARD);
 }
 
@@ -134,6 +170,8 @@ static enum step_result step_send(struct exchange *x)
 {
     forward_prepare_request(x);
     forward_set_host(x);
+    if (x->grpc && !pass_grpc_deadline(x))
+        return end(x, END_DEADLINE_EXCEEDED, STR_NULL);
     struct request_head *request = &x->request;
     bool upgrade = request->upgrade.n > 0;
     if (x->body_bytes && x->replay_lost) // between two tries
@@ -196,6 +234,7 @@ static enum step_result step_shape(struct exchange *x)
     x->step = STEP_RELAY;
     if (!x->client->send_head(x, head))
         return end(x, END_OVERLOADED, STR_NULL);
+    x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
     if (x->tunnel) {
         x->deadline_us = 0;
         x->body = BODY_HELD;

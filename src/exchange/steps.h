@@ -47,6 +47,8 @@ void reply_redirect(struct exchange *x);
 // To the same place on the listener of redirect_to: 308, method and body are kept (RFC 9110 15.4.9).
 void reply_redirect_to_tls(struct exchange *x);
 void reply_respond(struct exchange *x);
+// The end of a gRPC answer that has begun (x->grpc_trailers).
+void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail);
 
 // ---- forward.c: what goes to upstreams and to clients besides what the peers said ----
 

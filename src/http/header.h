@@ -49,6 +49,7 @@
     X(HEADER_RETRY_AFTER, "retry-after")                         \
     X(HEADER_LOCATION, "location")                               \
     X(HEADER_CONTENT_TYPE, "content-type")                       \
+    X(HEADER_GRPC_TIMEOUT, "grpc-timeout")                       \
     X(HEADER_USER_AGENT, "user-agent")                           \
     X(HEADER_REFERER, "referer")                                 \
     X(HEADER_SEC_WEBSOCKET_KEY, "sec-websocket-key")

@@ -20,7 +20,9 @@ static void test_every_row_is_whole(void **state)
             continue;
         assert_true(row->title.n > 0);
         assert_in_range(row->status, 400, 599);
+        assert_in_range(row->grpc_status, GRPC_CANCELLED, GRPC_UNAUTHENTICATED);
     }
+    assert_int_equal(end_row(END_OK)->grpc_status, GRPC_OK);
 }
 
 static void test_codes_differ(void **state)
@@ -77,6 +79,24 @@ static void test_promised_codes(void **state)
     }
 }
 
+// What gRPC clients may try again by themselves (UNAVAILABLE) has not been carried out for the client's own
+// fault, and not where nobody knows how far it came.
+static void test_grpc_clients_are_told_when_to_try_again(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < END_CAUSE_COUNT; i++) {
+        const struct end_row *row = &end_rows[i];
+        if (row->status && row->status < 500)
+            assert_int_not_equal(row->grpc_status, GRPC_UNAVAILABLE);
+        if (row->status == 504)
+            assert_int_equal(row->grpc_status, GRPC_DEADLINE_EXCEEDED);
+        if (row->status == 503)
+            assert_int_equal(row->grpc_status, GRPC_UNAVAILABLE);
+    }
+    assert_true(str_eq(grpc_status_name(GRPC_UNAUTHENTICATED), STR("UNAUTHENTICATED")));
+    assert_int_equal(grpc_status_name(GRPC_STATUS_COUNT).n, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -84,6 +104,7 @@ int main(void)
         cmocka_unit_test(test_codes_differ),
         cmocka_unit_test(test_retryable_is_against_the_upstream),
         cmocka_unit_test(test_promised_codes),
+        cmocka_unit_test(test_grpc_clients_are_told_when_to_try_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,11 +1,14 @@
-// One connection to an endpoint, speaking HTTP/1.1, and the pool it belongs to: private to the room.
+// A worker's pools of connections to endpoints, and what a call is lent of them: private to the room.
 //
-//   CONNECTING ──connected──▶ LENT ──finish, all complete──▶ IDLE ──take──▶ LENT
-//        │ (call cancelled: goes on, to IDLE)     │                │ peer closed, spoke up, idle_us over
-//        └────────── failed, timed out ───────────┴────────────────┴──▶ closed
+//   struct upstream_link   what one call is lent: a whole HTTP/1.1 connection, or a stream of an HTTP/2 one
+//   struct upstream_conn   a connection's life, whatever is spoken on it
+//   struct protocol        what is spoken: one row for each
+//
+//   CONNECTING ──opened──▶ LENT ──last call over, may serve again──▶ IDLE ──lend──▶ LENT
+//        │ (nobody waits: goes on, to IDLE)  │               │ peer closed, spoke up, idle_us over
+//        └────────── failed, timed out ──────┴───────────────┴──▶ closed
 #pragma once
 
-#include "http/h1_parse.h"
 #include "upstream/upstream.h"
 
 // A worker's connections to one endpoint.
@@ -13,7 +16,7 @@ struct upstream_pool {
     struct upstream_local *local;
     struct endpoint *endpoint;
     int position;     // in local->balance.endpoints; -1: no longer there
-    struct list idle; // links, the most recently used first
+    struct list idle; // connections without a call, the most recently used first
     struct list connecting;
     uint32_t links;  // all of them
     uint32_t active; // calls
@@ -26,6 +29,7 @@ struct upstream_local {
     bool retired;              // no longer in the configuration: only exchanges of an old snapshot come here
     uint32_t metric_id;
     uint64_t generation, connect_ms, idle_ms; // of upstream, which a retired one may outlive
+    const struct protocol *protocol;
     struct balance balance;
     struct upstream_pool **pools; // parallel to balance.endpoints
     struct list waiting;          // calls, first come first served
@@ -40,63 +44,84 @@ struct upstream_worker {
     struct upstream_worker_needs needs;
     struct upstream_local **locals; // by upstream->index
     uint32_t local_count;
-    uint32_t lent; // links with a call
+    uint32_t lent; // calls with a link
     bool draining;
 };
 
-enum link_state { LINK_CONNECTING, LINK_IDLE, LINK_LENT };
+// ---- what a call is lent ----
 
-struct upstream_link {
-    struct conn conn;
-    struct list node; // in one of the pool's lists
-    struct upstream_pool *pool;
-    struct upstream_call *call; // NULL: none
-    enum link_state state;
-    struct buf in;
-    struct out out;
-    struct loop_timer timer; // CONNECTING: deadline; IDLE: expiry; LENT: set at once when the output broke
-    struct h1_parse parse;
-    struct response_head *head; // being parsed, in the call's arena
-    struct body_reader body;
-    unsigned informational; // 1xx heads seen for this request
-    bool used;              // has served a request
-    bool chunked_request, upgrade;
-    bool request_sent; // something of the request has been handed to the kernel
-    bool request_ended, head_seen, response_ended;
-    bool keep_alive;      // the response allows it
-    bool paused;          // the client side is full
-    bool shutdown_wanted; // half-close as soon as the output is gone
+// Behind upstream_call_head and its like.
+struct link_verbs {
+    bool (*head)(struct upstream_link *link, const struct request_head *head, struct str target,
+                 enum framing framing, bool upgrade);
+    enum flow (*body)(struct upstream_link *link, struct str span);
+    void (*end)(struct upstream_link *link, const struct headers *trailers);
+    void (*flush)(struct upstream_link *link);
+    void (*resume)(struct upstream_link *link);
+    bool (*is_unsent)(const struct upstream_link *link);
+    // The call is over, whatever state it is in: link->call is NULL already.
+    void (*give)(struct upstream_link *link);
 };
 
-static inline struct upstream_worker_needs *link_needs(const struct upstream_link *link)
+struct upstream_link {
+    const struct link_verbs *verbs;
+    struct upstream_call *call; // NULL: none
+};
+
+// ---- a connection ----
+
+enum upstream_conn_state { UPSTREAM_CONNECTING, UPSTREAM_IDLE, UPSTREAM_LENT };
+
+struct upstream_conn {
+    struct conn conn;
+    const struct protocol *protocol;
+    struct list node; // in one of the pool's lists
+    struct upstream_pool *pool;
+    struct list waiting; // calls, until it is open
+    enum upstream_conn_state state;
+    bool used; // has served a request
+    struct buf in;
+    struct out out;
+    struct loop_timer timer; // CONNECTING: deadline; IDLE: expiry; LENT: the protocol's
+};
+
+struct protocol {
+    struct upstream_conn *(*new)(void); // zeroed; NULL: memory is out
+    void (*free)(struct upstream_conn *c);
+    // Lends to one call more.
+    struct upstream_link *(*lend)(struct upstream_conn *c, struct upstream_call *call);
+    void (*on_ready)(struct upstream_conn *c);
+    void (*on_timer)(struct upstream_conn *c); // while LENT
+};
+
+extern const struct protocol h1_protocol;
+
+static inline struct upstream_worker_needs *connection_needs(const struct upstream_conn *c)
 {
-    return &link->pool->local->worker->needs;
+    return &c->pool->local->worker->needs;
 }
 
-// ---- link.c: the life of a connection ----
+// ---- connection.c: its life ----
 
-// Starts connecting for call. NULL and *cause when it cannot even start.
-struct upstream_link *link_connect(struct upstream_pool *pool, struct upstream_call *call,
-                                   enum end_cause *cause);
-void link_lend(struct upstream_link *link, struct upstream_call *call);
-// Back to the pool, or closed when it may not serve again.
-void link_give(struct upstream_link *link);
-void link_close(struct upstream_link *link);
-// Close connections of a pool; a retired pool may be gone with the last of them.
+// Starts connecting for call, which waits for it. False and *cause when it cannot even start.
+must_check bool connection_start(struct upstream_pool *pool, struct upstream_call *call,
+                                 enum end_cause *cause);
+void connection_lend(struct upstream_conn *c, struct upstream_call *call);
+// Whether a connection without a call is worth keeping.
+bool connection_is_wanted(const struct upstream_conn *c);
+// No call is left: it waits for the next.
+void connection_become_idle(struct upstream_conn *c);
+// Twice is harmless. The connection is freed at the end of the turn, a retired pool at once when this was the
+// last of it.
+void connection_close(struct upstream_conn *c);
 void pool_close_idle(struct upstream_pool *pool);
 void pool_close_connecting(struct upstream_pool *pool);
 
-// ---- h1_link.c: what is said on it ----
-
-void link_reset_message(struct upstream_link *link);
-// Reads and hands over as much as there is, until the client side is full.
-void link_read(struct upstream_link *link);
-// The output broke: what the upstream has said before is read, then the call fails.
-void link_read_last(struct upstream_link *link);
-// The kernel takes more.
-void link_write(struct upstream_link *link);
-
-// ---- upstream.c ----
+// ---- call.c ----
 
 // A connection was closed or came back: serve who waits.
 void local_serve_waiting(struct upstream_local *local);
+
+// ---- upstream.c ----
+
+struct upstream_local *upstream_local_of(struct upstream_worker *worker, struct upstream *upstream);

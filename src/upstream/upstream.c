@@ -1,12 +1,10 @@
-// Upstreams of a snapshot, and a worker's side of them: picking, lending, waiting, giving back.
+// Upstreams of a snapshot, and a worker's side of them across reloads.
 #include "upstream/upstream.h"
 
 #include "discovery/lookup.h"
 #include "upstream/link.h"
 
 #include <stdlib.h>
-
-enum { POLL_MS = 10 };
 
 // ---- the snapshot's side ----
 
@@ -167,6 +165,7 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
         .active = active,
     };
     local->upstream = upstream;
+    local->protocol = &h1_protocol;
     local->retired = false;
     local->metric_id = upstream->metric_id;
     local->generation = upstream->generation;
@@ -202,6 +201,14 @@ static struct upstream_local *local_at(struct upstream_worker *worker, uint32_t 
         worker->locals[index] = local;
     }
     return worker->locals[index];
+}
+
+struct upstream_local *upstream_local_of(struct upstream_worker *worker, struct upstream *upstream)
+{
+    struct upstream_local *local = local_at(worker, upstream->index);
+    if (!local->upstream)
+        adopt(local, upstream);
+    return local;
 }
 
 void upstream_worker_update(struct upstream_worker *worker, struct upstream *const *upstreams, uint32_t count)
@@ -256,212 +263,4 @@ void upstream_worker_free(struct upstream_worker *worker)
 uint32_t upstream_worker_lent(const struct upstream_worker *worker)
 {
     return worker->lent;
-}
-
-// ---- one attempt ----
-
-static void begin_on(struct upstream_call *call, int position)
-{
-    struct upstream_local *local = call->local;
-    struct upstream_pool *pool = local->pools[position];
-    call->endpoint = pool->endpoint;
-    call->pool = pool;
-    pool->active++;
-    balance_began(&local->balance, (uint32_t)position);
-}
-
-static void leave_endpoint(struct upstream_call *call)
-{
-    struct upstream_pool *pool = call->pool;
-    struct upstream_local *local = call->local;
-    if (!pool)
-        return;
-    uint64_t now_us = local->worker->needs.loop->now_us;
-    uint64_t latency_us = call->ready_us ? (call->head_us ? call->head_us : now_us) - call->ready_us : 0;
-    pool->active--;
-    quota_give(&local->requests);
-    if (pool->position >= 0)
-        balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
-    else if (pool->links == 0 && pool->active == 0)
-        free(pool);
-    call->pool = NULL;
-}
-
-// An idle connection, or a new one. CALL_REFUSED leaves the endpoint chosen, so that it is not tried again.
-static enum call_start connect_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
-{
-    struct upstream_pool *pool = call->pool;
-    bool careful = !http_method_idempotent(call->method);
-    while (!fresh && !list_empty(&pool->idle)) {
-        struct upstream_link *link = container_of(pool->idle.next, struct upstream_link, node);
-        // What must not be sent twice is not trusted to a connection that may just have been closed.
-        if (careful && conn_is_stale(&link->conn)) {
-            link_close(link);
-            continue;
-        }
-        link_lend(link, call);
-        return CALL_READY;
-    }
-    call->connecting = link_connect(pool, call, cause);
-    return call->connecting ? CALL_WAITING : CALL_REFUSED;
-}
-
-static bool any_idle(const struct upstream_local *local)
-{
-    for (uint32_t i = 0; i < local->balance.count; i++)
-        if (!list_empty(&local->pools[i]->idle))
-            return true;
-    return false;
-}
-
-// A connection may be had now: an idle one, room for a new one, or an idle one elsewhere that makes room.
-static bool has_room(struct upstream_local *local, const struct upstream_pool *pool, bool fresh)
-{
-    if (local->links < local->max_links || (!fresh && !list_empty(&pool->idle)))
-        return true;
-    for (uint32_t i = 0; i < local->balance.count; i++)
-        if (!list_empty(&local->pools[i]->idle)) {
-            link_close(container_of(local->pools[i]->idle.prev, struct upstream_link, node));
-            return true;
-        }
-    return false;
-}
-
-static void on_pending_timeout(struct loop_timer *timer)
-{
-    struct upstream_call *call = container_of(timer, struct upstream_call, pending_timer);
-    call->events->on_fail(call, END_OVERLOADED);
-}
-
-static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *cause)
-{
-    struct upstream_local *local = call->local;
-    leave_endpoint(call); // chosen again when its turn comes
-    if (!quota_take(&local->pending)) {
-        *cause = END_OVERLOADED;
-        return CALL_REFUSED;
-    }
-    list_push_back(&local->waiting, &call->waiting);
-    call->queued = true;
-    loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
-    loop_timer_set(local->worker->needs.loop, &call->pending_timer, local->connect_ms);
-    return CALL_WAITING;
-}
-
-// A place in local->requests has been taken for it.
-static enum call_start place_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
-{
-    struct upstream_local *local = call->local;
-    struct upstream_worker_needs *needs = &local->worker->needs;
-    int position = balance_pick(&local->balance, call->hash, call->tried, needs->loop->now_us, needs->rand);
-    if (position == BALANCE_NONE) {
-        quota_give(&local->requests);
-        *cause = END_NO_ENDPOINT;
-        return CALL_REFUSED;
-    }
-    begin_on(call, position);
-    if (!has_room(local, call->pool, fresh))
-        return wait_in_line(call, cause);
-    if (position < 64)
-        call->tried |= UINT64_C(1) << position;
-    return connect_call(call, fresh, cause);
-}
-
-enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
-                                    enum end_cause *cause)
-{
-    struct upstream_local *local = local_at(worker, call->upstream->index);
-    if (!local->upstream)
-        adopt(local, call->upstream);
-    call->local = local;
-    call->link = call->connecting = NULL;
-    call->pool = NULL;
-    call->queued = false;
-    call->fresh = fresh;
-    call->ready_us = call->head_us = 0;
-    call->response_begun = call->reused = false;
-    list_init(&call->waiting);
-    loop_timer_init(&call->pending_timer, on_pending_timeout);
-    local->calls++;
-    if (!list_empty(&local->waiting) || !quota_take(&local->requests))
-        return wait_in_line(call, cause); // who came first is served first
-    return place_call(call, fresh, cause);
-}
-
-static void stop_waiting(struct upstream_call *call)
-{
-    if (!call->queued)
-        return;
-    list_remove(&call->waiting);
-    loop_timer_stop(call->local->worker->needs.loop, &call->pending_timer);
-    quota_give(&call->local->pending);
-    call->queued = false;
-}
-
-static void serve_next(struct upstream_local *local)
-{
-    struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
-    enum end_cause cause;
-    stop_waiting(call);
-    switch (place_call(call, call->fresh, &cause)) {
-    case CALL_READY: call->events->on_ready(call); break;
-    case CALL_WAITING: break;
-    case CALL_REFUSED: call->events->on_fail(call, cause); break;
-    }
-}
-
-void local_serve_waiting(struct upstream_local *local)
-{
-    if (local->serving)
-        return; // from inside an event below: the loop goes on
-    local->serving = true;
-    // Who cannot be placed yet keeps the head of the line, and its deadline. At most once for each that waits
-    // now: one that fails may be back at once.
-    for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
-        if ((local->links >= local->max_links && !any_idle(local)) || !quota_take(&local->requests))
-            break;
-        serve_next(local);
-    }
-    local->serving = false;
-    if (!list_empty(&local->waiting))
-        loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
-}
-
-void upstream_call_finish(struct upstream_call *call)
-{
-    struct upstream_local *local = call->local;
-    if (!local)
-        return;
-    stop_waiting(call);
-    struct upstream_link *link = call->link;
-    if (call->connecting)
-        call->connecting->call = NULL; // goes on, for whoever comes next
-    call->link = call->connecting = NULL;
-    leave_endpoint(call);
-    call->local = NULL;
-    local->calls--;
-    if (link) {
-        link->call = NULL;
-        local->worker->lent--;
-        link_give(link);
-    }
-    if (!list_empty(&local->waiting))
-        local_serve_waiting(local);
-}
-
-bool upstream_retry_take(struct upstream_call *call, double budget)
-{
-    struct upstream_local *local = call->local;
-    if (budget <= 0)
-        return false;
-    double allowed = budget * local->calls;
-    if (local->retrying >= RETRIES_AT_LEAST && (double)local->retrying + 1 > allowed)
-        return false;
-    local->retrying++;
-    return true;
-}
-
-void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream)
-{
-    local_at(worker, upstream->index)->retrying--;
 }

@@ -26,7 +26,8 @@ enum {
     RETRIES_AT_LEAST = 3,            // in flight, whatever the budget makes of few requests
 };
 
-struct upstream_link; // a connection to an endpoint; h1 now, a stream of a shared connection with h2
+struct upstream_conn; // a connection to an endpoint
+struct upstream_link; // what a call is lent of one: HTTP/1.1: all of it; HTTP/2: a stream
 
 struct upstream_target {
     struct endpoint *endpoint;
@@ -106,10 +107,10 @@ struct upstream_call { // zero it, then fill in the first block
     // Set by the room:
     struct upstream_local *local;
     struct upstream_link *link;       // NULL: none lent
-    struct upstream_link *connecting; // on its way; nothing may be written to it yet
+    struct upstream_conn *connecting; // on its way; nothing may be written to it yet
     struct upstream_pool *pool;       // where it counts as active
     struct endpoint *endpoint;
-    struct list waiting; // for a connection: pending queue
+    struct list waiting; // for a connection: in its list (connecting) or the pending queue (queued)
     bool queued;
     bool fresh; // takes no connection that was used before
     struct loop_timer pending_timer;

@@ -57,6 +57,20 @@ struct fixture {
     struct exchange x;
 };
 
+static bool is_unsent(const struct upstream_link *link)
+{
+    (void)link;
+    return true;
+}
+
+static bool is_sent(const struct upstream_link *link)
+{
+    (void)link;
+    return false;
+}
+
+static const struct link_verbs unsent = {.is_unsent = is_unsent}, sent = {.is_unsent = is_sent};
+
 static void fill(struct fixture *f, const struct row *row)
 {
     *f = (struct fixture){
@@ -64,7 +78,7 @@ static void fill(struct fixture *f, const struct row *row)
                     .retry_on = RETRY_CONNECT_FAILURE | RETRY_RESET_BEFORE_HEADERS,
                     .budget = 0.2},
         .local = {.calls = 1},
-        .link = {.request_sent = row->sent},
+        .link = {.verbs = row->sent ? &sent : &unsent},
         .x = {.attempts = row->attempts,
               .stale_retried = row->stale_before,
               .body_bytes = row->body_bytes,

@@ -153,10 +153,7 @@ static bool step_trailer(struct body_reader *reader, char c)
     }
 }
 
-// RFC 9110 6.5.1: fields that direct framing, routing, authentication, request modification, response control
-// or content processing have no meaning in a trailer, and an upstream that merged them would be fooled. That
-// is every name the gateway has a use for, and these.
-static bool is_forbidden_trailer(struct str name)
+bool body_forbids_trailer(struct str name)
 {
     static const struct str forbidden[] = {
 #define X(name) {name, sizeof(name) - 1}
@@ -207,7 +204,7 @@ static void add_trailers(struct str text, struct headers *trailers, struct arena
         if (!line.n)
             return;
         struct str name = {line.p, str_find(line, ':')};
-        if (!is_forbidden_trailer(name))
+        if (!body_forbids_trailer(name))
             headers_add(trailers, arena, name, str_trim(str_skip(line, name.n + 1)));
     }
 }

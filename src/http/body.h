@@ -47,3 +47,8 @@ void body_reader_init(struct body_reader *reader, enum framing framing, uint64_t
 // authentication or the gateway itself (RFC 9110 6.5.1) are dropped, and so are names with an underscore.
 enum body_result body_read(struct body_reader *reader, const char *data, size_t n, size_t *consumed,
                            struct str *span, struct headers *trailers, struct arena *arena);
+
+// RFC 9110 6.5.1: fields that direct framing, routing, authentication, request modification, response control
+// or content processing have no meaning in a trailer, and an upstream that merged them would be fooled. That
+// is every name the gateway has a use for, some others, and every one with an underscore.
+bool body_forbids_trailer(struct str name);

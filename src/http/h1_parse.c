@@ -9,146 +9,33 @@
 #include "base/check.h"
 #include "http/chars.h"
 #include "http/h1_scan.h"
+#include "http/head.h"
 #include "http/uri.h"
 
 enum {
     EMPTY_LINES = 2,         // before a request line
-    METHOD_BYTES = 32,       // longer than any registered method
     CONNECTION_OPTIONS = 32, // each is looked up among the fields, so their number is bounded
-    PADDING = 64,            // readable bytes behind a copied head: what a SIMD step may read
-    FIELDS_FIRST = 32,       // room for fields at first, and for a few that the gateway adds
     FIELDS_CHECKED = 16,     // at a time, on the slow road
 };
 
-static const uint64_t LENGTH_MAX = INT64_MAX;
-
-struct head_parse {
-    struct h1_parse *parse;
-    const struct h1_limits *limits;
-    enum h1_underscores underscores;
-    struct arena *arena;
-    struct request_head *request;   // NULL: a response
-    struct response_head *response; // NULL: a request
-    const char *data;
-    size_t n;     // of data
-    size_t start; // where the first line starts, behind empty lines
-    // Of the fields, as h1_fields.
-    uint64_t seen, repeated;
-};
-
-static bool fail(struct head_parse *p, enum h1_fault fault, const char *why)
-{
-    p->parse->fault = p->response ? H1_BAD_RESPONSE : fault;
-    p->parse->why = why;
-    return false;
-}
-
-static bool bad(struct head_parse *p, const char *why)
-{
-    return fail(p, H1_BAD_REQUEST, why);
-}
-
-static bool has(const struct head_parse *p, enum header_id id)
-{
-    return (p->seen & header_bit(id)) != 0;
-}
-
-static bool has_twice(const struct head_parse *p, enum header_id id)
-{
-    return (p->repeated & header_bit(id)) != 0;
-}
-
 // ---- the request line (RFC 9112 3)
-
-// All of line but its CRLF; limit: the end of readable memory behind it.
-struct first_line {
-    const char *p, *end, *limit;
-};
 
 // Leaves line->p at the target. A line that ends within the method is no fault yet: *ends.
 static bool take_method(struct head_parse *p, struct first_line *line, struct str *method, bool *ends)
 {
     const char *at = line->p;
     while (at < line->end && char_is(*at, CHAR_TOKEN)) {
-        if (++at - line->p > METHOD_BYTES)
-            return fail(p, H1_NOT_IMPLEMENTED, "unknown method");
+        if (++at - line->p > HEAD_METHOD_BYTES)
+            return head_fail(p, H1_NOT_IMPLEMENTED, "unknown method");
     }
     *method = str_range(line->p, at);
     *ends = at == line->end;
     if (*ends)
         return true;
     if (*at != ' ' || at == line->p)
-        return bad(p, "malformed method");
+        return head_bad(p, "malformed method");
     line->p = at + 1;
     return true;
-}
-
-static bool check_target_length(struct head_parse *p, const struct first_line *line)
-{
-    size_t n = str_find(str_range(line->p, line->end), ' ');
-    return n <= p->limits->uri_bytes || fail(p, H1_URI_TOO_LONG, "request target too long");
-}
-
-// The first byte in [at, end) that no query may hold; stops at a bad escape.
-static const char *skip_query(const char *at, const struct first_line *line)
-{
-    for (;;) {
-        at = h1_scan.query(at, line->limit);
-        if (line->end - at < 3 || *at != '%' || !char_is(at[1], CHAR_HEX) || !char_is(at[2], CHAR_HEX))
-            return at;
-        at += 3;
-    }
-}
-
-// Where a path ends: at "?", SP, or a byte that no path may hold. Escapes are looked at by the normaliser.
-static const char *skip_path(const char *at, const struct first_line *line, bool *canonical)
-{
-    at = h1_scan.plain_path(at, line->limit);
-    *canonical = *at != '.' && *at != '%';
-    while (at < line->end && (char_is(*at, CHAR_PATH) || *at == '%'))
-        at++;
-    return at;
-}
-
-static bool set_path(struct head_parse *p, struct str path, bool canonical)
-{
-    const char *why;
-    p->request->path = path;
-    bool merge = p->limits->merge_slashes;
-    if ((merge || !canonical) &&
-        uri_normalise_path(path, merge, p->arena, &p->request->path, &why) == URI_BAD)
-        return bad(p, why);
-    return true;
-}
-
-static bool bad_target(struct head_parse *p, const struct first_line *line, const char *at)
-{
-    if (!check_target_length(p, line))
-        return false;
-    if (at == line->end)
-        return bad(p, "request line without a version");
-    return bad(p,
-               *at == '#' ? "fragment in the request target" : "character not allowed in the request target");
-}
-
-// path [ "?" query ] from `at` up to SP; line->p still at the start of the target.
-static bool take_path_query(struct head_parse *p, struct first_line *line, const char *at)
-{
-    struct request_head *head = p->request;
-    bool canonical;
-    const char *path_end = skip_path(at, line, &canonical), *end = path_end;
-    if (*end == '?') {
-        end = skip_query(path_end + 1, line);
-        head->query = str_range(path_end + 1, end);
-        head->has_query = true;
-    }
-    if (*end != ' ')
-        return bad_target(p, line, end);
-    head->target = str_range(line->p, end);
-    if (head->target.n > p->limits->uri_bytes)
-        return fail(p, H1_URI_TOO_LONG, "request target too long");
-    line->p = end + 1;
-    return path_end == at || set_path(p, str_range(at, path_end), canonical);
 }
 
 static size_t scheme_length(struct str target)
@@ -169,8 +56,8 @@ static bool take_absolute_form(struct head_parse *p, struct first_line *line, si
         at++;
     head->authority = str_range(from, at);
     if (!uri_authority_split(head->authority, &(struct str){0}, &(struct str){0}))
-        return check_target_length(p, line) && bad(p, "malformed authority in the request target");
-    if (!take_path_query(p, line, at))
+        return head_check_target_length(p, line) && head_bad(p, "malformed authority in the request target");
+    if (!head_take_path_query(p, line, at))
         return false;
     if (!head->path.n) // RFC 9110 4.2.3, 9112 3.2.4
         head->path = head->method == METHOD_OPTIONS && !head->has_query ? STR("*") : STR("/");
@@ -182,17 +69,17 @@ static bool take_other_form(struct head_parse *p, struct first_line *line)
 {
     struct request_head *head = p->request;
     struct str rest = str_range(line->p, line->end), target = {rest.p, str_find(rest, ' ')};
-    if (!check_target_length(p, line))
+    if (!head_check_target_length(p, line))
         return false;
     if (head->method == METHOD_CONNECT) {
         if (!uri_authority_split(target, &(struct str){0}, &(struct str){0}))
-            return bad(p, "malformed target of CONNECT");
-        return fail(p, H1_NOT_IMPLEMENTED, "CONNECT is not supported");
+            return head_bad(p, "malformed target of CONNECT");
+        return head_fail(p, H1_NOT_IMPLEMENTED, "CONNECT is not supported");
     }
     if (!str_eq(target, STR("*")))
-        return bad(p, "malformed request target");
+        return head_bad(p, "malformed request target");
     if (target.n == rest.n)
-        return bad(p, "request line without a version");
+        return head_bad(p, "request line without a version");
     head->target = head->path = target;
     line->p += 2;
     return true;
@@ -201,7 +88,7 @@ static bool take_other_form(struct head_parse *p, struct first_line *line)
 static bool take_target(struct head_parse *p, struct first_line *line)
 {
     if (likely(*line->p == '/') && p->request->method != METHOD_CONNECT)
-        return take_path_query(p, line, line->p);
+        return head_take_path_query(p, line, line->p);
     size_t scheme = scheme_length(str_range(line->p, line->end));
     if (scheme && p->request->method != METHOD_CONNECT)
         return take_absolute_form(p, line, scheme);
@@ -213,9 +100,9 @@ static bool parse_version(struct head_parse *p, struct str text, unsigned *minor
 {
     if (text.n != 8 || memcmp(text.p, "HTTP/", 5) != 0 || !IS_DIGIT(text.p[5]) || text.p[6] != '.' ||
         !IS_DIGIT(text.p[7]))
-        return bad(p, "malformed HTTP version");
+        return head_bad(p, "malformed HTTP version");
     if (text.p[5] != '1')
-        return fail(p, H1_VERSION, "HTTP version not supported");
+        return head_fail(p, H1_VERSION, "HTTP version not supported");
     *minor = text.p[7] != '0';
     return true;
 }
@@ -232,14 +119,14 @@ static bool parse_request_line(struct head_parse *p, struct first_line line)
         if (!take_method(p, &line, &head->method_name, &ends))
             return false;
         if (ends)
-            return bad(p, "request line without a target");
+            return head_bad(p, "request line without a target");
         head->method = http_method_of(head->method_name);
     }
     if (!take_target(p, &line) || !parse_version(p, str_range(line.p, line.end), &head->minor))
         return false;
     // Looked at last, so that "PRI * HTTP/2.0" is told about its version.
     if (head->path.p[0] == '*' && head->method != METHOD_OPTIONS)
-        return bad(p, "asterisk target without OPTIONS");
+        return head_bad(p, "asterisk target without OPTIONS");
     return true;
 }
 
@@ -248,7 +135,7 @@ static bool check_partial_request_line(struct head_parse *p, struct first_line l
 {
     struct str method;
     bool ends;
-    return take_method(p, &line, &method, &ends) && (ends || check_target_length(p, &line));
+    return take_method(p, &line, &method, &ends) && (ends || head_check_target_length(p, &line));
 }
 
 // ---- the status line (RFC 9112 4)
@@ -258,22 +145,22 @@ static bool parse_status_line(struct head_parse *p, struct first_line line)
     struct response_head *head = p->response;
     const char *at = line.p;
     if (line.end - at < 12 || memcmp(at, "HTTP/", 5) != 0)
-        return bad(p, "malformed status line");
+        return head_bad(p, "malformed status line");
     if (!parse_version(p, (struct str){at, 8}, &head->minor))
         return false;
     at += 8;
     if (at[0] != ' ' || !IS_DIGIT(at[1]) || !IS_DIGIT(at[2]) || !IS_DIGIT(at[3]))
-        return bad(p, "malformed status line");
+        return head_bad(p, "malformed status line");
     head->status = (unsigned)(at[1] - '0') * 100 + (unsigned)(at[2] - '0') * 10 + (unsigned)(at[3] - '0');
     if (head->status < 100 || head->status > 599)
-        return bad(p, "status code out of range");
+        return head_bad(p, "status code out of range");
     at += 4;
     if (at == line.end) { // many servers leave out the last space with an empty reason
         head->reason = (struct str){at, 0};
         return true;
     }
     if (*at != ' ')
-        return bad(p, "malformed status line");
+        return head_bad(p, "malformed status line");
     head->reason = str_range(at + 1, line.end);
     return true;
 }
@@ -281,7 +168,7 @@ static bool parse_status_line(struct head_parse *p, struct first_line line)
 static bool check_partial_status_line(struct head_parse *p, struct first_line line)
 {
     size_t n = (size_t)(line.end - line.p);
-    return memcmp(line.p, "HTTP/", n < 5 ? n : 5) == 0 || bad(p, "malformed status line");
+    return memcmp(line.p, "HTTP/", n < 5 ? n : 5) == 0 || head_bad(p, "malformed status line");
 }
 
 static bool parse_first_line(struct head_parse *p, struct first_line line)
@@ -307,13 +194,13 @@ static struct h1_fields fields_of(const struct head_parse *p, const char *from, 
 static bool fail_fields(struct head_parse *p, const struct h1_fields *f, enum h1_fields_result result)
 {
     if (result == H1_FIELDS_TOO_MANY)
-        return fail(p, H1_HEAD_TOO_LARGE, "too many header fields");
-    return bad(p, f->why);
+        return head_fail(p, H1_HEAD_TOO_LARGE, "too many header fields");
+    return head_bad(p, f->why);
 }
 
 static bool parse_fields(struct head_parse *p, const char *from, const char *stop, struct headers *headers)
 {
-    struct h1_fields f = fields_of(p, from, stop, stop + PADDING);
+    struct h1_fields f = fields_of(p, from, stop, stop + HEAD_PADDING);
     f.v = headers->v;
     f.capacity = headers->capacity;
     enum h1_fields_result result;
@@ -347,15 +234,15 @@ static bool fail_coding(struct head_parse *p, struct str value)
     while (str_next_token(&value, &coding)) {
         codings++;
         if (!header_name_valid(coding)) // a coding without parameters is a token too
-            return bad(p, "malformed transfer coding");
+            return head_bad(p, "malformed transfer coding");
         chunked += str_eq_fold(coding, STR("chunked"));
         before = coding;
     }
     if (chunked != 1 || !str_eq_fold(before, STR("chunked")))
-        return bad(p, "final transfer coding is not exactly chunked");
+        return head_bad(p, "final transfer coding is not exactly chunked");
     if (codings == 1)
-        return bad(p, "malformed Transfer-Encoding"); // stray commas
-    return fail(p, H1_NOT_IMPLEMENTED, "transfer coding not supported");
+        return head_bad(p, "malformed Transfer-Encoding"); // stray commas
+    return head_fail(p, H1_NOT_IMPLEMENTED, "transfer coding not supported");
 }
 
 // Content-Length and Transfer-Encoding: one of them, once, or none (RFC 9112 6.3). Answers where they are the
@@ -363,23 +250,21 @@ static bool fail_coding(struct head_parse *p, struct str value)
 static bool take_framing(struct head_parse *p, const struct headers *headers, unsigned minor,
                          enum framing *framing, uint64_t *length)
 {
-    bool has_length = has(p, HEADER_CONTENT_LENGTH);
-    if (has(p, HEADER_TRANSFER_ENCODING)) {
+    bool has_length = head_has(p, HEADER_CONTENT_LENGTH);
+    if (head_has(p, HEADER_TRANSFER_ENCODING)) {
         if (minor == 0)
-            return bad(p, "Transfer-Encoding in HTTP/1.0");
+            return head_bad(p, "Transfer-Encoding in HTTP/1.0");
         if (has_length)
-            return bad(p, "both Transfer-Encoding and Content-Length");
-        if (has_twice(p, HEADER_TRANSFER_ENCODING))
-            return bad(p, "repeated Transfer-Encoding");
+            return head_bad(p, "both Transfer-Encoding and Content-Length");
+        if (head_has_twice(p, HEADER_TRANSFER_ENCODING))
+            return head_bad(p, "repeated Transfer-Encoding");
         struct str value = value_of(headers, HEADER_TRANSFER_ENCODING);
         if (!str_eq_fold(value, STR("chunked")))
             return fail_coding(p, value);
         *framing = FRAMING_CHUNKED;
     } else if (has_length) {
-        if (has_twice(p, HEADER_CONTENT_LENGTH))
-            return bad(p, "repeated Content-Length");
-        if (!str_to_u64(value_of(headers, HEADER_CONTENT_LENGTH), LENGTH_MAX, length))
-            return bad(p, "malformed Content-Length");
+        if (!head_take_length(p, headers, length))
+            return false;
         *framing = FRAMING_LENGTH;
     }
     return true;
@@ -424,72 +309,16 @@ static bool take_connection(struct head_parse *p, const struct headers *headers,
                             bool *keep_alive, bool *upgrade)
 {
     struct connection_options options = {0};
-    if (has_twice(p, HEADER_CONNECTION)) {
+    if (head_has_twice(p, HEADER_CONNECTION)) {
         for (uint32_t i = 0; i < headers->count; i++)
             if (headers->v[i].id == HEADER_CONNECTION)
                 take_options(&options, headers->v[i].value);
-    } else if (has(p, HEADER_CONNECTION)) {
+    } else if (head_has(p, HEADER_CONNECTION)) {
         take_options(&options, value_of(headers, HEADER_CONNECTION));
     }
     *upgrade = options.upgrade;
     *keep_alive = !options.close && (minor > 0 || options.keep_alive);
-    return options.count <= CONNECTION_OPTIONS || bad(p, "too many connection options");
-}
-
-// Are there capital letters in 8 bytes of ASCII?
-static inline uint64_t capitals(uint64_t word)
-{
-    const uint64_t ones = ~UINT64_C(0) / 255;
-    return (word + (0x80 - 'A') * ones) & ~(word + (0x80 - 'Z' - 1) * ones) & 0x80 * ones;
-}
-
-static bool has_capitals(struct str ascii)
-{
-    uint64_t word = 0, found = 0;
-    size_t i = 0;
-    for (; ascii.n - i >= sizeof word; i += sizeof word) {
-        memcpy(&word, ascii.p + i, sizeof word);
-        found |= capitals(word);
-    }
-    for (; i < ascii.n; i++)
-        found |= char_is(ascii.p[i], CHAR_UPPER);
-    return found != 0;
-}
-
-static struct str lower_copy(struct arena *arena, struct str s)
-{
-    if (!has_capitals(s))
-        return s;
-    char *copy = arena_alloc(arena, s.n);
-    for (size_t i = 0; i < s.n; i++)
-        copy[i] = ascii_lower(s.p[i]);
-    return (struct str){copy, s.n};
-}
-
-// RFC 9112 3.2: exactly one Host, except in HTTP/1.0.
-static bool take_host(struct head_parse *p)
-{
-    struct request_head *head = p->request;
-    struct header *field = has(p, HEADER_HOST) ? headers_find(&head->headers, HEADER_HOST) : NULL;
-    struct str port, absolute = head->authority;
-    if (has_twice(p, HEADER_HOST))
-        return bad(p, "more than one Host");
-    if (!field && head->minor > 0)
-        return bad(p, "no Host");
-    if (field && !uri_authority_split(field->value, &head->host, &port))
-        return bad(p, "malformed Host");
-    if (absolute.n) { // 3.2.2: it replaces Host, so that all that look see the same
-        if (!uri_authority_split(absolute, &head->host, &port))
-            return bad(p, "malformed authority in the request target");
-        if (field)
-            field->value = absolute;
-        else
-            headers_add_id(&head->headers, p->arena, HEADER_HOST, absolute);
-    } else if (field) {
-        head->authority = field->value;
-    }
-    head->host = lower_copy(p->arena, head->host);
-    return true;
+    return options.count <= CONNECTION_OPTIONS || head_bad(p, "too many connection options");
 }
 
 // One protocol, no body before it, and never h2c: that would be a tunnel past every check (CVE-2026-2833
@@ -497,7 +326,7 @@ static bool take_host(struct head_parse *p)
 static struct str upgrade_of(const struct head_parse *p, const struct request_head *head)
 {
     bool has_body = head->framing == FRAMING_CHUNKED || head->content_length > 0;
-    if (!has(p, HEADER_UPGRADE) || has_twice(p, HEADER_UPGRADE) || has_body || head->minor == 0)
+    if (!head_has(p, HEADER_UPGRADE) || head_has_twice(p, HEADER_UPGRADE) || has_body || head->minor == 0)
         return STR_NULL;
     struct str value = value_of(&head->headers, HEADER_UPGRADE);
     struct str name = {value.p, str_find(value, '/')};
@@ -512,15 +341,13 @@ static bool finish_request(struct head_parse *p)
     struct request_head *head = p->request;
     bool upgrade;
     head->framing = FRAMING_NONE;
-    if (!take_host(p) ||
+    if (!head_take_host(p) ||
         !take_framing(p, &head->headers, head->minor, &head->framing, &head->content_length) ||
         !take_connection(p, &head->headers, head->minor, &head->keep_alive, &upgrade))
         return false;
     if (upgrade)
         head->upgrade = upgrade_of(p, head);
-    if (has(p, HEADER_EXPECT) && head->minor > 0 &&
-        (head->framing == FRAMING_CHUNKED || head->content_length > 0))
-        head->expect_continue = headers_list_has(&head->headers, HEADER_EXPECT, STR("100-continue"));
+    head_take_expect(p);
     return true;
 }
 
@@ -533,20 +360,15 @@ static bool finish_response(struct head_parse *p, enum http_method method)
     if (!take_framing(p, &head->headers, head->minor, &head->framing, &head->content_length) ||
         !take_connection(p, &head->headers, head->minor, &head->keep_alive, &upgrade))
         return false;
-    head->has_length = has(p, HEADER_CONTENT_LENGTH);
+    head->has_length = head_has(p, HEADER_CONTENT_LENGTH);
     // RFC 9112 6.3 (1), (2).
     if (status == 101 || (method == METHOD_CONNECT && status / 100 == 2))
         head->framing = FRAMING_TUNNEL;
-    else if (method == METHOD_HEAD || status < 200 || status == 204 || status == 304)
+    else if (head_is_bodiless(method, status))
         head->framing = FRAMING_NONE;
     if (head->framing == FRAMING_CLOSE || head->framing == FRAMING_TUNNEL)
         head->keep_alive = false;
-    // RFC 9110 8.6: none may be sent with these, so none is forwarded.
-    if (head->has_length && (status < 200 || status == 204)) {
-        headers_remove(&head->headers, HEADER_CONTENT_LENGTH);
-        head->has_length = false;
-        head->content_length = 0;
-    }
+    head_drop_length(head);
     return true;
 }
 
@@ -621,11 +443,11 @@ static bool skip_empty_lines(struct head_parse *p)
     size_t at = 0;
     for (unsigned lines = 0; at < p->n && (p->data[at] == '\r' || p->data[at] == '\n'); lines++, at += 2) {
         if (p->data[at] == '\n')
-            return bad(p, "bare LF");
+            return head_bad(p, "bare LF");
         if (lines == EMPTY_LINES)
-            return bad(p, "too many empty lines before the request line");
+            return head_bad(p, "too many empty lines before the request line");
         if (at + 1 < p->n && p->data[at + 1] != '\n')
-            return bad(p, "bare CR");
+            return head_bad(p, "bare CR");
         if (at + 1 == p->n)
             return false;
     }
@@ -636,15 +458,15 @@ static bool skip_empty_lines(struct head_parse *p)
 // A complete, clean head of n bytes at data: copies and parses it.
 static bool parse_head(struct head_parse *p, const char *data, size_t n)
 {
-    struct headers headers = {.capacity = FIELDS_FIRST};
-    size_t fields_at = (n + PADDING + 15) & ~(size_t)15;
-    char *text = arena_alloc(p->arena, fields_at + FIELDS_FIRST * sizeof *headers.v);
+    struct headers headers = {.capacity = HEAD_FIELDS_FIRST};
+    size_t fields_at = (n + HEAD_PADDING + 15) & ~(size_t)15;
+    char *text = arena_alloc(p->arena, fields_at + HEAD_FIELDS_FIRST * sizeof *headers.v);
     memcpy(text, data, n);
-    memset(text + n, 0, PADDING);
+    memset(text + n, 0, HEAD_PADDING);
     headers.v = (struct header *)(void *)(text + fields_at);
 
     const char *stop = text + n - 2, *cr = memchr(text, '\r', n);
-    if (!parse_first_line(p, (struct first_line){text, cr, stop + PADDING}) ||
+    if (!parse_first_line(p, (struct first_line){text, cr, stop + HEAD_PADDING}) ||
         !parse_fields(p, cr + 2, stop, &headers))
         return false;
     *(p->request ? &p->request->headers : &p->response->headers) = headers;
@@ -669,9 +491,9 @@ static enum h1_result parse_message(struct head_parse *p)
     if (p->start < upto && !check_incomplete(p, upto))
         return H1_FAULT;
     if (scanned == SCAN_BAD)
-        bad(p, why_bad_byte(p->data + upto, upto == 0));
+        head_bad(p, why_bad_byte(p->data + upto, upto == 0));
     else if (over)
-        fail(p, H1_HEAD_TOO_LARGE, "head too large");
+        head_fail(p, H1_HEAD_TOO_LARGE, "head too large");
     return parse->fault ? H1_FAULT : H1_MORE;
 }
 

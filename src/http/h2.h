@@ -76,11 +76,16 @@ struct h2_fields {
     struct str method, scheme, authority, path, protocol; // pseudo-fields; p == NULL: absent
     unsigned status;
     struct headers headers;
+    uint64_t seen, repeated;            // bit i for header id i, as the HTTP/1 parser's
     uint32_t block_bytes, block_fields; // all that was decoded, also past the limits
-    uint32_t max_bytes,
-        max_fields;      // as limits.header_bytes and .headers of HTTP/1; what is past them is not kept
-    enum h1_fault fault; // the first: H1_OK, H1_BAD_REQUEST (malformed), H1_HEAD_TOO_LARGE
+    uint32_t kept_bytes, kept_fields;   // of these what counts against the limits
+    uint32_t max_bytes, max_fields;     // as limits.header_bytes and .headers of HTTP/1; what is past them
+                                        // is not kept
+    bool is_regular;                    // a field that is no pseudo-field has come
+    bool has_underscore;                // in some name
+    enum h1_fault fault; // the first: H1_OK, H1_BAD_REQUEST (malformed), H1_HEAD_TOO_LARGE, H1_URI_TOO_LONG
     const char *why;
+    char *text, *text_end; // room for more fields, private
 };
 
 void h2_fields_init(struct h2_fields *fields, struct arena *arena, uint32_t max_bytes, uint32_t max_fields);
@@ -89,7 +94,7 @@ void h2_fields_init(struct h2_fields *fields, struct arena *arena, uint32_t max_
 // "trailers" (8.2.2). False: H2_BLOCK_BYTES or _FIELDS is over: end the connection.
 must_check bool h2_field(struct h2_fields *fields, struct str name, struct str value);
 // The same for a trailer section, whose pseudo-fields are malformed. Fields that mean something to framing,
-// routing or the gateway are dropped, as body_read does (http/body.h).
+// routing or the gateway are dropped, as body_read does (http/body.h). fields->fault tells a bad section.
 must_check bool h2_trailer_field(struct h2_fields *fields, struct str name, struct str value);
 
 enum h2_verdict {
@@ -99,10 +104,10 @@ enum h2_verdict {
 };
 
 // The request head. Path and host are normalised as in HTTP/1 (uri.h); :authority and Host must agree; cookie
-// crumbs are joined (8.2.3). framing: NONE with end_stream, LENGTH with Content-Length, else CHUNKED; a
+// crumbs are joined (8.2.3). framing: LENGTH with Content-Length, else NONE with end_stream, else CHUNKED; a
 // length other than 0 with end_stream is malformed. Extended CONNECT (RFC 8441) becomes METHOD_GET with
 // upgrade = :protocol ("websocket" only), FRAMING_NONE, head->extended_connect. Plain CONNECT is refused
-// (501). On H2_HEAD_REFUSED *head holds what is understood, for the log.
+// (501). On H2_HEAD_REFUSED *head holds what is understood, for the log: method_name and target, or nothing.
 enum h2_verdict h2_request_head(struct h2_fields *fields, bool end_stream, const struct h1_limits *limits,
                                 enum h1_underscores underscores, struct request_head *head);
 // An upstream's response head; framing as body_read's: NONE when END_STREAM came with it (a length is kept in

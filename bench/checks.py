@@ -16,7 +16,7 @@ GATEWAY = "sallyport"
 
 
 def template():
-    return (targets.CONFIGS / "plain" / f"{GATEWAY}.yaml").read_text()
+    return targets.template(targets.TARGETS[GATEWAY])
 
 
 def many_routes(count, generation=None):
@@ -87,9 +87,10 @@ def routes(session, names, options, say):
 # --- scale -----------------------------------------------------------------------------------------------------------
 
 
-def measure_pair(session, running, options, connections):
+def measure_pair(session, running, options, connections, load_args):
     """Two loads at once, one on each core, against one gateway."""
-    args = ["--gate", "--seconds", str(options.seconds), "--warmup", "0.3", "--connections", str(connections)]
+    args = ["--gate", "--seconds", str(options.seconds), "--warmup", "0.3", "--connections", str(connections),
+            *load_args]
     loads = [Load(session, running.port, args, cores=(core,)) for core in (PROXY_CORE, LOAD_CORE)]
     for load in loads:
         load.event("ready")
@@ -109,32 +110,50 @@ def measure_pair(session, running, options, connections):
     return used
 
 
-def scale(session, names, options, say):
-    """Requests for a second of the gateway's CPU: 1 worker on 1 core, 2 workers on 2 cores."""
-    del names
+SCALE_CASES = (("1 worker on core 0", 1, (PROXY_CORE,)), ("2 workers on cores 0 and 1", 2, (PROXY_CORE, LOAD_CORE)))
+
+
+def measure_scale(session, options, say, unit="request", mode="plain", load_args=()):
+    """1 worker on 1 core and 2 workers on 2 cores, in turn: (one, two, gains), a row and a gain for each slice."""
     origins = [targets.start_origin(session, core) for core in (PROXY_CORE, LOAD_CORE)]
     ports = [port for _, port in origins]
-    cases = (("1 worker on core 0", 1, (PROXY_CORE,)), ("2 workers on cores 0 and 1", 2, (PROXY_CORE, LOAD_CORE)))
-    rows = {name: [] for name, _, _ in cases}
+    rows = {name: [] for name, _, _ in SCALE_CASES}
     for number in range(options.rounds):
-        started = [targets.start(session, GATEWAY, ports, cores=cores, workers=workers,
-                                 config_text=template().replace("@ROUTES@", "")) for _, workers, cores in cases]
+        started = [targets.start(session, GATEWAY, ports, mode, cores, workers) for _, workers, cores in SCALE_CASES]
         for part in range(options.slices):
-            for (name, workers, _), running in zip(cases, started):
-                result = measure_pair(session, running, options, options.connections * workers // 2)
+            for (name, workers, _), running in zip(SCALE_CASES, started):
+                result = measure_pair(session, running, options, options.connections * workers // 2, load_args)
                 if result["errors"]:
                     raise BenchError(f"{result['errors']} errors with {name}")
                 rows[name].append(result)
                 split = "/".join(f"{ns / result['cpu_ns']:.0%}" for ns in result["cpu_ns_by_task"][:workers])
                 say(f"round {number + 1}/{options.rounds}, slice {part + 1}/{options.slices} {name:28} "
-                    f"{result['cpu_us_per_request']:6.2f} us/request {result['rps']:8.0f} requests/s  "
+                    f"{result['cpu_us_per_request']:6.2f} us/{unit} {result['rps']:8.0f} {unit}s/s  "
                     f"CPU by thread {split}")
         for running in started:
             targets.stop(session, running)
     for program, _ in origins:
         session.stop(program)
-    one, two = (rows[name] for name, _, _ in cases)
-    gains = [2 * b["per_cpu_second"] / a["per_cpu_second"] for a, b in zip(one, two)]
+    one, two = rows.values()
+    return one, two, [2 * b["per_cpu_second"] / a["per_cpu_second"] for a, b in zip(one, two)]
+
+
+def scale_table(one, two, unit="request"):
+    lines = [
+        f"| gateway | CPU µs a {unit} | {unit}s for a CPU second | capacity on its cores |",
+        "|---|---:|---:|---:|",
+    ]
+    for (name, workers, _), results in zip(SCALE_CASES, (one, two)):
+        cpu = statistics.median(r["cpu_us_per_request"] for r in results)
+        each = statistics.median(r["per_cpu_second"] for r in results)
+        lines.append(f"| {name} | {cpu:.2f} | {each:,.0f} | {each * workers:,.0f}/s |")
+    return lines
+
+
+def scale(session, names, options, say):
+    """Requests for a second of the gateway's CPU: 1 worker on 1 core, 2 workers on 2 cores."""
+    del names
+    one, two, gains = measure_scale(session, options, say)
     gain = statistics.median(gains)
     lines = [
         "Load and origin need the same two cores, so plain requests a second would measure them too. What is measured "
@@ -143,15 +162,11 @@ def scale(session, names, options, say):
         "share nothing serve twice the requests of one, as they may use twice the CPU; what they lose to shared cache "
         "lines and locks shows as more CPU time for each request.",
         "",
-        "| gateway | CPU µs a request | requests for a CPU second | capacity on its cores |",
-        "|---|---:|---:|---:|",
+        *scale_table(one, two),
+        "",
+        f"Figure to reach: 2 workers serve at least 1.8 × the requests of one. Measured {gain:.2f} ×: "
+        f"{verdict(gain, 1.8, less=False)}.",
     ]
-    for (name, workers, _), results in zip(cases, (one, two)):
-        cpu = statistics.median(r["cpu_us_per_request"] for r in results)
-        each = statistics.median(r["per_cpu_second"] for r in results)
-        lines.append(f"| {name} | {cpu:.2f} | {each:,.0f} | {each * workers:,.0f}/s |")
-    lines += ["", f"Figure to reach: 2 workers serve at least 1.8 × the requests of one. Measured {gain:.2f} ×: "
-                  f"{verdict(gain, 1.8, less=False)}."]
     return {"one": one, "two": two, "gains": gains, "gain": gain}, lines
 
 

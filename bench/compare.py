@@ -12,6 +12,7 @@ from pathlib import Path
 
 import checks
 import report
+import series
 import sidebyside
 import targets
 from harness import LOAD_CORE, PROXY_CORE, BenchError, Session
@@ -19,26 +20,42 @@ from harness import LOAD_CORE, PROXY_CORE, BenchError, Session
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Comparison:
-    """Peers side by side. `folder` of bench/peers/ holds their configurations, `load_args` what the load must do."""
+INTRO = ("Every program in turn in one run, on core 0 with one worker; load, origin and log server on core 1. Medians "
+         "of many short slices; ratios are taken between neighbours in time. How to read this: "
+         "[bench/README.md](../README.md).")
 
-    def __init__(self, title, folder, load_args=()):
+
+class Comparison:
+    """Peers side by side, over plain HTTP/1.1."""
+
+    def __init__(self, title):
         self.title = title
-        self.folder = folder
-        self.load_args = list(load_args)
         self.default = list(targets.TARGETS)
 
     def run(self, session, names, options, say):
-        options.load_args = self.load_args
-        slices, memories = sidebyside.run(session, names, options, self.folder, say)
+        slices, memories = sidebyside.run(session, names, options, say)
         summary = sidebyside.summarise(slices, memories, names)
         versions = {name: targets.TARGETS[name].version(session) for name in names}
-        intro = ("Every program in turn in one run, on core 0 with one worker; load, origin and log server on core 1. "
-                 "Medians of many short slices; ratios are taken between neighbours in time. How to read this: "
-                 "[bench/README.md](../README.md).")
-        text = report.markdown(self.title, intro, summary, versions, options, machine(options))
+        text = report.markdown(self.title, INTRO, summary, versions, options, machine(options))
         results = {"summary": summary, "versions": versions, "slices": slices, "memories": memories}
         return results, text, report.svg(self.title, summary, options)
+
+
+class SeriesComparison:
+    """Peers side by side under several kinds of load, those that can be configured for `config`."""
+
+    def __init__(self, title, function, config):
+        self.title = title
+        self.function = function
+        self.default = [name for name, target in targets.TARGETS.items() if config in target.modes]
+
+    def run(self, session, names, options, say):
+        unfit = [name for name in names if name not in self.default]
+        if unfit:
+            raise BenchError(f"this mode measures {', '.join(self.default)}, not {', '.join(unfit)}")
+        results, lines, panels = self.function(session, names, options, say)
+        text = "\n".join([f"# {self.title}", "", INTRO, "", *machine(options), "", *lines])
+        return results, text, series.plot(self.title, panels)
 
 
 class Check:
@@ -47,7 +64,6 @@ class Check:
     def __init__(self, title, function, others=False):
         self.title = title
         self.function = function
-        self.folder = "plain"
         self.others = others
         self.default = [checks.GATEWAY]
 
@@ -59,7 +75,9 @@ class Check:
 
 
 MODES = {
-    "plain": Comparison("HTTP/1.1 without TLS: sallyport and its peers", "plain"),
+    "plain": Comparison("HTTP/1.1 without TLS: sallyport and its peers"),
+    "tls": SeriesComparison("HTTP/1.1 over TLS: sallyport and its peers", series.tls, "tls"),
+    "h2": SeriesComparison("HTTP/2 and gRPC: sallyport and its peers", series.h2, "h2"),
     "routes": Check("10 routes and 10,000", checks.routes),
     "scale": Check("One worker and two", checks.scale),
     "reload": Check("Start and reload", checks.reload),
@@ -111,7 +129,7 @@ def chosen(session, mode, options, say):
     """The targets to measure: those asked for, or the mode's own; what is not installed is left out, and said."""
     names = []
     for name in options.only.split(",") if options.only else mode.default:
-        if targets.TARGETS[name].available(session, mode.folder):
+        if targets.TARGETS[name].available(session):
             names.append(name)
         else:
             say(f"{name}: not installed, left out")

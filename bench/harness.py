@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -118,6 +119,7 @@ class CpuSample:
         self.tasks = task_times(self.pids)
         self.ticks = ticks_user_system(self.pids)
         self.core = core_times(PROXY_CORE)
+        self.load_core = core_times(LOAD_CORE)
         self.at = time.monotonic()
 
     def since(self, earlier):
@@ -127,6 +129,7 @@ class CpuSample:
         user = self.ticks[0] - earlier.ticks[0]
         system = self.ticks[1] - earlier.ticks[1]
         busy, stolen, every = (now - then for now, then in zip(self.core, earlier.core))
+        load_busy, _, load_every = (now - then for now, then in zip(self.load_core, earlier.load_core))
         return {
             "cpu_ns": sum(ran.values()),
             "cpu_ns_by_task": sorted((ns for ns in ran.values() if ns > 0), reverse=True),
@@ -134,6 +137,7 @@ class CpuSample:
             "user_share": user / (user + system) if user + system else 0.0,
             "core_busy": busy / every if every else 0.0,
             "core_stolen": stolen / every if every else 0.0,
+            "load_core_busy": load_busy / load_every if load_every else 0.0,
             "wall_s": self.at - earlier.at,
         }
 
@@ -256,12 +260,22 @@ class Session:
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
+def any_server():
+    """A TLS client that trusts whom it talks to: itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Client:
     """One kept-alive connection that asks for small things."""
 
-    def __init__(self, port, timeout=2.0):
+    def __init__(self, port, timeout=2.0, tls=False):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = any_server().wrap_socket(self.socket, server_hostname="api.example.com")
 
     def get(self, path, host="api.example.com"):
         """(status, body); the answer must have a Content-Length."""
@@ -289,19 +303,33 @@ class Client:
         self.socket.close()
 
 
-def wait_ready(program, port, path="/", deadline_s=20.0, pause_s=0.002):
-    """Polls until a 200; the seconds since the program was started."""
+def ask_http(port, path="/", tls=False):
+    """The status of one GET on a new connection."""
+    client = Client(port, tls=tls)
+    try:
+        return client.get(path)[0]
+    finally:
+        client.close()
+
+
+def ask_h2(session, port, args):
+    """200 when the HTTP/2 load's one request is answered as it should be."""
+    argv = [session.tool("load_h2"), "--to", f"127.0.0.1:{port}", "--connections", "1", "--requests", "1", *args]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    if done.returncode != 0:
+        raise OSError(done.stderr.strip() or done.stdout.strip())
+    return 200
+
+
+def wait_ready(program, ask, deadline_s=20.0, pause_s=0.002):
+    """Asks until a 200; the seconds since the program was started."""
     end = time.monotonic() + deadline_s
     last = "no answer"
     while time.monotonic() < end:
         if not program.alive():
             raise BenchError(f"{program.name} ended at once: {program.words()}")
         try:
-            client = Client(port)
-            try:
-                status, _ = client.get(path)
-            finally:
-                client.close()
+            status = ask()
             if status == 200:
                 return time.monotonic() - program.started_at
             last = f"status {status}"
@@ -315,12 +343,12 @@ def wait_ready(program, port, path="/", deadline_s=20.0, pause_s=0.002):
 
 
 class Load:
-    """build/bench/load, driven line by line. Its stdin is the gate: see load.c."""
+    """build/bench/load or load_h2, driven line by line. Its stdin is the gate: see load.c."""
 
-    def __init__(self, session, port, args, cores=(LOAD_CORE,)):
+    def __init__(self, session, port, args, cores=(LOAD_CORE,), tool="load"):
         self.session = session
-        argv = [session.tool("load"), "--to", f"127.0.0.1:{port}", *args]
-        self.program = session.start("load", argv, set(cores), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        argv = [session.tool(tool), "--to", f"127.0.0.1:{port}", *args]
+        self.program = session.start(tool, argv, set(cores), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.process = self.program.process
 
     def event(self, wanted):
@@ -347,9 +375,9 @@ class Load:
         return [json.loads(line) for line in rest.splitlines()]
 
 
-def measure_load(session, port, root, args):
+def measure_load(session, port, root, args, tool="load"):
     """One gated run: the load's result, with the CPU time of the tree under `root` between its two ends."""
-    load = Load(session, port, ["--gate", *args])
+    load = Load(session, port, ["--gate", *args], tool=tool)
     load.event("ready")
     before = CpuSample(root)
     load.go()
@@ -360,6 +388,7 @@ def measure_load(session, port, root, args):
     result.update(used)
     result["cpu_us_per_request"] = used["cpu_ns"] / 1000.0 / requests
     result["cpu_share"] = used["cpu_ns"] / 1e9 / result["seconds"]
+    result["load_share"] = result["own_cpu_seconds"] / result["seconds"]
     result["wait_share"] = used["waited_ns"] / 1e9 / result["seconds"]
     result["foreign_share"] = max(0.0, result["core_busy"] - result["cpu_share"])
     return result

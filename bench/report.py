@@ -165,26 +165,16 @@ def panel(x, y, title, unit, rows, digits, mark=None):
     return out, y + height + 30
 
 
-def svg(title, summary, options):
-    proxies = [r for r in summary if r["name"] != "direct"]
-    by_cpu = sorted(proxies, key=lambda r: r["cpu_us"])
-    relay = next((r for r in proxies if r["name"] == "relay"), None)
+def drawing(title, note, panels):
+    """Panels beside each other: each the arguments of panel() after its place."""
     width = LEFT + PLOT + RIGHT + 20
     parts = []
-    panels = [panel(16, 70, "CPU time a request", "µs, core saturated", [
-        (r["name"], r["cpu_us"], None, f"{r['cpu_us']:.1f}" + (f"  {r['to_relay']:.2f}×" if r["to_relay"] else ""))
-        for r in by_cpu], 1, (relay["cpu_us"] * 1.2, "1.2 × relay") if relay else None)]
-    panels.append(panel(16 + width, 70, f"Latency at {options.rate:,} requests/s", "µs: p50 dark, p99 light", [
-        (r["name"], r["rate_p50"], r["rate_p99"], f"{r['rate_p50']:,.0f} / {r['rate_p99']:,.0f}") for r in summary], 0))
-    panels.append(panel(16 + 2 * width, 70, "Memory of an idle connection", "bytes of process memory", [
-        (r["name"], r["idle_bytes"], None, f"{r['idle_bytes']:,.0f}")
-        for r in sorted(proxies, key=lambda r: r["idle_bytes"])], 0))
     bottom = 0.0
-    for drawn, end in panels:
+    for number, arguments in enumerate(panels):
+        drawn, end = panel(16 + number * width, 70, *arguments)
         parts += drawn
         bottom = max(bottom, end)
-    whole = 3 * width + 16
-    note = "one core for each program, load and origin on the other; medians of interleaved slices; shorter is better"
+    whole = len(panels) * width + 16
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole:.0f} {bottom + 8:.0f}" width="{whole:.0f}" '
         f'height="{bottom + 8:.0f}" {FONT}>',
@@ -192,3 +182,21 @@ def svg(title, summary, options):
         f'<rect width="{whole:.0f}" height="{bottom + 8:.0f}" fill="#ffffff"/>',
         text(16, 26, title, 17, weight="bold"), text(16, 44, note, 11, colour="#59636e"),
         *parts, "</svg>", ""])
+
+
+def svg(title, summary, options):
+    proxies = [r for r in summary if r["name"] != "direct"]
+    by_cpu = sorted(proxies, key=lambda r: r["cpu_us"])
+    relay = next((r for r in proxies if r["name"] == "relay"), None)
+    note = "one core for each program, load and origin on the other; medians of interleaved slices; shorter is better"
+    return drawing(
+        title, note,
+        [("CPU time a request", "µs, core saturated", [
+            (r["name"], r["cpu_us"], None, f"{r['cpu_us']:.1f}" + (f"  {r['to_relay']:.2f}×" if r["to_relay"] else ""))
+            for r in by_cpu], 1, (relay["cpu_us"] * 1.2, "1.2 × relay") if relay else None),
+         (f"Latency at {options.rate:,} requests/s", "µs: p50 dark, p99 light", [
+             (r["name"], r["rate_p50"], r["rate_p99"], f"{r['rate_p50']:,.0f} / {r['rate_p99']:,.0f}")
+             for r in summary], 0),
+         ("Memory of an idle connection", "bytes of process memory", [
+             (r["name"], r["idle_bytes"], None, f"{r['idle_bytes']:,.0f}")
+             for r in sorted(proxies, key=lambda r: r["idle_bytes"])], 0)])

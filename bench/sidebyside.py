@@ -18,11 +18,11 @@ def noise(result):
     return result["foreign_share"] + max(0.0, BUSY_ENOUGH - result["core_busy"])
 
 
-def measure_saturated(session, port, root, args):
+def measure_saturated(session, port, root, args, tool="load"):
     """Measured again, a few times at most, when others used the core; judged by that alone, never by the figure."""
     results = []
     while len(results) < TRIES:
-        results.append(measure_load(session, port, root, args))
+        results.append(measure_load(session, port, root, args, tool))
         if noise(results[-1]) <= NOISE_SHARE:
             break
     best = min(results, key=noise)
@@ -30,25 +30,25 @@ def measure_saturated(session, port, root, args):
     return best
 
 
-def measure_memory(session, port, root, options):
+def measure_memory(session, port, root, options, load_args=()):
     """In a fresh process: one that has been under load holds freed memory, and idle connections would seem free."""
     at_start = memory_bytes(process_tree(root))
-    load = Load(session, port, ["--seconds", "0.2", "--connections", "8", *options.load_args])
+    load = Load(session, port, ["--seconds", "0.2", "--connections", "8", *load_args])
     load.event("result")
     load.end()
-    return {"start_memory": at_start, "idle": measure_idle(session, port, root, options.idle, options.load_args)}
+    return {"start_memory": at_start, "idle": measure_idle(session, port, root, options.idle, load_args)}
 
 
 class Round:
     """All targets running at once: (port, pid at the root) of each. A context, so that they are stopped."""
 
-    def __init__(self, session, names, origin, folder):
+    def __init__(self, session, names, origin, mode="plain"):
         self.session = session
         self.at = {}
         self.running = []
         self.origin = origin
         self.names = names
-        self.folder = folder
+        self.mode = mode
 
     def __enter__(self):
         program, port = self.origin
@@ -56,7 +56,7 @@ class Round:
             if name == "direct":
                 self.at[name] = (port, program.pid)
                 continue
-            running = targets.start(self.session, name, [port], self.folder)
+            running = targets.start(self.session, name, [port], self.mode)
             self.running.append(running)
             self.at[name] = (running.port, running.pid)
         return self
@@ -68,7 +68,7 @@ class Round:
 
 def measure_slice(session, at, options):
     """{name: saturated and at the fixed rate}, one target after the other."""
-    common = ["--seconds", str(options.seconds), "--connections", str(options.connections), *options.load_args]
+    common = ["--seconds", str(options.seconds), "--connections", str(options.connections)]
     rows = {name: {} for name in at}
     for name, (port, root) in at.items():
         measure = measure_load if name == "direct" else measure_saturated  # direct leaves core 0 alone
@@ -93,12 +93,12 @@ def describe(name, row, options):
     return words
 
 
-def run(session, names, options, folder, say):
+def run(session, names, options, say):
     """(slices, memories): lists of {name: row}."""
     origin = targets.start_origin(session)
     slices, memories = [], []
     for number in range(options.rounds):
-        with Round(session, names, origin, folder) as together:
+        with Round(session, names, origin) as together:
             for part in range(options.slices):
                 rows = measure_slice(session, together.at, options)
                 slices.append(rows)
@@ -109,7 +109,7 @@ def run(session, names, options, folder, say):
         for name in names:
             if name == "direct":
                 continue
-            with Round(session, [name], origin, folder) as alone:
+            with Round(session, [name], origin) as alone:
                 memory[name] = measure_memory(session, *alone.at[name], options)
         say(f"round {number + 1}/{options.rounds}, bytes an idle connection: " + ", ".join(
             f"{name} {row['idle']['bytes_per_connection']:.0f}" for name, row in memory.items()))

@@ -7,15 +7,24 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import LOAD_CORE, PROXY_CORE, BenchError, wait_ready
+from harness import LOAD_CORE, PROXY_CORE, BenchError, ask_h2, ask_http, wait_ready
 
 CONFIGS = Path(__file__).resolve().parent / "peers"
 
 
-class Target:
-    """One row of the table. `config` is a file of bench/peers/MODE/; `argv` is filled in like it."""
+# What a configuration is made for. Lines of a template that begin with @mode@ or @one|other@ are for these alone.
+MODES = {
+    "plain": "HTTP/1.1 without TLS",
+    "tls": "HTTP/1.1 over TLS to clients, HTTP/1.1 upstream",
+    "h2": "HTTP/2 over TLS to clients, HTTP/1.1 upstream",
+    "grpc": "HTTP/2 without TLS on both sides",
+}
 
-    def __init__(self, name, binary, config=None, argv=(), version=(), env=None, sink=False, note=""):
+
+class Target:
+    """One row of the table. `config` is a template of bench/peers/, good for `modes`; `argv` is filled in like it."""
+
+    def __init__(self, name, binary, config=None, argv=(), version=(), env=None, sink=False, modes=("plain",)):
         self.name = name
         self.binary = binary
         self.config = config
@@ -23,7 +32,7 @@ class Target:
         self.version_argv = version
         self.env = env or {}
         self.sink = sink
-        self.note = note
+        self.modes = modes
 
     def path(self, session):
         """The program, or None where it is not installed."""
@@ -34,10 +43,8 @@ class Target:
             return path if path.exists() else None
         return shutil.which(self.binary, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
-    def available(self, session, folder):
-        if self.name == "direct":
-            return True
-        return self.path(session) is not None and (self.config is None or (CONFIGS / folder / self.config).exists())
+    def available(self, session):
+        return self.name == "direct" or self.path(session) is not None
 
     def version(self, session):
         if not self.version_argv:
@@ -50,20 +57,24 @@ class Target:
         return found.group(0) if found else "?"
 
 
+TLS_AND_H2 = ("plain", "tls", "h2")
+ALL = tuple(MODES)
+
 TARGETS = {
     target.name: target
     for target in (
-        Target("direct", None, note="the load asks the origin itself"),
-        Target("relay", "build:bench/relay", argv=("127.0.0.1:@PORT@", "127.0.0.1:@ORIGIN@"),
-               note="moves bytes, reads none: the floor"),
-        Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",)),
-        Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True),
-        Target("h2o", "h2o", "h2o.conf", ("-c", "@CONFIG@"), ("-v",)),
+        # The load asks the origin itself.
+        Target("direct", None),
+        # Moves bytes and reads none: the floor.
+        Target("relay", "build:bench/relay", argv=("127.0.0.1:@PORT@", "127.0.0.1:@ORIGIN@")),
+        Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",), modes=ALL),
+        Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True, modes=ALL),
+        Target("h2o", "h2o", "h2o.conf", ("-c", "@CONFIG@"), ("-v",), modes=TLS_AND_H2),
         Target("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "@CONFIG@"), ("version",),
                env={"GOMAXPROCS": "1", "HOME": "@DIR@", "XDG_DATA_HOME": "@DIR@", "XDG_CONFIG_HOME": "@DIR@"}),
         Target("envoy", "envoy", "envoy.yaml",
                ("-c", "@CONFIG@", "--concurrency", "1", "--disable-hot-restart", "-l", "error"), ("--version",)),
-        Target("sallyport", "build:sallyport", "sallyport.yaml", ("run", "-c", "@CONFIG@"), ("version",)),
+        Target("sallyport", "build:sallyport", "sallyport.yaml", ("run", "-c", "@CONFIG@"), ("version",), modes=ALL),
     )
 }
 
@@ -86,14 +97,58 @@ class Running:
 
 
 def fill(text, values):
-    """Replaces @NAME@ by its value; an unknown name is a mistake in the template."""
+    """
+    Replaces @NAME@ by its value; an unknown name is a mistake in the template. A line that begins with @mode@ stays,
+    without this mark, when values["MODE"] is that one.
+    """
+
+    def choose(match):
+        modes = match.group(2).split("|")
+        if not set(modes) <= set(MODES):
+            raise BenchError(f"@{match.group(2)}@ in a template is no mode")
+        return match.group(1) + match.group(3) if values["MODE"] in modes else ""
 
     def one(match):
         if match.group(1) not in values:
             raise BenchError(f"@{match.group(1)}@ in a template is not known")
         return str(values[match.group(1)])
 
+    text = re.sub(r"^( *)@([a-z0-9|]+)@ (.*\n)", choose, text, flags=re.M)
     return re.sub(r"@([A-Z_]+)@", one, text)
+
+
+def template(target):
+    return (CONFIGS / target.config).read_text()
+
+
+def certificate(session):
+    """One self-signed certificate of a P-256 key for the whole run, as files."""
+    paths = {name: session.dir / file for name, file in (
+        ("CERT", "cert.pem"), ("KEY", "key.pem"), ("CERT_AND_KEY", "both.pem"))}
+    if not paths["CERT_AND_KEY"].exists():
+        subprocess.run([
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
+            "-subj", "/CN=api.example.com", "-addext", "subjectAltName=DNS:api.example.com",
+            "-keyout", paths["KEY"], "-out", paths["CERT"]], check=True, capture_output=True, timeout=30)
+        paths["CERT_AND_KEY"].write_text(paths["CERT"].read_text() + paths["KEY"].read_text())
+        for path in paths.values():
+            path.chmod(0o600)
+    return paths
+
+
+def ready(session, running, mode, pause_s):
+    """Waits until the target answers; the gateway by its own word, as a start is timed by it."""
+    port = running.port
+    ask = {
+        "plain": lambda: ask_http(port),
+        "tls": lambda: ask_http(port, tls=True),
+        "h2": lambda: ask_h2(session, port, ["--tls"]),
+        "grpc": lambda: ask_h2(session, port, ["--grpc"]),
+    }[mode]
+    if running.target.name == "sallyport":
+        running.ready_s = wait_ready(running.program, lambda: ask_http(running.status, "/readyz"), pause_s=pause_s)
+    else:
+        running.ready_s = wait_ready(running.program, ask, pause_s=pause_s)
 
 
 def own_user():
@@ -101,12 +156,13 @@ def own_user():
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def start(session, name, origins, folder="plain", cores=(PROXY_CORE,), workers=1, config_text=None, env=None,
+def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, config_text=None, env=None,
           pause_s=0.002):
     """Starts a target in front of the origins' ports and waits until it answers."""
     target = TARGETS[name]
     directory = session.folder(name)
     values = {
+        "MODE": mode,
         "PORT": session.port(),
         "STATUS": session.port(),
         "ADMIN": session.port(),
@@ -119,22 +175,19 @@ def start(session, name, origins, folder="plain", cores=(PROXY_CORE,), workers=1
         "WORKERS": workers,
         "ROUTES": "",
         "CONFIG": directory / (target.config or "none"),
+        **(certificate(session) if mode in ("tls", "h2") else {}),
     }
     sink = None
     if target.sink:
         sink = session.start("sink", [session.tool("sink"), f"127.0.0.1:{values['SINK']}", values["LOG"]], {LOAD_CORE})
     if target.config:
-        text = config_text or (CONFIGS / folder / target.config).read_text()
-        Path(values["CONFIG"]).write_text(fill(text, values))
+        Path(values["CONFIG"]).write_text(fill(config_text or template(target), values))
     argv = [target.path(session), *(fill(word, values) for word in target.argv)]
     all_env = {key: fill(value, values) for key, value in {**target.env, **(env or {})}.items()}
     program = session.start(name, argv, set(cores), log=directory / "output", env=all_env)
     running = Running(target, program, values["PORT"], values["STATUS"], Path(values["CONFIG"]), directory, sink)
     running.values = values
-    if name == "sallyport":
-        running.ready_s = wait_ready(program, values["STATUS"], "/readyz", pause_s=pause_s)
-    else:
-        running.ready_s = wait_ready(program, values["PORT"], "/", pause_s=pause_s)
+    ready(session, running, mode, pause_s)
     return running
 
 
@@ -145,8 +198,9 @@ def stop(session, running):
     shutil.rmtree(running.dir, ignore_errors=True)
 
 
-def start_origin(session, core=LOAD_CORE):
+def start_origin(session, core=LOAD_CORE, mode="plain"):
     port = session.port()
-    program = session.start("origin", [session.tool("origin"), f"127.0.0.1:{port}"], {core})
-    wait_ready(program, port)
+    tool = "origin_h2" if mode == "grpc" else "origin"
+    program = session.start(tool, [session.tool(tool), f"127.0.0.1:{port}"], {core})
+    wait_ready(program, lambda: ask_h2(session, port, ["--grpc"]) if mode == "grpc" else ask_http(port))
     return program, port

@@ -1,0 +1,107 @@
+#include "h2_wire.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH_BYTES (64 * 1024)
+#define FRAME_BYTES \
+    (9 + 16384) /* more at once than what both sides' SETTINGS_MAX_FRAME_SIZE allows is not made */
+
+static char batch[BATCH_BYTES];
+
+/* Sends, and keeps what the socket refuses. */
+static bool send_or_keep(struct link *link, const char *data, size_t size, struct h2_rest *rest)
+{
+    size_t sent = 0;
+    while (sent < size) {
+        ssize_t n = link_send(link, data + sent, size - sent);
+        if (n < 0 && errno != EAGAIN)
+            return false;
+        if (n < 0)
+            break;
+        sent += (size_t)n;
+    }
+    if (sent == size)
+        return true;
+    rest->bytes = malloc(size - sent);
+    if (rest->bytes == NULL)
+        return false;
+    memcpy(rest->bytes, data + sent, size - sent);
+    rest->at = 0;
+    rest->size = size - sent;
+    return true;
+}
+
+static bool send_rest(struct link *link, struct h2_rest *rest)
+{
+    while (rest->at < rest->size) {
+        ssize_t n = link_send(link, rest->bytes + rest->at, rest->size - rest->at);
+        if (n < 0)
+            return errno == EAGAIN;
+        rest->at += (size_t)n;
+    }
+    h2_rest_reset(rest);
+    return true;
+}
+
+bool h2_flush(nghttp2_session *session, struct link *link, struct h2_rest *rest)
+{
+    if (!send_rest(link, rest))
+        return false;
+    size_t filled = 0;
+    while (rest->size == 0) {
+        const uint8_t *frame = NULL;
+        ssize_t n = nghttp2_session_mem_send(session, &frame);
+        if (n < 0 || n > FRAME_BYTES)
+            return false;
+        if (n > 0)
+            memcpy(batch + filled, frame, (size_t)n);
+        filled += (size_t)n;
+        if (n > 0 && filled + FRAME_BYTES <= sizeof batch)
+            continue;
+        if (filled > 0 && !send_or_keep(link, batch, filled, rest))
+            return false;
+        filled = 0;
+        if (n == 0)
+            break;
+    }
+    return true;
+}
+
+void h2_rest_reset(struct h2_rest *rest)
+{
+    free(rest->bytes);
+    *rest = (struct h2_rest){0};
+}
+
+nghttp2_nv h2_field(const char *name, const char *value)
+{
+    return (nghttp2_nv){.name = (uint8_t *)(uintptr_t)name,
+                        .value = (uint8_t *)(uintptr_t)value,
+                        .namelen = strlen(name),
+                        .valuelen = strlen(value),
+                        .flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
+}
+
+void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < size && m->got + i < GRPC_PREFIX; i++)
+        m->prefix[m->got + i] = data[i];
+    m->got += size;
+}
+
+bool grpc_is_whole(const struct grpc_message *m)
+{
+    uint64_t size = (uint64_t)m->prefix[1] << 24 | (uint64_t)m->prefix[2] << 16 |
+                    (uint64_t)m->prefix[3] << 8 | m->prefix[4];
+    return m->got >= GRPC_PREFIX && m->prefix[0] == 0 && m->got == GRPC_PREFIX + size;
+}
+
+void grpc_make(uint8_t *to, uint32_t size)
+{
+    to[0] = 0;
+    for (unsigned i = 0; i < 4; i++)
+        to[1 + i] = (uint8_t)(size >> (24 - 8 * i));
+    memset(to + GRPC_PREFIX, 'x', size);
+}

@@ -1,0 +1,38 @@
+#ifndef BENCH_H2_WIRE_H
+#define BENCH_H2_WIRE_H
+
+/* What load_h2 and origin_h2 share: frames of an nghttp2 session to the socket, and gRPC's message prefix. */
+
+#include "link.h"
+
+#include <nghttp2/nghttp2.h>
+
+#define GRPC_PREFIX 5 /* a flag, 0: not compressed, and four bytes of length */
+
+struct h2_rest { /* what a full socket refused */
+    char *bytes;
+    size_t at;
+    size_t size;
+};
+
+/* Sends all the session has to say, many frames with one send. False: the connection is gone. */
+bool h2_flush(nghttp2_session *session, struct link *link, struct h2_rest *rest);
+
+void h2_rest_reset(struct h2_rest *rest);
+
+/* A name and value that live as long as the program. */
+nghttp2_nv h2_field(const char *name, const char *value);
+
+/* Takes the bytes of one message as they come, and says at the end whether it was whole. */
+struct grpc_message {
+    uint8_t prefix[GRPC_PREFIX];
+    uint64_t got;
+};
+
+void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size);
+bool grpc_is_whole(const struct grpc_message *m);
+
+/* Makes a message of `size` bytes after its prefix. */
+void grpc_make(uint8_t *to, uint32_t size);
+
+#endif

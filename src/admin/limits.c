@@ -53,6 +53,7 @@ static const struct limit limits[] = {
     LIMIT(DRAIN_BODY_BYTES, "bytes", "of an unread request body are read to keep the connection"),
     LIMIT(HEALTH_HEAD_BYTES, "bytes", "of the head that answers a health check"),
     LIMIT(HEALTH_HEAD_FIELDS, "fields", "of the head that answers a health check"),
+    LIMIT(HEALTH_ANSWER_BYTES, "bytes", "of all that an endpoint says to one health check"),
     LIMIT(HEALTH_AT_ONCE, "checks", "at once: they leave descriptors to the clients"),
     LIMIT(PROXY_HEADER_MAX, "bytes", "of a PROXY protocol header, addresses and TLVs included"),
     LIMIT(CONFIG_DEPTH, "levels", "of the configuration file: no real one is deeper"),

@@ -2,8 +2,8 @@
 #include "exchange/exchange.h"
 
 #include "base/clock.h"
-#include "exchange/grpc.h"
 #include "exchange/steps.h"
+#include "http/grpc.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
 // Every answer of the gateway's own is written here.
-#include "exchange/grpc.h"
 #include "exchange/steps.h"
+#include "http/grpc.h"
 
 static void answer(struct exchange *x, struct response_head *head, struct str body)
 {

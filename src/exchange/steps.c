@@ -1,7 +1,7 @@
 // The path of a request, top to bottom. A step sets the next one and says MORE, WAIT or DONE.
 #include "exchange/steps.h"
 
-#include "exchange/grpc.h"
+#include "http/grpc.h"
 
 static enum step_result go(struct exchange *x, enum exchange_step next)
 {

@@ -8,6 +8,8 @@
 
 #include <stdatomic.h>
 
+enum { HEALTH_WORDS = 128 }; // of what a check says, with its NUL
+
 struct endpoint {
     struct str upstream_name, name; // name: the address as configured
     struct addr addr;
@@ -17,7 +19,7 @@ struct endpoint {
     atomic_bool up;                // active checks' opinion; true when there are none
     _Atomic(uint64_t) up_since_us; // for slow_start; 0: since the start
     _Atomic(uint64_t) checks, check_failures;
-    char last_check[64]; // what the last check said; control thread only
+    char last_check[HEALTH_WORDS]; // what the last check said; control thread only
 };
 
 // The endpoint of that pair and address, made when it is new; one reference is added. Control thread.

@@ -1,26 +1,19 @@
 // A check's life, on the control thread's loop:
 //
-//   timer ──▶ running < 256? ──▶ probe: connect, send, read a head ──▶ verdict ──▶ timer, ±10 %
+//   timer ──▶ running < 256? ──▶ probe: connect, ask, hear ──▶ verdict ──▶ timer, ±10 %
 //                  └─▶ waiting, first come first served ──┘   └── deadline ──┘
-//
-// The probe is apart from the check: its connection outlives the verdict by one turn.
 #include "upstream/health.h"
 
-#include "base/arena.h"
 #include "base/map.h"
-#include "http/h1_parse.h"
-#include "net/conn.h"
+#include "upstream/health_probe.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 // One upstream's way of checking.
 struct plan {
-    struct str path;
-    uint64_t interval_ms, timeout_ms;
+    struct probe_question question;
+    uint64_t interval_ms;
     int64_t healthy, unhealthy;
-    struct status_set statuses;
 };
 
 struct watch {
@@ -31,18 +24,6 @@ struct watch {
     struct loop_timer timer; // with a probe: its deadline; without: the next check
     struct probe *probe;     // NULL: none is running
     struct list waiting;     // for its turn
-    uint64_t begun_us;
-};
-
-// One connection, one question.
-struct probe {
-    struct conn conn;
-    struct watch *watch; // NULL: the verdict is in, or nobody wants it any more
-    struct buf request;
-    struct arena arena;
-    struct h1_parse parse;
-    size_t received;
-    char head[HEALTH_HEAD_BYTES];
 };
 
 struct health {
@@ -103,15 +84,7 @@ static void apply(struct watch *watch, bool success)
     }
 }
 
-// ---- a probe's end ----
-
-static void on_free(struct conn *conn)
-{
-    struct probe *probe = container_of(conn, struct probe, conn);
-    arena_reset(&probe->arena);
-    buf_free(&probe->request);
-    free(probe);
-}
+// ---- probes ----
 
 static void run_next(struct health *health);
 
@@ -122,173 +95,37 @@ static void schedule(struct watch *watch)
     loop_timer_set(watch->health->loop, &watch->timer, after_ms > 0 ? after_ms : 1);
 }
 
-// Closes the probe; the check waits for its next time.
-static void end_probe(struct watch *watch)
+static void take_verdict(struct watch *watch, const struct probe_verdict *verdict)
 {
-    struct probe *probe = watch->probe;
+    memcpy(watch->endpoint->last_check, verdict->words, sizeof verdict->words);
+    if (verdict->result != PROBE_UNDECIDED)
+        apply(watch, verdict->result == PROBE_GOOD);
+    schedule(watch);
+}
+
+static void on_verdict(void *owner, const struct probe_verdict *verdict)
+{
+    struct watch *watch = owner;
     watch->probe = NULL;
     watch->health->running--;
-    probe->watch = NULL;
-    conn_close(&probe->conn);
     loop_timer_stop(watch->health->loop, &watch->timer);
-}
-
-static void finish(struct watch *watch, bool success)
-{
-    end_probe(watch);
-    apply(watch, success);
-    schedule(watch);
+    take_verdict(watch, verdict);
     run_next(watch->health);
-}
-
-#define say(watch, ...) \
-    ((void)snprintf((watch)->endpoint->last_check, sizeof(watch)->endpoint->last_check, __VA_ARGS__))
-
-static void fail(struct watch *watch, const char *what, const char *why)
-{
-    say(watch, "%s: %s", what, why);
-    finish(watch, false);
-}
-
-static void judge_status(struct watch *watch, unsigned status)
-{
-    uint64_t took_us = watch->health->loop->now_us - watch->begun_us;
-    bool success = status_set_has(&watch->plan->statuses, status);
-    say(watch, "status %u after %llu ms", status, (unsigned long long)(took_us / 1000));
-    finish(watch, success);
-}
-
-// ---- asking and hearing ----
-
-// False: the probe is over.
-static bool send_request(struct probe *probe)
-{
-    while (buf_len(&probe->request)) {
-        struct iovec iov = {probe->request.base + probe->request.start, buf_len(&probe->request)};
-        ssize_t n = conn_sendv(&probe->conn, &iov, 1);
-        if (n == CONN_AGAIN)
-            return true;
-        if (n < 0) {
-            fail(probe->watch, "send", strerror(probe->conn.error));
-            return false;
-        }
-        buf_consume(&probe->request, (size_t)n);
-    }
-    return true;
-}
-
-// Interim responses are passed over (RFC 9110 15.2). False: the probe is over.
-static bool parse_head(struct probe *probe)
-{
-    static const struct h1_limits limits = {
-        .head_bytes = HEALTH_HEAD_BYTES, .uri_bytes = 0, .headers = HEALTH_HEAD_FIELDS};
-    for (;;) {
-        struct response_head head;
-        enum h1_result result = h1_parse_response(&probe->parse, probe->head, probe->received, &limits,
-                                                  METHOD_GET, &probe->arena, &head);
-        if (result == H1_FAULT) {
-            fail(probe->watch, "bad response", probe->parse.why);
-            return false;
-        }
-        if (result == H1_MORE)
-            return true;
-        if (head.status >= 200 || head.status == 101) {
-            judge_status(probe->watch, head.status);
-            return false;
-        }
-        probe->received -= probe->parse.consumed;
-        memmove(probe->head, probe->head + probe->parse.consumed, probe->received);
-        probe->parse = (struct h1_parse){0};
-    }
-}
-
-static void receive(struct probe *probe)
-{
-    while (probe->conn.readable) {
-        size_t room = sizeof probe->head - probe->received;
-        if (!room) {
-            fail(probe->watch, "bad response", "its head is too large");
-            return;
-        }
-        ssize_t n = conn_recv(&probe->conn, probe->head + probe->received, room);
-        if (n == CONN_AGAIN)
-            return;
-        if (n <= 0) {
-            fail(probe->watch, "receive", n ? strerror(probe->conn.error) : "closed without an answer");
-            return;
-        }
-        probe->received += (size_t)n;
-        if (!parse_head(probe))
-            return;
-    }
-}
-
-static void on_ready(struct conn *conn)
-{
-    struct probe *probe = container_of(conn, struct probe, conn);
-    if (probe->watch && send_request(probe))
-        receive(probe);
-}
-
-static void on_connected(struct conn *conn, int error)
-{
-    struct probe *probe = container_of(conn, struct probe, conn);
-    if (!probe->watch)
-        return;
-    if (error)
-        fail(probe->watch, "connect", strerror(error));
-    else
-        send_request(probe);
-}
-
-static const struct conn_events probe_events = {
-    .on_ready = on_ready, .on_connected = on_connected, .on_free = on_free};
-
-// ---- starting ----
-
-// This machine's want of something says nothing about the endpoint.
-static bool is_own_failure(int error)
-{
-    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM ||
-           error == EADDRNOTAVAIL;
-}
-
-static void print_request(const struct watch *watch, struct buf *out)
-{
-    struct str host = watch->endpoint->name;
-    if (str_starts(host, STR("unix:")))
-        host = STR("localhost");
-    buf_printf(out,
-               "GET %.*s HTTP/1.1\r\nHost: %.*s\r\nUser-Agent: sallyport-health\r\nAccept: */*\r\n"
-               "Connection: close\r\n\r\n",
-               STR_ARG(watch->plan->path), STR_ARG(host));
 }
 
 static void start_probe(struct watch *watch)
 {
     struct health *health = watch->health;
-    struct probe *probe = malloc(sizeof *probe);
-    if (!probe) {
-        schedule(watch);
+    struct endpoint *endpoint = watch->endpoint;
+    struct probe_verdict verdict;
+    watch->probe = probe_start(health->loop, &watch->plan->question, endpoint->name, &endpoint->addr, watch,
+                               on_verdict, &verdict);
+    if (!watch->probe) {
+        take_verdict(watch, &verdict);
         return;
     }
-    memset(probe, 0, offsetof(struct probe, head));
-    if (!conn_connect(&probe->conn, health->loop, &watch->endpoint->addr, &probe_events)) {
-        int error = probe->conn.error;
-        free(probe);
-        say(watch, "connect: %s", strerror(error));
-        if (!is_own_failure(error))
-            apply(watch, false);
-        schedule(watch);
-        return;
-    }
-    arena_init(&probe->arena, NULL);
-    print_request(watch, &probe->request);
-    probe->watch = watch;
-    watch->probe = probe;
-    watch->begun_us = health->loop->now_us;
     health->running++;
-    loop_timer_set(health->loop, &watch->timer, watch->plan->timeout_ms);
+    loop_timer_set(health->loop, &watch->timer, watch->plan->question.timeout_ms);
 }
 
 static void run_next(struct health *health)
@@ -301,9 +138,7 @@ static void on_timer(struct loop_timer *timer)
 {
     struct watch *watch = container_of(timer, struct watch, timer);
     if (watch->probe) {
-        char why[48];
-        snprintf(why, sizeof why, "no answer within %llu ms", (unsigned long long)watch->plan->timeout_ms);
-        fail(watch, "timeout", why);
+        probe_time_out(watch->probe);
         return;
     }
     list_push_back(&watch->health->waiting, &watch->waiting);
@@ -320,11 +155,15 @@ static struct str key_of(struct endpoint *const *endpoint)
 static void move_probe(struct watch *from, struct watch *to)
 {
     to->probe = from->probe;
-    to->begun_us = from->begun_us;
-    to->probe->watch = to;
+    probe_hand_over(to->probe, &to->plan->question, to);
     to->health->running++;
     from->probe = NULL;
     from->health->running--;
+}
+
+static bool asks_the_same(const struct probe_question *a, const struct probe_question *b)
+{
+    return a->kind == b->kind && str_eq(a->path, b->path) && str_eq(a->service, b->service);
 }
 
 // What the snapshot before knows of this endpoint: its tally, and when it is due. A probe that is out stays
@@ -335,7 +174,7 @@ static void take_over(struct watch *watch, struct health *before)
     uint64_t now_ms = loop_now_ms(watch->health->loop), after_ms = 0;
     struct watch *old = before ? map_get(&before->by_endpoint, key_of(&watch->endpoint)) : NULL;
     if (old) {
-        bool same = str_eq(old->plan->path, watch->plan->path);
+        bool same = asks_the_same(&old->plan->question, &watch->plan->question);
         watch->tally = old->tally;
         if (old->timer.due_ms > now_ms && (!old->probe || same))
             after_ms = old->timer.due_ms - now_ms;
@@ -365,31 +204,48 @@ static uint64_t whole_ms(uint64_t us)
     return us < 1000 ? 1 : us / 1000;
 }
 
-// A copy: the checks must not depend on when the settings' snapshot goes.
-static struct plan *plan_new(struct health *health, const struct health_settings *settings)
+static const struct probe_kind *kind_of(const struct upstream_settings *settings)
 {
+    if (settings->health_check.has_grpc)
+        return &probe_grpc;
+    if (!settings->health_check.path.n)
+        return NULL;
+    return settings->protocol == UPSTREAM_H2 ? &probe_h2 : &probe_h1;
+}
+
+// A copy: the checks must not depend on when the settings' snapshot goes. NULL: there are none.
+static const struct plan *plan_new(struct health *health, const struct upstream *upstream)
+{
+    const struct health_settings *settings = &upstream->settings->health_check;
+    const struct probe_kind *kind = kind_of(upstream->settings);
+    if (!kind)
+        return NULL;
     struct plan *plan = arena_new(&health->arena, struct plan);
     struct status_range *ranges = arena_array(&health->arena, struct status_range, settings->statuses.count);
     if (settings->statuses.count)
         memcpy(ranges, settings->statuses.v, settings->statuses.count * sizeof *ranges);
     *plan = (struct plan){
-        .path = arena_copy(&health->arena, settings->path),
+        .question =
+            {
+                .kind = kind,
+                .path = arena_copy(&health->arena, settings->path),
+                .service = arena_copy(&health->arena, settings->grpc),
+                .statuses = {ranges, settings->statuses.count},
+                .timeout_ms = whole_ms(settings->timeout_us),
+            },
         .interval_ms = whole_ms(settings->interval_us),
-        .timeout_ms = whole_ms(settings->timeout_us),
         .healthy = settings->healthy,
         .unhealthy = settings->unhealthy,
-        .statuses = {ranges, settings->statuses.count},
     };
     return plan;
 }
 
 static void add_upstream(struct health *health, const struct upstream *upstream, struct health *before)
 {
-    bool checked = upstream->settings->health_check.path.n > 0;
-    const struct plan *plan = checked ? plan_new(health, &upstream->settings->health_check) : NULL;
+    const struct plan *plan = plan_new(health, upstream);
     for (uint32_t i = 0; i < upstream->target_count; i++) {
         struct endpoint *endpoint = upstream->targets[i].endpoint;
-        if (checked)
+        if (plan)
             add_watch(health, plan, endpoint, before);
         else if (!is_up(endpoint)) // the checks that brought it down are gone, and with them their opinion
             set_up(endpoint, true, health->loop->now_us);
@@ -422,7 +278,7 @@ void health_stop(struct health *health)
         return;
     for (uint32_t i = 0; i < health->count; i++) {
         if (health->watches[i].probe)
-            end_probe(&health->watches[i]);
+            probe_drop(health->watches[i].probe);
         loop_timer_stop(health->loop, &health->watches[i].timer);
     }
     map_fini(&health->by_endpoint);

@@ -1,4 +1,5 @@
 // The field table of active health checks.
+#include "upstream/grpc_health.h"
 #include "upstream/upstream_config.h"
 
 #define MILLISECOND 1e3
@@ -18,15 +19,13 @@ static bool accept_health_path(struct config_decoder *decoder, const struct conf
     return false;
 }
 
-enum { GRPC_SERVICE_MAX = 256 };
-
 static void decode_grpc(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     struct health_settings *health = target;
     struct str service;
     if (!config_decode_string(decoder, node, &service))
         return;
-    if (service.n > GRPC_SERVICE_MAX || !config_is_printable(service)) {
+    if (service.n > GRPC_HEALTH_SERVICE_MAX || !config_is_printable(service)) {
         config_fail(decoder, node, "such as shop.Orders, or \"\" for the server as a whole",
                     "not a name of a service");
         return;

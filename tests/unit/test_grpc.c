@@ -1,7 +1,7 @@
 #include "unit.h"
 
-#include "exchange/grpc.h"
 #include "exchange/steps.h"
+#include "http/grpc.h"
 
 // ---- which requests, which answers ----
 

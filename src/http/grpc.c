@@ -1,4 +1,4 @@
-#include "exchange/grpc.h"
+#include "http/grpc.h"
 
 // ---- which requests ----
 

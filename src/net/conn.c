@@ -52,11 +52,19 @@ static void plain_shutdown_send(struct conn *conn)
     shutdown(conn->source.fd, SHUT_WR);
 }
 
-static const struct transport plain = {
+static bool plain_is_stale(struct conn *conn)
+{
+    char byte;
+    return recv(conn->source.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
+           (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+const struct transport transport_plain = {
     .name = "plain",
     .recv = plain_recv,
     .sendv = plain_sendv,
     .shutdown_send = plain_shutdown_send,
+    .is_stale = plain_is_stale,
 };
 
 static bool finish_connecting(struct conn *conn, uint32_t events)
@@ -86,12 +94,15 @@ static void on_event(struct loop_source *source, uint32_t events)
         conn->peer_closed = conn->hung_up = true;
     if (conn->connecting && !finish_connecting(conn, events))
         return;
-    conn->events->on_ready(conn);
+    if (!conn->transport->on_event || conn->transport->on_event(conn))
+        conn->events->on_ready(conn);
 }
 
 static void on_free_task(struct loop_task *task)
 {
     struct conn *conn = container_of(task, struct conn, free_task);
+    if (conn->transport->on_free)
+        conn->transport->on_free(conn);
     conn->events->on_free(conn);
 }
 
@@ -101,7 +112,7 @@ static bool conn_register(struct conn *conn, struct loop *loop, int fd, const st
         .source = {.fd = fd, .on_event = on_event},
         .loop = loop,
         .events = events,
-        .transport = &plain,
+        .transport = &transport_plain,
         .free_task = {.run = on_free_task},
         .writable = true,
     };
@@ -143,15 +154,22 @@ bool conn_connect(struct conn *conn, struct loop *loop, const struct addr *addr,
     return true;
 }
 
-void conn_close(struct conn *conn)
+static void close_now(struct conn *conn)
 {
-    if (conn->closed)
-        return;
     conn->closed = true;
     int fd = conn->source.fd;
     conn->source.fd = -1;
     close(fd); // the last reference: epoll forgets it
     loop_defer(conn->loop, &conn->free_task);
+}
+
+void conn_close(struct conn *conn)
+{
+    if (conn->closed)
+        return;
+    if (conn->transport->on_close)
+        conn->transport->on_close(conn);
+    close_now(conn);
 }
 
 void conn_abort(struct conn *conn)
@@ -160,14 +178,10 @@ void conn_abort(struct conn *conn)
         return;
     struct linger reset = {.l_onoff = 1, .l_linger = 0};
     setsockopt(conn->source.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-    conn_close(conn);
+    close_now(conn);
 }
 
 bool conn_is_stale(struct conn *conn)
 {
-    char byte;
-    if (conn->peer_closed)
-        return true;
-    return recv(conn->source.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 ||
-           (errno != EAGAIN && errno != EWOULDBLOCK);
+    return conn->peer_closed || conn->transport->is_stale(conn);
 }

@@ -19,7 +19,9 @@ enum {
 // How bytes move: one row for each transport.
 struct transport {
     const char *name;
-    // > 0: bytes; 0: end of stream (recv); CONN_AGAIN; CONN_FAILED.
+    // > 0: bytes; 0: end of stream (recv); CONN_AGAIN; CONN_FAILED. What sendv did not take is offered again
+    // by the next call, first and unchanged (its address may differ): TLS may hold a record of these bytes
+    // already.
     ssize_t (*recv)(struct conn *conn, void *data, size_t n);
     ssize_t (*sendv)(struct conn *conn, const struct iovec *iov, int count);
     // Half-close: no more bytes will be sent.
@@ -29,11 +31,13 @@ struct transport {
     // Something happened on the socket: conn->readable and writable (of the socket) are set. True: the owner
     // shall hear on_ready. NULL: always.
     bool (*on_event)(struct conn *conn);
-    // The connection is closing: says goodbye where the protocol has one. NULL: nothing.
+    // conn_close, not conn_abort: says goodbye where the protocol has one. NULL: nothing.
     void (*on_close)(struct conn *conn);
     // Frees what the transport holds; at the end of the turn. NULL: nothing.
     void (*on_free)(struct conn *conn);
 };
+
+extern const struct transport transport_plain;
 
 enum secured {
     SECURED,           // the handshake is complete: tls_facts

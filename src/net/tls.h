@@ -3,7 +3,7 @@
 //
 //   struct tls_server   a listener's side: certificates by name, policy      made for one slot
 //   struct tls_client   an upstream's side: what is trusted, own certificate  made for one slot
-//   struct tls          one connection's state, conn->tls; conn_is_secured says when facts can be read
+//   struct tls          one connection's state, conn->tls
 //
 // OpenSSL 3.0 threads that share a library context contend for its locks, so there is a library context for
 // each slot: slot 0 is the control thread's, worker n's is n + 1. What was made for a slot is used on that
@@ -132,6 +132,7 @@ struct tls_facts {
     struct str client_fingerprint; // SHA-256 of the certificate, lower-case hex
     struct str client_sans; // "DNS=a.example,URI=spiffe://x/y,email=…,IP=…", percent-encoded where it must be
 };
+// NULL: plain, or the handshake is not complete.
 const struct tls_facts *tls_facts(const struct conn *conn);
 // Why the handshake or the connection failed, for the log; static or owned by the connection.
 const char *tls_failure(const struct conn *conn);

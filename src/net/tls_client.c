@@ -143,7 +143,9 @@ static bool set_name(const struct tls_client *client, SSL *ssl, const char *name
     X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
     if (is_ip(name))
         return !client->verify || X509_VERIFY_PARAM_set1_ip_asc(param, name);
-    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+    // Alternative names alone name a server (RFC 9110 4.3.4).
+    X509_VERIFY_PARAM_set_hostflags(param, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS |
+                                               X509_CHECK_FLAG_NEVER_CHECK_SUBJECT);
     return SSL_set_tlsext_host_name(ssl, name) &&
            (!client->verify || X509_VERIFY_PARAM_set1_host(param, name, 0));
 }

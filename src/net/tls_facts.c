@@ -20,10 +20,11 @@ static enum tls_alpn alpn_of(const SSL *ssl)
 
 // ---- the client's certificate ----
 
-// Printable ASCII but for what would end an element of the list, or be taken for an escape.
+// Printable ASCII but for what would be taken for an escape, or end an element, here (,) or in the header
+// that upstreams get (;).
 static bool may_stand(unsigned char c)
 {
-    return c > ' ' && c < 0x7f && c != ',' && c != '%' && c != '"' && c != '\\';
+    return c > ' ' && c < 0x7f && c != ',' && c != ';' && c != '%' && c != '"' && c != '\\';
 }
 
 static void print_escaped(struct buf *buf, const ASN1_STRING *value)

@@ -12,8 +12,9 @@ static int setup(void **state)
     ca = make_ca("Test CA");
     other_ca = make_ca("Another CA");
     leaf = make_leaf("a.example", "DNS:a.example", &ca);
-    client = make_leaf("Ann, of \"Sales\"",
-                       "DNS:ann.example,URI:spiffe://example/ann%2C,email:ann@example,IP:10.0.0.1", &ca);
+    client =
+        make_leaf("Ann, of \"Sales\"",
+                  "DNS:ann.example,URI:spiffe://example/ann%2C;DNS=bob,email:ann@example,IP:10.0.0.1", &ca);
     stranger = make_leaf("stranger", NULL, &other_ca);
     files = write_made("server", &leaf);
     ca_path = write_made("ca", &ca).cert;
@@ -199,7 +200,8 @@ static void test_forged_tickets_are_ignored(void **state)
 }
 
 static const char ann[] =
-    "CN=Ann\\, of \\\"Sales\\\"|DNS=ann.example,URI=spiffe://example/ann%252C,email=ann@example,IP=10.0.0.1|";
+    "CN=Ann\\, of "
+    "\\\"Sales\\\"|DNS=ann.example,URI=spiffe://example/ann%252C%3BDNS=bob,email=ann@example,IP=10.0.0.1|";
 
 static void test_client_certificates(void **state)
 {

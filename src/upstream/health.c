@@ -5,6 +5,7 @@
 #include "upstream/health.h"
 
 #include "base/map.h"
+#include "net/tls.h"
 #include "upstream/health_probe.h"
 
 #include <stdlib.h>
@@ -33,6 +34,8 @@ struct health {
     uint32_t count, running;
     struct list waiting;
     struct map by_endpoint; // pointer → watch
+    struct plan **plans;
+    uint32_t plan_count;
     struct rand rand;
 };
 
@@ -163,7 +166,8 @@ static void move_probe(struct watch *from, struct watch *to)
 
 static bool asks_the_same(const struct probe_question *a, const struct probe_question *b)
 {
-    return a->kind == b->kind && str_eq(a->path, b->path) && str_eq(a->service, b->service);
+    return a->kind == b->kind && !a->tls == !b->tls && str_eq(a->path, b->path) &&
+           str_eq(a->service, b->service);
 }
 
 // What the snapshot before knows of this endpoint: its tally, and when it is due. A probe that is out stays
@@ -232,11 +236,13 @@ static const struct plan *plan_new(struct health *health, const struct upstream 
                 .service = arena_copy(&health->arena, settings->grpc),
                 .statuses = {ranges, settings->statuses.count},
                 .timeout_ms = whole_ms(settings->timeout_us),
+                .tls = upstream->tls ? tls_client_ref(upstream->tls[TLS_SLOT_CONTROL]) : NULL,
             },
         .interval_ms = whole_ms(settings->interval_us),
         .healthy = settings->healthy,
         .unhealthy = settings->unhealthy,
     };
+    health->plans[health->plan_count++] = plan;
     return plan;
 }
 
@@ -265,7 +271,8 @@ struct health *health_start(struct loop *loop, struct upstream *const *upstreams
     for (uint32_t i = 0; i < count; i++)
         targets += upstreams[i]->target_count;
     health->watches = calloc(targets + 1, sizeof *health->watches);
-    check(health->watches);
+    health->plans = calloc(count + 1, sizeof *health->plans);
+    check(health->watches && health->plans);
     for (uint32_t i = 0; i < count; i++)
         add_upstream(health, upstreams[i], before);
     health_stop(before);
@@ -281,6 +288,9 @@ void health_stop(struct health *health)
             probe_drop(health->watches[i].probe);
         loop_timer_stop(health->loop, &health->watches[i].timer);
     }
+    for (uint32_t i = 0; i < health->plan_count; i++)
+        tls_client_unref(health->plans[i]->question.tls);
+    free(health->plans);
     map_fini(&health->by_endpoint);
     arena_reset(&health->arena);
     free(health->watches);

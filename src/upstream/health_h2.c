@@ -1,6 +1,7 @@
 // The probe over HTTP/2: a client session with one stream, and GET on it.
 #include "upstream/health_h2.h"
 
+#include "net/tls.h"
 #include "upstream/upstream.h"
 
 // ---- what nghttp2 tells ----
@@ -162,8 +163,9 @@ bool h2_probe_begin(struct probe *probe, const struct h2_probe_events *events,
     if (!h2->session)
         return false;
     nghttp2_nv *fields = arena_array(&probe->arena, nghttp2_nv, h2_fields_max(&request->headers));
-    size_t count = h2_request_fields(request, STR("http"), target, body.n ? FRAMING_CHUNKED : FRAMING_NONE,
-                                     te_trailers, &probe->arena, fields);
+    size_t count =
+        h2_request_fields(request, probe->question->tls ? STR("https") : STR("http"), target,
+                          body.n ? FRAMING_CHUNKED : FRAMING_NONE, te_trailers, &probe->arena, fields);
     nghttp2_data_provider provider = {.read_callback = read_body};
     return h2_submit_settings(h2->session, true, HEALTH_HEAD_BYTES) == 0 &&
            nghttp2_submit_request(h2->session, NULL, fields, count, body.n ? &provider : NULL, NULL) > 0;

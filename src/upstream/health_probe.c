@@ -1,5 +1,7 @@
 #include "upstream/health_probe.h"
 
+#include "net/tls.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -55,7 +57,8 @@ void probe_judge_status(struct probe *probe, unsigned status)
 
 void probe_time_out(struct probe *probe)
 {
-    static const char *const awaited[] = {[PROBE_CONNECTING] = "connection", [PROBE_ASKING] = "answer"};
+    static const char *const awaited[] = {
+        [PROBE_CONNECTING] = "connection", [PROBE_SECURING] = "TLS handshake", [PROBE_ASKING] = "answer"};
     probe_say(probe, PROBE_BAD, "timeout: no %s within %llu ms", awaited[probe->stage],
               (unsigned long long)probe->question->timeout_ms);
 }
@@ -67,6 +70,12 @@ void probe_hand_over(struct probe *probe, const struct probe_question *question,
 }
 
 // ---- asking and hearing ----
+
+static const char *why_failed(const struct conn *conn)
+{
+    const char *why = conn->tls ? tls_failure(conn) : "";
+    return why[0] ? why : strerror(conn->error);
+}
 
 static void send_question(struct probe *probe)
 {
@@ -80,7 +89,7 @@ static void send_question(struct probe *probe)
         if (n == CONN_AGAIN)
             return;
         if (n < 0) {
-            probe_fail(probe, "send", strerror(probe->conn.error));
+            probe_fail(probe, "send", why_failed(&probe->conn));
             return;
         }
         buf_consume(&probe->out, (size_t)n);
@@ -101,7 +110,7 @@ static void receive(struct probe *probe)
         if (n == CONN_AGAIN)
             return;
         if (n <= 0) {
-            probe_fail(probe, "receive", n ? strerror(probe->conn.error) : "closed without an answer");
+            probe_fail(probe, "receive", n ? why_failed(&probe->conn) : "closed without an answer");
             return;
         }
         probe->received += (size_t)n;
@@ -137,17 +146,45 @@ struct str probe_authority(const struct probe *probe)
     return str_starts(probe->name, STR("unix:")) ? STR("localhost") : probe->name;
 }
 
+// Without the port, and the brackets of IPv6.
+static struct str host_of(const struct probe *probe)
+{
+    struct str host = probe_authority(probe);
+    size_t end = host.n;
+    while (end && host.p[end - 1] != ':' && host.p[end - 1] != ']')
+        end--;
+    if (end && host.p[end - 1] == ':')
+        host.n = end - 1;
+    bool bracketed = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
+    return bracketed ? (struct str){host.p + 1, host.n - 2} : host;
+}
+
+// Each time a full handshake: a session that is resumed would not show that a certificate has expired.
 static void on_connected(struct conn *conn, int error)
 {
     struct probe *probe = container_of(conn, struct probe, conn);
-    if (error)
+    if (error) {
         probe_fail(probe, "connect", strerror(error));
-    else
+    } else if (!probe->question->tls) {
         begin_asking(probe);
+    } else {
+        probe->stage = PROBE_SECURING;
+        if (!tls_connect(conn, probe->question->tls, host_of(probe), NULL))
+            probe_say(probe, PROBE_UNDECIDED, "tls: %s", strerror(ENOMEM));
+    }
+}
+
+static void on_secured(struct conn *conn, enum secured secured)
+{
+    struct probe *probe = container_of(conn, struct probe, conn);
+    if (secured == SECURED)
+        begin_asking(probe);
+    else
+        probe_fail(probe, "tls", tls_failure(conn));
 }
 
 static const struct conn_events probe_events = {
-    .on_ready = on_ready, .on_connected = on_connected, .on_free = on_free};
+    .on_ready = on_ready, .on_connected = on_connected, .on_secured = on_secured, .on_free = on_free};
 
 // This machine's want of something says nothing about the endpoint.
 static bool is_own_failure(int error)

@@ -1,8 +1,8 @@
-// One question to one endpoint, on a connection of its own: connect, ask, hear the answer,
-// one verdict. What is asked and what a good answer is, is a row of struct probe_kind.
+// One question to one endpoint, on a connection of its own: connect, TLS where the upstream has it, ask, hear
+// the answer, one verdict. What is asked and what a good answer is, is a row of struct probe_kind.
 //
-//   probe_start ──▶ connect ──▶ kind->begin, ask ──▶ kind->hear … ──▶ on_verdict
-//                      └─── the owner's deadline: probe_time_out ───┘
+//   probe_start ──▶ connect ──▶ TLS? ──▶ kind->begin, ask ──▶ kind->hear … ──▶ on_verdict
+//                      └───────────┴── the owner's deadline: probe_time_out ──┘
 //
 // The connection outlives the verdict by one turn: whoever is in the middle of a callback may end the probe.
 #pragma once
@@ -14,6 +14,7 @@
 #include "upstream/health.h"
 
 struct probe;
+struct tls_client;
 
 struct probe_kind {
     const char *name;
@@ -35,6 +36,7 @@ struct probe_question {
     struct str service;         // grpc
     struct status_set statuses; // h1, h2: which are good
     uint64_t timeout_ms;
+    struct tls_client *tls; // NULL: plain
 };
 
 enum probe_result {
@@ -56,7 +58,7 @@ struct probe {
     void *owner;     // NULL: the verdict is in, or nobody wants it any more
     void (*on_verdict)(void *owner, const struct probe_verdict *verdict);
     uint64_t begun_us;
-    enum { PROBE_CONNECTING, PROBE_ASKING } stage;
+    enum { PROBE_CONNECTING, PROBE_SECURING, PROBE_ASKING } stage;
     struct buf out;
     struct arena arena;
     union {

@@ -43,6 +43,7 @@ struct upstream {
     uint32_t target_count;
     const struct hash_ring *ring;
     struct quota *requests, *pending; // of limits, over all workers; by name, process-wide
+    struct tls_client **tls;          // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
     uint64_t generation;              // of the snapshot: a worker rebuilds its local side when it differs
 };
 

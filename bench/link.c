@@ -14,15 +14,6 @@ static int accept_any_chain(X509_STORE_CTX *store, void *unused)
     return 1;
 }
 
-/* OpenSSL calls this for each ticket; returning 1 takes the reference. */
-static int keep_session(SSL *ssl, SSL_SESSION *session)
-{
-    struct link *l = SSL_get_app_data(ssl);
-    SSL_SESSION_free(l->session);
-    l->session = session;
-    return 1;
-}
-
 static bool set_alpn(SSL_CTX *tls, const char *alpn)
 {
     unsigned char wire[64];
@@ -34,24 +25,21 @@ static bool set_alpn(SSL_CTX *tls, const char *alpn)
     return SSL_CTX_set_alpn_protos(tls, wire, (unsigned)size + 1) == 0;
 }
 
-SSL_CTX *link_tls_new(const struct link_tls *wanted)
+SSL_CTX *link_tls_new(const char *alpn, bool small)
 {
     errno = 0;
     SSL_CTX *tls = SSL_CTX_new(TLS_client_method());
     if (tls == NULL || SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION) != 1 ||
         SSL_CTX_set_ciphersuites(tls, "TLS_AES_128_GCM_SHA256") != 1 ||
         SSL_CTX_set1_groups_list(tls, "X25519") != 1 || SSL_CTX_set1_sigalgs_list(tls, "ECDSA+SHA256") != 1 ||
-        !set_alpn(tls, wanted->alpn))
+        !set_alpn(tls, alpn))
         die("no TLS 1.3 with X25519, AES-128-GCM and ECDSA in this OpenSSL");
     SSL_CTX_set_verify(tls, SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_cert_verify_callback(tls, accept_any_chain, NULL);
     SSL_CTX_set_read_ahead(tls, 1); /* one recv for all records that have come, not two for each */
     SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-                              (wanted->small ? SSL_MODE_RELEASE_BUFFERS : 0));
-    SSL_CTX_set_session_cache_mode(
-        tls, wanted->keep_sessions ? SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL : SSL_SESS_CACHE_OFF);
-    if (wanted->keep_sessions)
-        SSL_CTX_sess_set_new_cb(tls, keep_session);
+                              (small ? SSL_MODE_RELEASE_BUFFERS : 0));
+    SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
     return tls;
 }
 
@@ -60,19 +48,14 @@ bool link_open(struct link *l, const struct sockaddr_in *to, SSL_CTX *tls, const
     l->fd = sock_connect(to);
     if (l->fd < 0)
         return false;
+    if (l->shake != NULL)
+        shake_begin(l->shake);
     if (tls == NULL)
         return true;
     l->ssl = SSL_new(tls);
     if (l->ssl == NULL || SSL_set_fd(l->ssl, l->fd) != 1 || SSL_set_tlsext_host_name(l->ssl, name) != 1)
         die("memory for TLS");
-    SSL_set_app_data(l->ssl, l);
     SSL_set_connect_state(l->ssl);
-    /* A copy, as OpenSSL spends what it has used once, and not every server gives a new ticket for a used
-     * one. */
-    SSL_SESSION *session = l->session != NULL ? SSL_SESSION_dup(l->session) : NULL;
-    if (session != NULL)
-        SSL_set_session(l->ssl, session);
-    SSL_SESSION_free(session);
     return true;
 }
 
@@ -91,6 +74,10 @@ static void set_errno(struct link *l, int result)
 
 enum link_step link_shake(struct link *l)
 {
+    if (l->shake != NULL) {
+        enum shake_step step = shake_go_on(l->shake, l->fd);
+        return step == SHAKE_DONE ? LINK_DONE : step == SHAKE_MORE ? LINK_MORE : LINK_FAILED;
+    }
     if (l->ssl == NULL)
         return LINK_DONE;
     int done = SSL_do_handshake(l->ssl);
@@ -112,11 +99,13 @@ bool link_agreed(const struct link *l, const char *alpn)
 
 bool link_resumed(const struct link *l)
 {
-    return l->ssl != NULL && SSL_session_reused(l->ssl) == 1;
+    return l->shake != NULL && shake_resumed(l->shake);
 }
 
 ssize_t link_recv(struct link *l, void *to, size_t size)
 {
+    if (l->shake != NULL)
+        return shake_recv(l->shake, l->fd, to, size);
     if (l->ssl == NULL)
         return recv(l->fd, to, size, 0);
     size_t n = 0;
@@ -131,6 +120,8 @@ ssize_t link_recv(struct link *l, void *to, size_t size)
 
 ssize_t link_send(struct link *l, const void *data, size_t size)
 {
+    if (l->shake != NULL)
+        return shake_send(l->shake, l->fd, data, size);
     if (l->ssl == NULL)
         return send(l->fd, data, size, MSG_NOSIGNAL);
     size_t n = 0;
@@ -143,18 +134,20 @@ ssize_t link_send(struct link *l, const void *data, size_t size)
 
 bool link_is_dry(const struct link *l, size_t n, size_t size, bool message_ended)
 {
-    if (l->ssl == NULL)
-        return n < size;
-    return message_ended && SSL_has_pending(l->ssl) == 0;
+    if (l->shake != NULL)
+        return message_ended && shake_is_dry(l->shake);
+    if (l->ssl != NULL)
+        return message_ended && SSL_has_pending(l->ssl) == 0;
+    return n < size;
 }
 
 void link_close(struct link *l, bool goodbye)
 {
+    if (l->shake != NULL && goodbye)
+        shake_goodbye(l->shake, l->fd);
     if (l->ssl != NULL) {
         if (goodbye && SSL_shutdown(l->ssl) < 0)
             ERR_clear_error();
-        /* Else OpenSSL would hold the session's next use to be unwise. */
-        SSL_set_shutdown(l->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
         SSL_free(l->ssl);
         l->ssl = NULL;
     }

@@ -28,17 +28,23 @@
 
 #define GRACE_NS        (5 * NS_PER_S) /* what has no answer so long after the run's end is counted unanswered */
 #define OPENING_AT_ONCE 64
+#define OPENING_NS      (30 * NS_PER_S) /* connections that are not open by then never will be */
 
-/* Opens all connections, not too many at once, and waits until each is open or refused. */
+/* Opens all connections, not too many at once, and waits until each is open or refused; dies when some are
+ * neither. */
 static void open_all(struct load *l)
 {
     size_t next = 0;
-    while (next < l->connections || l->opening > 0) {
+    uint64_t end = clock_ns() + OPENING_NS;
+    while ((next < l->connections || l->opening > 0) && clock_ns() < end) {
         while (next < l->connections && l->opening < OPENING_AT_ONCE)
             conn_open(l, &l->conns[next++]);
         if (l->opening > 0)
             turn(l, NS_PER_S);
     }
+    errno = 0;
+    if (l->opening > 0)
+        die("%zu connections to the server are still being opened", l->opening);
     if (l->alive == 0)
         die("no connection to the server could be opened");
 }
@@ -203,6 +209,7 @@ static void collect_sessions(struct load *l)
     run_closed(l, 0);
     l->limit = limit;
     l->collecting = false;
+    errno = 0;
     if (errors(&l->counts) > 0)
         die("%llu errors while sessions were made that are to be resumed",
             (unsigned long long)errors(&l->counts));
@@ -224,15 +231,18 @@ int main(int argc, char **argv)
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);
     if (sock_raise_limit() < l.connections + 16)
         die("%zu connections are more than the limit on open files allows", l.connections);
-    if (l.over_tls)
-        l.tls = link_tls_new(&(struct link_tls){
-            .alpn = ALPN_HTTP1, .keep_sessions = l.shakes == SHAKES_RESUMED, .small = l.idle > 0});
+    if (l.shakes != SHAKES_NONE)
+        shake_setup(l.host, ALPN_HTTP1, l.shakes == SHAKES_RESUMED);
+    else if (l.over_tls)
+        l.tls = link_tls_new(ALPN_HTTP1, l.idle > 0);
     l.epoll = epoll_create1(EPOLL_CLOEXEC);
     l.conns = calloc(l.connections, sizeof *l.conns);
     if (l.rate > 0)
         l.free_ring = calloc(l.connections, sizeof *l.free_ring);
     if (l.epoll < 0 || l.conns == NULL || (l.rate > 0 && l.free_ring == NULL))
         die("epoll or memory");
+    for (size_t i = 0; l.shakes != SHAKES_NONE && i < l.connections; i++)
+        l.conns[i].link.shake = shake_new();
 
     if (l.idle > 0) {
         run_idle(&l);

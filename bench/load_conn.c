@@ -213,7 +213,7 @@ static void conn_read(struct load *l, struct conn *c)
 static void on_shaken(struct load *l, struct conn *c)
 {
     l->opening--;
-    if (l->tls != NULL) {
+    if (l->over_tls) {
         bool resumed = link_resumed(&c->link);
         l->counts.handshakes++;
         l->counts.resumed += resumed;

@@ -374,6 +374,7 @@ static void open_all(struct load *l)
     uint64_t end = clock_ns() + GRACE_NS;
     while (l->opening > 0 && clock_ns() < end)
         turn(l, 10 * NS_PER_MS);
+    errno = 0;
     if (l->open == 0)
         die("no HTTP/2 connection to the server could be opened");
 }
@@ -478,7 +479,7 @@ int main(int argc, char **argv)
     if (sock_raise_limit() < l->connections + 16)
         die("%zu connections are more than the limit on open files allows", l->connections);
     if (l->over_tls)
-        l->tls = link_tls_new(&(struct link_tls){.alpn = ALPN_H2});
+        l->tls = link_tls_new(ALPN_H2, false);
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     l->conns = calloc(l->connections, sizeof *l->conns);
     struct call *calls = calloc(l->connections * l->streams, sizeof *calls);

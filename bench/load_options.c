@@ -98,8 +98,7 @@ void options_read(struct load *l, int argc, char **argv)
     }
     if (l->idle > 0)
         l->connections = l->idle;
-    if (l->shakes != SHAKES_NONE)
-        l->over_tls = true;
+    l->over_tls = l->over_tls || l->shakes != SHAKES_NONE;
     bool twice = (l->rate > 0 && (l->idle > 0 || l->limit > 0)) ||
                  (l->shakes != SHAKES_NONE && (l->rate > 0 || l->idle > 0));
     if (optind != argc || l->to.sin_port == 0 || l->connections == 0 || l->at_once == 0 || twice)

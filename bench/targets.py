@@ -147,6 +147,7 @@ def ready(session, running, mode, pause_s):
     }[mode]
     if running.target.name == "sallyport":
         running.ready_s = wait_ready(running.program, lambda: ask_http(running.status, "/readyz"), pause_s=pause_s)
+        wait_ready(running.program, ask)
     else:
         running.ready_s = wait_ready(running.program, ask, pause_s=pause_s)
 

@@ -310,14 +310,19 @@ static struct str forwarded_element(struct exchange *x, struct str peer)
                         proto);
 }
 
+static char *put(char *at, struct str s)
+{
+    return mempcpy(at, s.p, s.n);
+}
+
 // The client's verified certificate, in Envoy's syntax: Hash=…;Subject="…";URI=…;DNS=…
 static struct str client_cert_element(const struct tls_facts *tls, struct arena *arena)
 {
-    char *text = arena_alloc(arena, tls->client_fingerprint.n + 2 * tls->client_subject.n +
-                                        tls->client_sans.n + sizeof "Hash=;Subject=\"\";");
-    char *at = stpcpy(text, "Hash=");
-    at = mempcpy(at, tls->client_fingerprint.p, tls->client_fingerprint.n);
-    at = stpcpy(at, ";Subject=\"");
+    const struct str before = STR("Hash="), between = STR(";Subject=\"");
+    size_t most = before.n + tls->client_fingerprint.n + between.n + 2 * tls->client_subject.n + 1 + 1 +
+                  tls->client_sans.n;
+    char *text = arena_alloc(arena, most);
+    char *at = put(put(put(text, before), tls->client_fingerprint), between);
     for (size_t i = 0; i < tls->client_subject.n; i++) {
         char c = tls->client_subject.p[i];
         if (c == '"' || c == '\\')
@@ -328,7 +333,7 @@ static struct str client_cert_element(const struct tls_facts *tls, struct arena 
     struct str rest = tls->client_sans, san;
     while (str_next_token(&rest, &san)) {
         *at++ = ';';
-        at = mempcpy(at, san.p, san.n);
+        at = put(at, san);
     }
     return (struct str){text, (size_t)(at - text)};
 }

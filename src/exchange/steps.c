@@ -22,11 +22,20 @@ static enum step_result wait_for(struct exchange *x, uint64_t us)
     return STEP_WAIT;
 }
 
+// A connection that was made for one site asks for another, which has other certificates (RFC 9110 7.4).
+static bool is_misdirected(const struct exchange *x)
+{
+    return x->tls && x->tls->server_name.n && x->request.host.n &&
+           !tls_server_same_site(x->tls_server, x->tls->server_name, x->request.host);
+}
+
 static enum step_result step_admit(struct exchange *x)
 {
     x->body_limit = x->listener->settings->limits.body_bytes;
     x->body = x->request.framing == FRAMING_NONE ? BODY_ENDED : BODY_HELD;
     forward_identify(x);
+    if (is_misdirected(x))
+        return end(x, END_MISDIRECTED, STR_NULL);
     if (x->listener->redirect) {
         if (!x->request.host.n)
             return end(x, END_BAD_REQUEST, STR("a request without Host cannot be redirected"));

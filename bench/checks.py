@@ -300,11 +300,18 @@ def traced(pids):
     return True
 
 
-def strace_run(session, running, requests, arguments, output):
-    """Traces the running program while it serves `requests` requests on 16 warm connections."""
-    load = Load(session, running.port, ["--gate", "--connections", "16", "--warmup", "0.3", "--requests",
-                                        str(requests)])
+def gated_load(session, running, over, connections, warmup, requests):
+    """A load whose connections are open and warm, and that waits for its go."""
+    tool, more = targets.LOADS[over]
+    load = Load(session, running.port, ["--gate", "--connections", str(connections), "--warmup", str(warmup),
+                                        "--requests", str(requests), *more], tool=tool)
     load.event("ready")
+    return load
+
+
+def strace_run(session, running, over, requests, arguments, output):
+    """Traces the running program while it serves `requests` requests on 16 warm connections."""
+    load = gated_load(session, running, over, 16, 0.3, requests)
     pids = list(process_tree(running.pid))
     argv = ["strace", "-f", *arguments, "-o", output]
     for pid in pids:
@@ -351,19 +358,19 @@ def read_sockets(path):
 def syscalls(session, names, options, say):
     """System calls a request on warm connections, as strace counts them."""
     requests = 2000 if options.quick else 20000
-    origin, port = targets.start_origin(session)
+    origin, port = targets.start_origin(session, mode=options.over)
     results = {}
     lines = [
-        f"`strace -f -c` around {requests:,} requests on 16 kept-alive connections that were open and warm before, "
-        f"and a second run with `strace -f -y` that tells sockets from other descriptors.",
+        f"`strace -f -c` around {requests:,} requests on 16 kept-alive connections that were open and warm before "
+        f"({targets.MODES[options.over]}), and a second run with `strace -f -y` that tells sockets from other descriptors.",
     ]
     for name in names:
-        running = targets.start(session, name, [port])
+        running = targets.start(session, name, [port], options.over)
         try:
             path = running.dir / "strace"
-            strace_run(session, running, requests, ["-c"], path)
+            strace_run(session, running, options.over, requests, ["-c"], path)
             counts = read_counts(path)
-            strace_run(session, running, requests // 4, ["-y"], path)
+            strace_run(session, running, options.over, requests // 4, ["-y"], path)
             by_kind = read_sockets(path)
         finally:
             targets.stop(session, running)
@@ -380,7 +387,7 @@ def syscalls(session, names, options, say):
             "",
             f"Data system calls on sockets a request: **{data:.3f}** ({received * 4 / requests:.3f} in, "
             f"{sent * 4 / requests:.3f} out)" + (f"; figure to reach: exactly 4: {verdict(abs(data - 4), 0.01)}."
-                                                 if name == GATEWAY else "."),
+                                                 if name == GATEWAY and options.over == "plain" else "."),
             "",
             "| system call | calls | a request |",
             "|---|---:|---:|",
@@ -398,12 +405,12 @@ HEAP_DOORS = ("malloc", "calloc", "realloc", "aligned", "free")
 def heap(session, names, options, say):
     """Heap calls a request on warm connections, as an LD_PRELOADed counter sees them."""
     requests = 20000 if options.quick else 200000
-    origin, port = targets.start_origin(session)
+    origin, port = targets.start_origin(session, mode=options.over)
     results = {}
     lines = [
         f"`allocs.so` is preloaded into the program and counts every malloc, calloc, realloc, aligned allocation and "
         f"free of all its processes in shared memory, read before and after {requests:,} requests on 64 connections "
-        "that were open and warm before.",
+        f"that were open and warm before ({targets.MODES[options.over]}).",
         "",
         "| program | requests | " + " | ".join(HEAP_DOORS) + " | allocations a request |",
         "|---|---:|" + "---:|" * (len(HEAP_DOORS) + 1),
@@ -411,15 +418,13 @@ def heap(session, names, options, say):
     for name in names:
         path = session.dir / f"allocs.{name}"
         path.write_bytes(bytes(8 * len(HEAP_DOORS)))
-        running = targets.start(session, name, [port], env={
+        running = targets.start(session, name, [port], options.over, env={
             "LD_PRELOAD": str(session.tool("allocs.so")), "ALLOCS_FILE": str(path)})
         with open(path, "rb") as f, mmap.mmap(f.fileno(), 8 * len(HEAP_DOORS), access=mmap.ACCESS_READ) as counters:
             try:
                 if not any(counters[:]):
                     raise BenchError(f"{name} makes no heap call at all before it is ready: it is not being counted")
-                load = Load(session, running.port, ["--gate", "--connections", "64", "--warmup", "0.7", "--requests",
-                                                    str(requests)])
-                load.event("ready")
+                load = gated_load(session, running, options.over, 64, 0.7, requests)
                 before = struct.unpack(f"={len(HEAP_DOORS)}Q", counters[:])
                 load.go()
                 result = load.event("result")

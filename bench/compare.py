@@ -68,6 +68,9 @@ class Check:
         self.default = [checks.GATEWAY]
 
     def run(self, session, names, options, say):
+        unfit = [name for name in names if options.over not in targets.TARGETS[name].modes]
+        if unfit:
+            raise BenchError(f"no configuration for {options.over}: {', '.join(unfit)}")
         if not self.others and names != [checks.GATEWAY]:
             raise BenchError(f"this mode measures {checks.GATEWAY} only")
         results, lines = self.function(session, names, options, say)
@@ -107,6 +110,7 @@ def options_read(argv):
     parser.add_argument("--connections", type=int, default=64, help="kept-alive connections of the load (64)")
     parser.add_argument("--rate", type=int, default=10000, help="requests a second of the open loop (10000)")
     parser.add_argument("--idle", type=int, help="idle connections (5000)")
+    parser.add_argument("--over", default="plain", choices=targets.MODES, help="for syscalls and heap (plain)")
     parser.add_argument("--quick", action="store_true", help="1 round of 1 slice, 1000 idle: to see that it works")
     parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")
@@ -119,6 +123,8 @@ def options_read(argv):
     for mode in modes:
         if mode not in MODES:
             parser.error(f"no mode '{mode}': there are {', '.join(MODES)}")
+        if options.over != "plain" and not getattr(MODES[mode], "others", False):
+            parser.error(f"mode '{mode}' knows no --over")
     for name in options.only.split(",") if options.only else []:
         if name not in targets.TARGETS:
             parser.error(f"no target '{name}': there are {', '.join(targets.TARGETS)}")
@@ -147,13 +153,14 @@ def run_mode(session, name, options):
     say(f"== {name}: {mode.title}")
     names = chosen(session, mode, options, say)
     results, text, plot = mode.run(session, names, options, say)
+    file = name if options.over == "plain" else f"{name}-{options.over}"
     options.out.mkdir(parents=True, exist_ok=True)
     results["options"] = {key: str(value) if isinstance(value, Path) else value
                           for key, value in vars(options).items() if key not in ("out", "build")}
-    (options.out / f"{name}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    (options.out / f"{name}.md").write_text(text)
+    (options.out / f"{file}.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    (options.out / f"{file}.md").write_text(text)
     if plot:
-        (options.out / f"{name}.svg").write_text(plot)
+        (options.out / f"{file}.svg").write_text(plot)
     print(text)
 
 

@@ -20,6 +20,10 @@ MODES = {
     "grpc": "HTTP/2 without TLS on both sides",
 }
 
+# The load that fits: its program, and what it is told besides.
+LOADS = {"plain": ("load", []), "tls": ("load", ["--tls"]), "h2": ("load_h2", ["--tls"]),
+         "grpc": ("load_h2", ["--grpc"])}
+
 
 class Target:
     """One row of the table. `config` is a template of bench/peers/, good for `modes`; `argv` is filled in like it."""

@@ -68,6 +68,22 @@ must_check bool h2_guard_note(struct h2_guard *guard, enum h2_event event, uint6
 // The account of a received frame, by its header; H2_EVENTS: none.
 enum h2_event h2_event_of(const nghttp2_frame_hd *frame);
 
+// Where in the sequence of frames the bytes of a peer end. Zero it; starts behind the connection preface.
+struct h2_frames {
+    uint32_t left; // payload bytes of the current frame that are still to come
+    uint8_t have;  // bytes of the next frame's header
+    uint8_t head[9];
+    uint8_t type;
+    uint8_t continuations; // of the open block
+    bool in_block;         // a header block is not complete
+};
+
+// Follows the next n bytes. False: more than H2_CONTINUATIONS frames in a header block.
+must_check bool h2_frames_follow(struct h2_frames *frames, const uint8_t *data, size_t n);
+// Whether something is begun that a deadline must bound: a frame's header, a header block, any frame but
+// DATA, whose progress is the stream's.
+bool h2_frames_partial(const struct h2_frames *frames);
+
 // ---- heads that arrive ----
 
 // What a header block has said so far. Strings are in arena.

@@ -47,3 +47,44 @@ enum h2_event h2_event_of(const nghttp2_frame_hd *frame)
     default: return H2_EVENT_UNKNOWN;
     }
 }
+
+static bool begin_frame(struct h2_frames *frames)
+{
+    const uint8_t *head = frames->head;
+    frames->have = 0;
+    frames->left = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
+    frames->type = head[3];
+    switch (frames->type) {
+    case NGHTTP2_HEADERS:
+    case NGHTTP2_PUSH_PROMISE: frames->continuations = 0; break;
+    case NGHTTP2_CONTINUATION:
+        if (++frames->continuations > H2_CONTINUATIONS)
+            return false;
+        break;
+    default: return true;
+    }
+    frames->in_block = !(head[4] & NGHTTP2_FLAG_END_HEADERS);
+    return true;
+}
+
+bool h2_frames_follow(struct h2_frames *frames, const uint8_t *data, size_t n)
+{
+    while (n) {
+        size_t part = frames->left < n ? frames->left : n;
+        frames->left -= (uint32_t)part;
+        data += part;
+        n -= part;
+        while (n && !frames->left && frames->have < sizeof frames->head) {
+            frames->head[frames->have++] = *data++;
+            n--;
+        }
+        if (frames->have == sizeof frames->head && !begin_frame(frames))
+            return false;
+    }
+    return true;
+}
+
+bool h2_frames_partial(const struct h2_frames *frames)
+{
+    return frames->in_block || frames->have || (frames->left && frames->type != NGHTTP2_DATA);
+}

@@ -90,6 +90,58 @@ static void test_frames(void **state)
         assert_int_equal(h2_event_of(&cases[i].frame), cases[i].want);
 }
 
+#define FRAME(length, type, flags) 0, 0, length, type, flags, 0, 0, 0, 1
+enum { OPEN = 0, ENDS = NGHTTP2_FLAG_END_HEADERS };
+
+// Whatever the pieces, where the frames stand is the same.
+static void test_frames_are_followed(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[] = {FRAME(2, NGHTTP2_HEADERS, OPEN),
+                                    1,
+                                    1,
+                                    FRAME(0, NGHTTP2_CONTINUATION, OPEN),
+                                    FRAME(1, NGHTTP2_CONTINUATION, ENDS),
+                                    1,
+                                    FRAME(3, NGHTTP2_DATA, OPEN),
+                                    1,
+                                    1,
+                                    1,
+                                    FRAME(2, NGHTTP2_PING, OPEN),
+                                    1,
+                                    1};
+    // A letter for each byte: is something partial behind it?
+    static const char want[] = "ppppppppppp"
+                               "ppppppppp"
+                               "ppppppppp."
+                               "pppppppp...."
+                               "ppppppppp"
+                               "p.";
+    assert_int_equal(sizeof want - 1, sizeof bytes);
+    for (size_t step = 1; step <= sizeof bytes; step++) {
+        struct h2_frames frames = {0};
+        for (size_t at = 0; at < sizeof bytes; at += step) {
+            size_t n = sizeof bytes - at < step ? sizeof bytes - at : step;
+            assert_true(h2_frames_follow(&frames, bytes + at, n));
+            assert_int_equal(h2_frames_partial(&frames), want[at + n - 1] == 'p');
+        }
+    }
+}
+
+static void test_continuations_are_counted(void **state)
+{
+    (void)state;
+    static const uint8_t start[] = {FRAME(0, NGHTTP2_HEADERS, OPEN)};
+    static const uint8_t more[] = {FRAME(0, NGHTTP2_CONTINUATION, OPEN)};
+    struct h2_frames frames = {0};
+    for (int block = 0; block < 2; block++) {
+        assert_true(h2_frames_follow(&frames, start, sizeof start));
+        for (int i = 0; i < H2_CONTINUATIONS; i++)
+            assert_true(h2_frames_follow(&frames, more, sizeof more));
+    }
+    assert_false(h2_frames_follow(&frames, more, sizeof more));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -97,6 +149,8 @@ int main(void)
         cmocka_unit_test(test_a_steady_rate_goes_on_for_ever),
         cmocka_unit_test(test_a_clock_that_stands_still_or_goes_back),
         cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_frames_are_followed),
+        cmocka_unit_test(test_continuations_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

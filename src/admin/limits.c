@@ -4,6 +4,7 @@
 
 #include "discovery/lookup.h"
 #include "exchange/exchange.h"
+#include "front/front.h"
 #include "net/proxy_protocol.h"
 #include "route/route_regex.h"
 #include "upstream/hash_ring.h"
@@ -30,6 +31,31 @@ static const struct limit limits[] = {
     LIMIT(LISTENER_PAUSE_MS, "ms", "accepting pauses when descriptors run out"),
     LIMIT(OUT_GATHER, "bytes", "smaller spans are copied together: one send instead of many"),
     LIMIT(OUT_MAX, "bytes", "unsent on one connection; more is a fault of the flow control"),
+    LIMIT(H2_STREAMS, "streams", "at once on one HTTP/2 connection"),
+    LIMIT(H2_STREAM_WINDOW, "bytes", "of a body over HTTP/2 that waits"),
+    LIMIT(H2_CONNECTION_WINDOW, "bytes", "of all bodies of an HTTP/2 connection that wait"),
+    LIMIT(H2_TABLE_BYTES, "bytes", "of HPACK's dynamic tables"),
+    LIMIT(H2_CONTINUATIONS, "frames", "that continue one header block (VU#421644)"),
+    LIMIT(H2_BLOCK_BYTES, "bytes", "decoded of one header block: past it the connection ends"),
+    LIMIT(H2_BLOCK_FIELDS, "fields", "of one header block: past it the connection ends"),
+    LIMIT(H2_OUT_ACKS, "frames", "SETTINGS and PING answers that wait for a peer to read"),
+    LIMIT(H2_RESETS_PER_S, "1/s", "streams that a peer resets, or makes us reset (CVE-2023-44487)"),
+    LIMIT(H2_RESETS_BURST, "resets", "at once"),
+    LIMIT(H2_PINGS_PER_S, "1/s", "PING (CVE-2019-9512)"),
+    LIMIT(H2_PINGS_BURST, "frames", "at once"),
+    LIMIT(H2_SETTINGS_PER_S, "1/s", "SETTINGS (CVE-2019-9515)"),
+    LIMIT(H2_SETTINGS_BURST, "frames", "at once"),
+    LIMIT(H2_PRIORITIES_PER_S, "1/s", "PRIORITY and PRIORITY_UPDATE (CVE-2019-9513)"),
+    LIMIT(H2_PRIORITIES_BURST, "frames", "at once"),
+    LIMIT(H2_EMPTIES_PER_S, "1/s", "frames without a byte (CVE-2019-9518)"),
+    LIMIT(H2_EMPTIES_BURST, "frames", "at once"),
+    LIMIT(H2_UPDATES_PER_S, "1/s", "WINDOW_UPDATE"),
+    LIMIT(H2_UPDATES_BURST, "frames", "at once"),
+    LIMIT(H2_UNKNOWNS_PER_S, "1/s", "frames of unknown types"),
+    LIMIT(H2_UNKNOWNS_BURST, "frames", "at once"),
+    LIMIT(H2_OUT_BYTES, "bytes", "unsent on an HTTP/2 connection: no DATA is framed beyond it"),
+    LIMIT(H2_HELD_BYTES, "bytes", "of a request body over HTTP/2 that the exchange does not take yet"),
+    LIMIT(H2_SPARE_STREAMS, "streams", "kept for the next requests"),
     LIMIT(CHUNK_EXTENSION_BYTES, "bytes", "of chunk extensions in one message (CVE-2023-39326)"),
     LIMIT(CHUNK_OVERHEAD_RATIO, "bytes",
           "of chunk framing for each body byte, beyond a grace (CVE-2023-39326)"),

@@ -125,6 +125,7 @@ struct exchange {
     enum reply_state reply;
     struct response_head *response; // the upstream's
     bool tunnel, upstream_ended;
+    struct str websocket_accept; // what the upstream's 101 must say, when the front began the handshake
 
     enum end_cause cause;
     struct str detail;

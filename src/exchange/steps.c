@@ -216,6 +216,11 @@ static bool is_unexpected_upgrade(const struct exchange *x)
 {
     const struct response_head *head = x->response;
     const struct header *upgrade = headers_find(&head->headers, HEADER_UPGRADE);
+    if (head->status == 101 && x->websocket_accept.n) {
+        const struct header *accept = headers_find_name(&head->headers, STR("Sec-WebSocket-Accept"));
+        if (!accept || !str_eq(accept->value, x->websocket_accept))
+            return true;
+    }
     if (head->status == 101)
         return !(upgrade && str_eq_fold(upgrade->value, x->request.upgrade));
     return x->request.extended_connect && head->status / 100 == 2;

@@ -12,6 +12,7 @@ struct front *front_new(struct worker *worker)
     front->worker = worker;
     list_init(&front->listeners);
     list_init(&front->clients);
+    list_init(&front->spare_streams);
     return front;
 }
 
@@ -33,6 +34,7 @@ void front_free(struct front *front)
         list_remove(node);
         free(listener);
     }
+    h2_shared_free(front);
     free(front);
 }
 
@@ -46,7 +48,7 @@ static void on_accept(struct listener *net, int fd, const struct addr *peer)
         close(fd);
         return;
     }
-    h1_accept(listener, fd, peer);
+    client_accept(listener, fd, peer);
 }
 
 static void on_exhausted(struct listener *net)
@@ -132,19 +134,17 @@ void front_drain(struct front *front)
     front->draining = true;
     list_each (&front->listeners, node)
         stop_accepting(container_of(node, struct front_listener, node));
-    list_each (&front->clients, node)
-        h1_drain(container_of(node, struct h1_client, node));
+    list_each (&front->clients, node) {
+        struct client *c = container_of(node, struct client, node);
+        c->protocol->drain(c);
+    }
 }
 
 void front_abort(struct front *front)
 {
     while (!list_empty(&front->clients)) { // one that ends may take others with it
-        struct h1_client *c = container_of(front->clients.next, struct h1_client, node);
-        c->cut = true;
-        if (c->x && c->state == CLIENT_EXCHANGE)
-            exchange_client_gone(c->x, END_CLIENT_GONE); // closes c
-        else
-            h1_close(c);
+        struct client *c = container_of(front->clients.next, struct client, node);
+        c->protocol->abort(c);
     }
 }
 

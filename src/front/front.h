@@ -2,12 +2,16 @@
 #pragma once
 
 #include "exchange/worker.h"
+#include "http/h2.h"
 
 enum {
-    LINGER_MS = 2000,             // how long a closing connection may still talk
-    LINGER_BYTES = 1 << 20,       // and how much
-    DRAIN_IDLE_MS = 1000,         // while draining, an idle connection is closed after this
-    DRAIN_BODY_BYTES = 64 * 1024, // of an unread request body: no more is read to keep the connection
+    LINGER_MS = 2000,                 // how long a closing connection may still talk
+    LINGER_BYTES = 1 << 20,           // and how much
+    DRAIN_IDLE_MS = 1000,             // while draining, an idle connection is closed after this
+    DRAIN_BODY_BYTES = 64 * 1024,     // of an unread request body: no more is read to keep the connection
+    H2_OUT_BYTES = 64 * 1024,         // unsent on an HTTP/2 connection: no DATA is framed beyond it
+    H2_HELD_BYTES = H2_STREAM_WINDOW, // of a request body that the exchange does not take yet
+    H2_SPARE_STREAMS = 1024,
 };
 
 struct front;

@@ -55,6 +55,10 @@ void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, en
     X(COUNT_ACCEPT_PAUSES, "sallyport_accept_pauses_total",                                                \
       "Times accepting paused for want of descriptors.")                                                   \
     X(COUNT_REFUSED, "sallyport_refused_connections_total", "Connections closed at once: over the limit.") \
+    X(COUNT_TLS_HANDSHAKES, "sallyport_tls_handshakes_total", "TLS handshakes of clients completed.")      \
+    X(COUNT_TLS_RESUMED, "sallyport_tls_resumed_total", "Of these, those that resumed a session.")         \
+    X(COUNT_TLS_FAILURES, "sallyport_tls_failures_total", "TLS handshakes of clients that failed.")        \
+    X(COUNT_H2_FLOODS, "sallyport_http2_floods_total", "HTTP/2 connections ended for doing too much.")     \
     X(COUNT_LOG_DROPPED, "sallyport_access_log_dropped_total", "Access log lines that could not be written.")
 enum metric_counter {
 #define X(id, name, help) id,

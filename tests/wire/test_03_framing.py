@@ -136,7 +136,7 @@ HEADS = {
     "target_null": (400, head(start="GET /%00 HTTP/1.1")),
     "connect": (501, head(start="CONNECT a:443 HTTP/1.1")),
     "connect_malformed": (400, head(start="CONNECT / HTTP/1.1")),
-    "h2_preface": (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "h2_preface": (505, "PRI * HTTP/2.0\r\nHost: h\r\n\r\n"),  # no preface of HTTP/2
     "tls_hello": (400, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     "three_empty_lines": (400, "\r\n\r\n\r\n" + head()),
     "connection_options": (400, head("Connection: " + ", ".join("x%d" % i for i in range(50)))),

@@ -1,0 +1,376 @@
+// The reply verbs over HTTP/2: how an exchange's response becomes frames.
+#include "front/h2.h"
+
+#include <stdlib.h>
+
+// Trailers that wait for DATA which waits for the client, when their exchange is over: a copy.
+struct h2_tail {
+    size_t count;
+    nghttp2_nv nv[];
+};
+
+static struct h2_stream *stream_of(struct exchange *x)
+{
+    return x->client_context;
+}
+
+static struct buf_pool *buffers_of(const struct h2_stream *s)
+{
+    return client_buffers(s->h2->client);
+}
+
+static uint64_t now_us(const struct h2_stream *s)
+{
+    return s->h2->client->conn.loop->now_us;
+}
+
+// ---- out of nghttp2 ----
+
+// The socket takes no more, and enough waits for it.
+static bool is_congested(const struct h2_client *h2)
+{
+    const struct out *out = &h2->client->out;
+    return out->blocked && buf_len(&out->buf) >= H2_OUT_BYTES;
+}
+
+static void put(struct h2_client *h2, struct str span)
+{
+    struct client *c = h2->client;
+    out_span(&c->out, &c->conn, client_buffers(c), span);
+}
+
+void h2_serialise(struct h2_client *h2)
+{
+    const uint8_t *frame;
+    ssize_t n;
+    while ((n = nghttp2_session_mem_send(h2->session, &frame)) > 0)
+        put(h2, (struct str){(const char *)frame, (size_t)n});
+    if (n < 0 && !h2->failure)
+        h2->failure = NGHTTP2_INTERNAL_ERROR;
+}
+
+static void submit_failed(struct h2_stream *s, int error)
+{
+    if (nghttp2_is_fatal(error) && !s->h2->failure)
+        s->h2->failure = NGHTTP2_INTERNAL_ERROR;
+}
+
+// ---- DATA ----
+
+static size_t unsent(const struct h2_stream *s)
+{
+    return buf_len(&s->pending) + s->span.n;
+}
+
+static void stream_late(struct h2_stream *s)
+{
+    if (list_empty(&s->late))
+        list_push_back(&s->h2->late_streams, &s->late);
+    h2_wake(s->h2);
+}
+
+void h2_resume_data(struct h2_client *h2)
+{
+    struct list *node;
+    while (!is_congested(h2) && (node = list_pop_front(&h2->late_streams))) {
+        struct h2_stream *s = container_of(node, struct h2_stream, late);
+        // Refused when it is not waiting for us but for the client's window: fine.
+        submit_failed(s, nghttp2_session_resume_data(h2->session, s->id));
+    }
+}
+
+// nghttp2 asks how much of the body the next frame may take.
+static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t room, uint32_t *flags,
+                         nghttp2_data_source *source, void *context)
+{
+    (void)session, (void)id, (void)buf;
+    struct h2_client *h2 = context;
+    struct h2_stream *s = source->ptr;
+    size_t all = unsent(s), n = all < room ? all : room;
+    if (s->reset || (!all && !s->end_due))
+        return NGHTTP2_ERR_DEFERRED;
+    if (is_congested(h2)) {
+        stream_late(s);
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    if (n < all || !s->end_due)
+        return (ssize_t)n;
+    *flags |= NGHTTP2_DATA_FLAG_EOF;
+    s->data_done = true;
+    if (s->tail_due)
+        *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+    else
+        s->end_sent = true;
+    return (ssize_t)n;
+}
+
+static struct str take_unsent(struct h2_stream *s, size_t n)
+{
+    struct str pending = buf_str(&s->pending), *from = pending.n ? &pending : &s->span;
+    struct str piece = {from->p, from->n < n ? from->n : n};
+    if (from == &s->span)
+        s->span = str_skip(s->span, piece.n);
+    else
+        s->pending.start += (uint32_t)piece.n; // the bytes stay where they are until they are copied
+    return piece;
+}
+
+int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head, size_t n,
+                 nghttp2_data_source *source, void *context)
+{
+    (void)session, (void)frame;
+    enum { FRAME_HEAD = 9 };
+    struct h2_client *h2 = context;
+    struct h2_stream *s = source->ptr;
+    if (n > unsent(s))
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; // it was reset since
+    put(h2, (struct str){(const char *)head, FRAME_HEAD});
+    while (n) {
+        struct str piece = take_unsent(s, n);
+        put(h2, piece);
+        n -= piece.n;
+    }
+    if (!buf_len(&s->pending))
+        buf_release(&s->pending, buffers_of(s));
+    s->stalled_us = unsent(s) || (s->end_due && !s->data_done) ? now_us(s) : 0;
+    if ((s->full && !unsent(s)) || (s->tail && s->data_done))
+        h2_stream_due(s);
+    return 0;
+}
+
+// What could not leave yet has so long to do so.
+static void watch_stall(struct h2_stream *s)
+{
+    if (s->stalled_us)
+        return;
+    s->stalled_us = now_us(s);
+    h2_arm_in(s->h2, client_settings(s->h2->client)->timeouts.write_us);
+}
+
+// ---- the end of the response ----
+
+void h2_drop_reply(struct h2_stream *s)
+{
+    buf_release(&s->pending, buffers_of(s));
+    s->span = STR_NULL;
+    s->stalled_us = 0;
+    free(s->tail);
+    s->tail = NULL;
+}
+
+static struct h2_tail *copy_tail(const nghttp2_nv *nv, size_t count)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += nv[i].namelen + nv[i].valuelen;
+    struct h2_tail *tail = malloc(sizeof *tail + count * sizeof *nv + bytes);
+    if (!tail)
+        return NULL;
+    uint8_t *text = (uint8_t *)&tail->nv[count];
+    tail->count = count;
+    for (size_t i = 0; i < count; i++) {
+        tail->nv[i] = (nghttp2_nv){text, text + nv[i].namelen, nv[i].namelen, nv[i].valuelen, 0};
+        memcpy(text, nv[i].name, nv[i].namelen);
+        memcpy(text + nv[i].namelen, nv[i].value, nv[i].valuelen);
+        text += nv[i].namelen + nv[i].valuelen;
+    }
+    return tail;
+}
+
+static void submit_tail(struct h2_stream *s, const nghttp2_nv *nv, size_t count)
+{
+    s->end_sent = true;
+    s->stalled_us = 0;
+    submit_failed(s, nghttp2_submit_trailer(s->h2->session, s->id, nv, count));
+    h2_wake(s->h2);
+}
+
+void h2_send_tail(struct h2_stream *s)
+{
+    submit_tail(s, s->tail->nv, s->tail->count); // copied there
+    free(s->tail);
+    s->tail = NULL;
+}
+
+static void send_trailers(struct exchange *x, struct h2_stream *s, const struct headers *trailers)
+{
+    nghttp2_nv *nv = arena_alloc(&x->arena, h2_fields_max(trailers) * sizeof *nv);
+    size_t count = h2_trailer_fields(trailers, &x->arena, nv);
+    s->tail_due = true;
+    if (unsent(s)) {
+        submit_failed(s, nghttp2_session_resume_data(s->h2->session, s->id));
+        h2_serialise(s->h2);
+    }
+    if (!unsent(s)) {
+        submit_tail(s, nv, count);
+        h2_serialise(s->h2); // while the arena holds them
+    } else if (!(s->tail = copy_tail(nv, count))) {
+        h2_reset(s, NGHTTP2_INTERNAL_ERROR);
+    }
+}
+
+// ---- verbs ----
+
+static bool is_over(const struct h2_stream *s)
+{
+    return s->closed || s->reset;
+}
+
+// Sets what HTTP/2 makes of the upstream's framing; the result is what Content-Length says.
+static enum framing reply_framing(struct h2_stream *s, const struct exchange *x,
+                                  const struct response_head *head)
+{
+    if (x->request.method == METHOD_HEAD || head->status == 204 || head->status == 304)
+        return head->has_length && head->status != 204 ? FRAMING_LENGTH : FRAMING_NONE;
+    s->has_data =
+        head->framing != FRAMING_NONE && !(head->framing == FRAMING_LENGTH && !head->content_length);
+    return head->framing == FRAMING_LENGTH ? FRAMING_LENGTH : FRAMING_NONE;
+}
+
+// RFC 8441 5: 101 becomes 200, and what belongs to the handshake of HTTP/1 stays there.
+static enum framing open_tunnel(struct h2_stream *s, struct response_head *head)
+{
+    s->tunnel = s->has_data = true;
+    head->status = 200;
+    headers_remove_name(&head->headers, STR("sec-websocket-accept"));
+    return FRAMING_NONE;
+}
+
+static bool send_head(struct exchange *x, struct response_head *head)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s))
+        return true;
+    enum framing framing = head->status == 101 ? open_tunnel(s, head) : reply_framing(s, x, head);
+    s->continue_due = false;
+    nghttp2_nv *nv = arena_alloc(&x->arena, h2_fields_max(&head->headers) * sizeof *nv);
+    size_t count = h2_response_fields(head, framing, &x->arena, nv);
+    nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_data};
+    int error = nghttp2_submit_response(s->h2->session, s->id, nv, count, s->has_data ? &body : NULL);
+    if (error)
+        return false;
+    s->end_sent = !s->has_data;
+    h2_serialise(s->h2);
+    h2_wake(s->h2);
+    return true;
+}
+
+static void submit_informational(struct h2_stream *s, const nghttp2_nv *nv, size_t count)
+{
+    submit_failed(s, nghttp2_submit_headers(s->h2->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, count, NULL));
+    h2_serialise(s->h2);
+    h2_wake(s->h2);
+}
+
+static void send_informational(struct exchange *x, struct response_head *head)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s))
+        return;
+    nghttp2_nv *nv = arena_alloc(&x->arena, h2_fields_max(&head->headers) * sizeof *nv);
+    submit_informational(s, nv, h2_response_fields(head, FRAMING_NONE, &x->arena, nv));
+}
+
+static bool keep(struct h2_stream *s, struct str span)
+{
+    if (!buf_reserve(&s->pending, buffers_of(s), span.n, OUT_MAX))
+        return false;
+    buf_put(&s->pending, span);
+    return true;
+}
+
+// Frames what there is from where it lies; what the client's window or the socket does not take is kept.
+static bool send_now(struct h2_stream *s, struct str span)
+{
+    s->span = span;
+    submit_failed(s, nghttp2_session_resume_data(s->h2->session, s->id));
+    h2_serialise(s->h2);
+    h2_wake(s->h2);
+    span = s->span;
+    s->span = STR_NULL;
+    s->full = unsent(s) || span.n;
+    return !span.n || keep(s, span);
+}
+
+static enum flow send_body(struct exchange *x, struct str span)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s) || !s->has_data || !span.n)
+        return FLOW_MORE;
+    bool gathers = s->full || buf_len(&s->pending) + span.n <= OUT_GATHER;
+    if (!(gathers ? keep(s, span) : send_now(s, span))) {
+        h2_reset(s, NGHTTP2_INTERNAL_ERROR); // memory is out
+        return FLOW_MORE;
+    }
+    if (unsent(s))
+        watch_stall(s);
+    return s->full ? FLOW_FULL : FLOW_MORE;
+}
+
+static void send_end(struct exchange *x, const struct headers *trailers)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s) || s->end_sent)
+        return;
+    s->end_due = true;
+    if (trailers && !s->tunnel)
+        send_trailers(x, s, trailers);
+    else
+        stream_late(s);
+    if (!s->end_sent && !s->reset)
+        watch_stall(s);
+}
+
+static void flush(struct exchange *x)
+{
+    struct h2_stream *s = stream_of(x);
+    if (!is_over(s) && unsent(s))
+        stream_late(s);
+}
+
+static void resume(struct exchange *x)
+{
+    struct h2_stream *s = stream_of(x);
+    if (s->continue_due) {
+        s->continue_due = false;
+        nghttp2_nv status = {(uint8_t *)":status", (uint8_t *)"100", 7, 3, NGHTTP2_NV_FLAG_NONE};
+        if (!is_over(s) && !s->ended)
+            submit_informational(s, &status, 1);
+    }
+    s->body_wanted = true;
+    s->since_us = now_us(s);
+    h2_deliver(s);
+    h2_stream_due(s);
+    h2_wake(s->h2);
+}
+
+static void abort_reply(struct exchange *x)
+{
+    struct h2_stream *s = stream_of(x);
+    if (!s->end_sent)
+        h2_reset(s, NGHTTP2_INTERNAL_ERROR);
+}
+
+static void finished(void *client_context)
+{
+    struct h2_stream *s = client_context;
+    s->x = NULL;
+    s->body_wanted = false;
+    s->trailers = (struct headers){0};
+    h2_drop_held(s);
+    h2_stream_due(s);
+    h2_wake(s->h2);
+}
+
+const struct client_verbs h2_verbs = {
+    .protocol = "HTTP/2.0",
+    .send_head = send_head,
+    .send_informational = send_informational,
+    .send_body = send_body,
+    .send_end = send_end,
+    .flush = flush,
+    .resume = resume,
+    .abort = abort_reply,
+    .finished = finished,
+};

@@ -239,10 +239,19 @@ static void note_failure(struct conn *conn)
         tls->failure = words_for_failure(tls, conn->error);
     ERR_clear_error();
     if (tls->end_of_socket)
-        conn->error = ECONNRESET; // not what became of the alert about it
+        conn->error = ECONNRESET;
     else if (!conn->error)
         conn->error = EPROTO;
     tls->failed = true;
+}
+
+// Of what can be received. A FIN is none: more records were to come, or close_notify.
+static void note_end(struct conn *conn)
+{
+    if (conn->tls->end_of_socket)
+        note_failure(conn);
+    else
+        conn->peer_closed = true;
 }
 
 // RFC 8446 6.2. OpenSSL sends the alerts for all that it finds itself.
@@ -359,7 +368,7 @@ static ssize_t tls_recv(struct conn *conn, void *data, size_t n)
             conn->readable = false;
             tls->recv_wants_room = true;
             return total ? (ssize_t)total : CONN_AGAIN;
-        case SSL_ERROR_ZERO_RETURN: conn->peer_closed = true; break;
+        case SSL_ERROR_ZERO_RETURN: note_end(conn); break;
         default: note_failure(conn); break;
         }
         conn->readable = true; // the end or the failure is still to be read
@@ -496,7 +505,7 @@ static void look_for_data(struct conn *conn)
         conn->readable = false;
         tls->recv_wants_room = true;
         return;
-    case SSL_ERROR_ZERO_RETURN: conn->peer_closed = true; break;
+    case SSL_ERROR_ZERO_RETURN: note_end(conn); break;
     default: note_failure(conn); break;
     }
     conn->readable = true;

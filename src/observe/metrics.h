@@ -75,12 +75,20 @@ struct metrics *metrics_copy(const struct metrics *metrics);
 // Adds from's values to into.
 void metrics_merge(struct metrics *into, const struct metrics *from);
 
+struct metrics_certificate {
+    struct str name;
+    int64_t not_after; // Unix seconds
+};
+
 // What the control thread knows by itself.
 struct metrics_process {
     uint64_t worker_restarts;
     uint64_t reloads_ok, reloads_failed;
     bool last_reload_ok;
     double start_seconds; // wall clock
+    const struct metrics_certificate
+        *certificates; // in force; of those with one name, the earliest end shows
+    size_t certificate_count;
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id

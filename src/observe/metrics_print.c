@@ -362,6 +362,33 @@ static void print_endpoints(struct page *page, const struct metrics_endpoint *en
     free(sorted);
 }
 
+static int by_name_and_end(const void *a, const void *b)
+{
+    const struct metrics_certificate *left = a, *right = b;
+    int order = str_compare(left->name, right->name);
+    return order ? order : left->not_after < right->not_after ? -1 : left->not_after > right->not_after;
+}
+
+static void print_certificates(struct page *page, const struct metrics_process *process)
+{
+    static const struct str name = STR("sallyport_tls_certificate_expiry_timestamp_seconds");
+    size_t count = process->certificate_count;
+    family(page, name, FAMILY_GAUGE, STR("When a certificate in force ends, in seconds since 1970."));
+    struct metrics_certificate *sorted = calloc(count + 1, sizeof *sorted);
+    check(sorted);
+    if (count)
+        memcpy(sorted, process->certificates, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, by_name_and_end);
+    for (size_t i = 0; i < count; i++) {
+        if (i && str_eq(sorted[i].name, sorted[i - 1].name))
+            continue;
+        put_str(page, name);
+        label_first(page, "name", sorted[i].name);
+        sample_i64(page, sorted[i].not_after);
+    }
+    free(sorted);
+}
+
 static void print_counters(struct page *page, const struct metrics *total)
 {
     static const struct {
@@ -430,6 +457,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_endpoints(&page, endpoints, endpoint_count);
     print_counters(&page, total);
     print_gateway(&page, process);
+    print_certificates(&page, process);
     print_process(&page, process);
     if (openmetrics)
         put(&page, "# EOF\n");

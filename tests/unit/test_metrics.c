@@ -427,6 +427,33 @@ static void test_endpoints_of_one_name_are_one_series(void **state)
     metrics_free(metrics);
 }
 
+static void test_certificates_of_one_name_are_one_series(void **state)
+{
+    (void)state;
+    struct metrics *metrics = metrics_new();
+    const struct metrics_certificate certificates[] = {
+        {STR("www.example"), 1900000000}, {STR("*.a\"b"), -5},
+        {STR("www.example"), 1800000000}, {STR("www.example.b"), 7},
+        {STR("www.example"), 2000000000},
+    };
+    struct metrics_process with = process;
+    with.certificates = certificates;
+    with.certificate_count = countof(certificates);
+    struct buf out = {0};
+    metrics_print(metrics, &with, NULL, 0, false, &out);
+    buf_append(&out, (struct str){"", 1});
+#define EXPIRY "sallyport_tls_certificate_expiry_timestamp_seconds"
+    assert_line(out.base, EXPIRY "{name=\"www.example\"} 1800000000");
+    assert_line(out.base, EXPIRY "{name=\"*.a\\\"b\"} -5");
+    assert_line(out.base, EXPIRY "{name=\"www.example.b\"} 7");
+    unsigned lines = 0;
+    for (const char *at = out.base; (at = strstr(at, "\n" EXPIRY "{")); at++)
+        lines++;
+    assert_int_equal(lines, 3);
+    buf_free(&out);
+    metrics_free(metrics);
+}
+
 static void test_process_lines(void **state)
 {
     (void)state;
@@ -558,6 +585,7 @@ int main(void)
         cmocka_unit_test(test_merge_adds),
         cmocka_unit_test(test_hostile_labels),
         cmocka_unit_test(test_endpoints_of_one_name_are_one_series),
+        cmocka_unit_test(test_certificates_of_one_name_are_one_series),
         cmocka_unit_test(test_process_lines),
         cmocka_unit_test(test_promtool_is_content),
         cmocka_unit_test(test_openmetrics_shape),

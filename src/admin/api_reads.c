@@ -4,6 +4,7 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 void api_config(struct admin_client *c)
@@ -200,6 +201,41 @@ static void print_workers(struct json *json, const struct collection *collection
     json_field_u64(json, "worker_restarts", host->process.worker_restarts);
 }
 
+static void print_time(struct json *json, const char *key, int64_t seconds)
+{
+    char text[32] = "";
+    struct tm utc;
+    time_t time = seconds;
+    if (gmtime_r(&time, &utc))
+        strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    json_key(json, str_of(key));
+    json_string(json, str_of(text));
+}
+
+static void print_certificates(struct json *json, const struct gateway_tls *tls)
+{
+    json_key(json, STR("certificates"));
+    json_array(json);
+    for (uint32_t i = 0; i < tls->certificate_count; i++) {
+        const struct gateway_certificate *certificate = &tls->certificates[i];
+        const struct tls_certificate_info *info = &certificate->info;
+        json_object(json);
+        json_field_string(json, "name", info->name);
+        if (certificate->listener.n)
+            json_field_string(json, "listener", certificate->listener);
+        else
+            json_field_string(json, "upstream", certificate->upstream);
+        json_field_string(json, "cert", certificate->files.cert);
+        json_field_string(json, "algorithm", info->is_ecdsa ? STR("ecdsa") : STR("rsa"));
+        print_time(json, "not_before", info->not_before);
+        print_time(json, "not_after", info->not_after);
+        if (info->ocsp_until)
+            print_time(json, "ocsp_until", info->ocsp_until);
+        json_object_end(json);
+    }
+    json_array_end(json);
+}
+
 static void on_info(struct admin_client *c, struct collection *collection)
 {
     const struct admin_host *host = c->admin->host;
@@ -224,6 +260,7 @@ static void on_info(struct admin_client *c, struct collection *collection)
     json_field_u64(&json, "configured", host->gateway->listener_count);
     json_field_u64(&json, "accepting", host->listening);
     json_object_end(&json);
+    print_certificates(&json, &host->gateway->tls);
     print_workers(&json, collection, host);
     json_object_end(&json);
     admin_reply_json(c, 200, &body);

@@ -149,12 +149,26 @@ static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpo
     return count;
 }
 
+static size_t list_certificates(const struct gateway *gateway, struct metrics_certificate **certificates)
+{
+    const struct gateway_tls *tls = &gateway->tls;
+    *certificates = calloc(tls->certificate_count + 1, sizeof **certificates);
+    check(*certificates);
+    for (uint32_t i = 0; i < tls->certificate_count; i++) {
+        const struct tls_certificate_info *info = &tls->certificates[i].info;
+        (*certificates)[i] = (struct metrics_certificate){info->name, info->not_after};
+    }
+    return tls->certificate_count;
+}
+
 static void on_metrics(struct admin_client *c, struct collection *collection)
 {
     const struct admin_host *host = c->admin->host;
     bool openmetrics = accepts_openmetrics(&c->request.headers);
     struct metrics *total = metrics_new();
     struct metrics_endpoint *endpoints;
+    struct metrics_certificate *certificates;
+    struct metrics_process process = host->process;
     struct buf body = {0};
     metrics_reserve(total);
     for (unsigned i = 0; i < collection->count; i++) {
@@ -163,13 +177,16 @@ static void on_metrics(struct admin_client *c, struct collection *collection)
             metrics_merge(total, part->metrics);
     }
     size_t count = list_endpoints(host->gateway, &endpoints);
-    metrics_print(total, &host->process, endpoints, count, openmetrics, &body);
+    process.certificate_count = list_certificates(host->gateway, &certificates);
+    process.certificates = certificates;
+    metrics_print(total, &process, endpoints, count, openmetrics, &body);
     admin_reply(c, 200,
                 openmetrics ? STR("application/openmetrics-text; version=1.0.0; charset=utf-8")
                             : STR("text/plain; version=0.0.4; charset=utf-8"),
                 buf_str(&body));
     buf_free(&body);
     free(endpoints);
+    free(certificates);
     metrics_free(total);
 }
 

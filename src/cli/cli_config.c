@@ -2,10 +2,12 @@
 #include "cli/cli.h"
 #include "cli/file.h"
 #include "cli/load.h"
+#include "exchange/gateway_tls.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 // ---- arguments ----
@@ -55,8 +57,9 @@ static int finish(struct buf *out, int status)
 
 struct loaded {
     struct arena arena;
-    struct config_report report;
+    struct config_report report, warnings;
     struct gateway_settings settings;
+    struct str name; // of the file, for messages
     bool is_valid;
 };
 
@@ -65,7 +68,8 @@ static void load(const char *file, struct loaded *loaded)
     struct str text, name = strcmp(file, "-") == 0 ? STR("stdin") : str_of(file);
     struct err err;
     arena_init(&loaded->arena, NULL);
-    loaded->report.arena = &loaded->arena;
+    loaded->report.arena = loaded->warnings.arena = &loaded->arena;
+    loaded->name = name;
     enum err_code code = strcmp(file, "-") == 0 ? file_read_fd(STDIN_FILENO, "stdin", &text, &err)
                                                 : file_read(file, &text, &err);
     if (code != ERR_OK) {
@@ -76,14 +80,28 @@ static void load(const char *file, struct loaded *loaded)
     free((void *)(uintptr_t)text.p);
 }
 
+// What it names for TLS as well.
+static void check_files(struct loaded *loaded)
+{
+    struct gateway_tls tls;
+    if (!loaded->is_valid)
+        return;
+    loaded->is_valid =
+        gateway_tls_check(&loaded->settings, loaded->name, NULL, &loaded->arena, &tls, &loaded->report);
+    config_report_sort(&loaded->report);
+    if (loaded->is_valid)
+        gateway_tls_warn(&tls, loaded->name, time(NULL), &loaded->warnings);
+    gateway_tls_fini(&tls);
+}
+
 static void print_count(struct buf *out, uint32_t count, const char *what)
 {
     buf_printf(out, "%u %s%s", count, what, count == 1 ? "" : "s");
 }
 
-static void print_valid(const char *file, const struct gateway_settings *settings, struct buf *out)
+static void print_valid(struct str name, const struct gateway_settings *settings, struct buf *out)
 {
-    buf_printf(out, "%s: valid (", strcmp(file, "-") == 0 ? "stdin" : file);
+    buf_printf(out, "%.*s: valid (", STR_ARG(name));
     print_count(out, settings->listeners.count, "listener");
     buf_append(out, STR(", "));
     print_count(out, settings->upstreams.count, "upstream");
@@ -100,6 +118,10 @@ static void print_verdict(const struct loaded *loaded, struct buf *out)
     json_field_bool(&json, "valid", loaded->is_valid);
     json_key(&json, STR("errors"));
     config_report_json(&loaded->report, &json);
+    if (loaded->warnings.count) {
+        json_key(&json, STR("warnings"));
+        config_report_json(&loaded->warnings, &json);
+    }
     json_object_end(&json);
     buf_append(out, STR("\n"));
 }
@@ -114,12 +136,15 @@ int cli_check(int argc, char **argv)
     struct loaded loaded = {0};
     struct buf out = {0};
     load(arguments.file, &loaded);
+    check_files(&loaded);
     if (arguments.as_json)
         print_verdict(&loaded, &out);
     else if (loaded.is_valid)
-        print_valid(arguments.file, &loaded.settings, &out);
-    else
+        print_valid(loaded.name, &loaded.settings, &out);
+    if (!arguments.as_json) {
         load_print(&loaded.report);
+        load_print(&loaded.warnings);
+    }
     int status = loaded.is_valid ? CLI_OK : CLI_FAILED;
     arena_reset(&loaded.arena);
     return finish(&out, status);

@@ -17,8 +17,8 @@
 // never renumber.
 enum control_type {
     // supervisor → worker process
-    CONTROL_START = 1,     // text: "restarts N reloads N failed N last_ok N log_level N"; fd: the running
-                           // configuration, if any
+    CONTROL_START = 1,     // text: "restarts N reloads N failed N last_ok N log_level N secret HEX", the
+                           // secret of session tickets; fd: the running configuration, if any
     CONTROL_SOCKETS = 2,   // some of the sockets asked for; value: how many follow after these
     CONTROL_REFUSED = 3,   // text: why there is no socket
     CONTROL_RELOAD = 4,    // read the file again

@@ -31,7 +31,7 @@ struct gateway *load_gateway(const char *file)
     struct arena arena;
     arena_init(&arena, NULL);
     struct config_report report = {.arena = &arena};
-    struct gateway *gateway = gateway_new(str_of(file), text, &report);
+    struct gateway *gateway = gateway_new(str_of(file), text, NULL, &report);
     load_print(&report);
     arena_reset(&arena);
     free((void *)(uintptr_t)text.p);

@@ -5,6 +5,8 @@
 #include "cli/cpus.h"
 #include "cli/file.h"
 #include "cli/load.h"
+#include "cli/running.h"
+#include "cli/secret.h"
 #include "exchange/exchange.h"
 
 #include <signal.h>
@@ -137,9 +139,14 @@ static bool take_start(struct process *process, int *config)
         return false;
     struct metrics_process *known = &process->host.process;
     unsigned long long restarts = 0, reloads = 0, failed = 0;
-    int ok = 1, level = LOG_INFO;
-    sscanf(message.text, "restarts %llu reloads %llu failed %llu last_ok %d log_level %d", &restarts,
-           &reloads, &failed, &ok, &level);
+    int ok = 1, level = LOG_INFO, secret = 0;
+    sscanf(message.text, "restarts %llu reloads %llu failed %llu last_ok %d log_level %d secret %n",
+           &restarts, &reloads, &failed, &ok, &level, &secret);
+    uint8_t bytes[TLS_SECRET_BYTES];
+    if (secret && secret_of_hex(message.text + secret, bytes))
+        tls_set_secret(bytes);
+    explicit_bzero(bytes, sizeof bytes);
+    explicit_bzero(message.text, sizeof message.text);
     log_set_level((enum log_level)level);
     known->worker_restarts = restarts;
     known->reloads_ok = reloads;
@@ -150,27 +157,40 @@ static bool take_start(struct process *process, int *config)
     return true;
 }
 
-// From the running configuration after a crash, else from the file.
-static bool load(struct process *process, int config, struct config_report *report)
+static bool compile(struct process *process, struct str text, const struct running *accepted,
+                    struct config_report *report)
 {
-    struct str text;
-    struct err err = {0};
-    enum err_code code = config >= 0 ? file_read_fd(config, process->file, &text, &err)
-                                     : file_read(process->file, &text, &err);
-    if (code != ERR_OK)
-        return process_refuse(report, process->file, 0, 0, STR(""), "%s", err.what);
-    process->host.gateway = gateway_new(str_of(process->file), text, report);
+    unsigned cpus = cpus_usable();
+    struct gateway_use use = {.auto_workers = cpus < CREW_MAX ? cpus : CREW_MAX};
+    if (accepted) {
+        use.accepted = true;
+        use.files = accepted->files;
+        use.file_count = accepted->file_count;
+    }
+    process->host.gateway = gateway_new(str_of(process->file), text, &use, report);
     if (process->host.gateway)
-        process_keep_config(process, text);
-    free((void *)(uintptr_t)text.p);
+        process_keep_running(process, text);
     return process->host.gateway;
 }
 
-static unsigned worker_count(const struct gateway *gateway)
+// What ran before after a crash, else the file.
+static bool load(struct process *process, int before, struct config_report *report)
 {
-    int64_t wanted = gateway->settings.workers;
-    unsigned count = wanted > 0 ? (unsigned)(wanted < CREW_MAX ? wanted : CREW_MAX) : cpus_usable();
-    return count < CREW_MAX ? count : CREW_MAX;
+    struct err err = {0};
+    if (before >= 0) {
+        struct running running;
+        if (running_read(before, process->file, &running, &err) != ERR_OK)
+            return process_refuse(report, process->file, 0, 0, STR(""), "%s", err.what);
+        bool good = compile(process, running.text, &running, report);
+        running_fini(&running);
+        return good;
+    }
+    struct str text;
+    if (file_read(process->file, &text, &err) != ERR_OK)
+        return process_refuse(report, process->file, 0, 0, STR(""), "%s", err.what);
+    bool good = compile(process, text, NULL, report);
+    free((void *)(uintptr_t)text.p);
+    return good;
 }
 
 static bool start_crew(struct process *process, struct err *err)
@@ -202,6 +222,7 @@ static void on_serving(struct process *process)
     process->host.listening = process->host.gateway->listener_count;
     // First the supervisor: who hears from the status listener that we are ready may send it a signal next.
     process_tell(process, CONTROL_READY, 0, STR(""), -1);
+    process_watch_certificates(process);
     if (!process_listen_admin(process)) // out of descriptors or memory, right at the start
         _exit(1);
 }
@@ -215,7 +236,7 @@ static void on_turn_end(struct loop_hook *hook)
 static bool start(struct process *process, struct config_report *report, struct err *err)
 {
     struct admin_host *host = &process->host;
-    process->crew.count = worker_count(host->gateway);
+    process->crew.count = host->gateway->workers;
     host->reload = reload_for_admin;
     host->drain = drain_for_admin;
     host->started_us = clock_monotonic_us();
@@ -225,6 +246,7 @@ static bool start(struct process *process, struct config_report *report, struct 
     loop_hook_add(&process->loop, &process->turn_end);
     process->early_task.run = on_early;
     loop_timer_init(&process->leave_timer, process_on_leave_timer);
+    loop_timer_init(&process->certificates.timer, process_on_certificates_timer);
     if (!process_listen(process, host->gateway, report) ||
         !process_open_log(process, host->gateway->settings.telemetry.access_log.output, report) ||
         !start_crew(process, err))
@@ -261,6 +283,7 @@ static void finish(struct process *process)
     if (process->output->writer)
         access_writer_free(process->output->writer);
     free(process->output);
+    process_forget_certificates(process);
     free(process->places.v);
     free(process->host.workers);
     free(process->host.fronts);
@@ -270,7 +293,7 @@ static void finish(struct process *process)
 int process_main(int control_fd, const char *file)
 {
     static struct process process; // its loop is large
-    process = (struct process){.file = file, .control_fd = control_fd};
+    process = (struct process){.file = file, .control_fd = control_fd, .running = -1};
     leave_signals_to_supervisor();
     prctl(PR_SET_NAME, "sallyport");
     check_on_failure = print_exchanges;
@@ -290,6 +313,7 @@ int process_main(int control_fd, const char *file)
     arena_reset(&arena);
     if (!good)
         return 1;
+    process_warn_of_expiry(&process);
     loop_run(&process.loop);
     finish(&process);
     return 0;

@@ -37,9 +37,20 @@ struct log_output {
 
 enum process_leaving { LEAVING_NOT, LEAVING_DELAY, LEAVING_DRAIN, LEAVING_ABORT };
 
+// Files of certificates and keys, looked at while they are in force.
+struct certificate_watch {
+    struct loop_timer timer;
+    uint64_t generation;      // of the snapshot whose files these are
+    struct file_stamp *seen;  // when we last looked
+    struct file_stamp *tried; // when they were last put in force, or refused
+    uint32_t count;
+    uint64_t retry_us; // when what was refused is tried again; 0: nothing was
+};
+
 struct process {
     const char *file;
     int control_fd;
+    int running; // a memory file of what is in force (running.h); -1: none
     struct loop loop;
     struct loop_source control;
     struct loop_hook turn_end;
@@ -51,6 +62,7 @@ struct process {
     struct admin_host host;
     enum process_leaving leaving;
     struct loop_timer leave_timer;
+    struct certificate_watch certificates;
     // Messages that came while the answer to a LISTEN was waited for.
     struct process_message {
         struct process_message *next;
@@ -95,10 +107,24 @@ bool process_reload(struct process *process, struct config_report *report);
 void process_apply(struct process *process, struct gateway *gateway, void (*done)(struct process *process));
 // The access log's output of that name; opened when it is not the one in force.
 bool process_open_log(struct process *process, struct str name, struct config_report *report);
-// The supervisor gets the text in force, for a restart after a crash.
-void process_keep_config(struct process *process, struct str text);
+// Keeps what is in force, and hands it to the supervisor for a restart after a crash. text: that it was
+// compiled from.
+void process_keep_running(struct process *process, struct str text);
 // One log line a mistake.
 void process_log_mistakes(const struct config_report *report);
+
+// Puts a snapshot that is good into force; takes over the reference unless it fails, with a mistake in
+// *report.
+bool process_put_in_force(struct process *process, struct gateway *gateway, struct config_report *report);
+
+// ---- process_certificates.c ----
+
+// From now on certificates that change on disk are put in force.
+void process_watch_certificates(struct process *process);
+void process_on_certificates_timer(struct loop_timer *timer);
+void process_forget_certificates(struct process *process);
+// Logs what runs out soon.
+void process_warn_of_expiry(const struct process *process);
 
 // ---- process_drain.c ----
 

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/file.h"
+#include "cli/running.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -151,15 +152,17 @@ bool process_refuse(struct config_report *report, const char *file, unsigned lin
     return false;
 }
 
-void process_keep_config(struct process *process, struct str text)
+void process_keep_running(struct process *process, struct str text)
 {
-    int fd = file_in_memory(text);
+    int fd = running_write(text, &process->host.gateway->tls);
     if (fd < 0) {
         log_warn("worker", "no memory file: a restart would run the configuration before this one");
-        return;
+    } else {
+        process_tell(process, CONTROL_CONFIG, 0, STR(""), fd);
     }
-    process_tell(process, CONTROL_CONFIG, 0, STR(""), fd);
-    close(fd);
+    if (process->running >= 0)
+        close(process->running);
+    process->running = fd;
 }
 
 // The sockets of the configuration before are wanted again.
@@ -174,7 +177,7 @@ static void unlisten_new(struct process *process)
     process_sweep(process);
 }
 
-static bool put_in_force(struct process *process, struct gateway *gateway, struct config_report *report)
+bool process_put_in_force(struct process *process, struct gateway *gateway, struct config_report *report)
 {
     struct admin_host *host = &process->host;
     if (!process_listen(process, gateway, report) ||
@@ -193,6 +196,7 @@ static bool put_in_force(struct process *process, struct gateway *gateway, struc
     host->listening = gateway->listener_count;
     process_apply(process, gateway, NULL);
     gateway_unref(before);
+    process_warn_of_expiry(process);
     return true;
 }
 
@@ -206,10 +210,11 @@ static bool load_again(struct process *process, struct config_report *report)
         return process_refuse(report, process->file, 0, 0, STR(""), "the program is starting");
     if (file_read(process->file, &text, &err) != ERR_OK)
         return process_refuse(report, process->file, 0, 0, STR(""), "%s", err.what);
-    struct gateway *gateway = gateway_new(str_of(process->file), text, report);
-    bool good = gateway && put_in_force(process, gateway, report);
+    struct gateway_use use = {.workers = process->crew.count};
+    struct gateway *gateway = gateway_new(str_of(process->file), text, &use, report);
+    bool good = gateway && process_put_in_force(process, gateway, report);
     if (good)
-        process_keep_config(process, text);
+        process_keep_running(process, text);
     else if (gateway)
         gateway_unref(gateway);
     free((void *)(uintptr_t)text.p);

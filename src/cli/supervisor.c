@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/rand.h"
 #include "cli/notify.h"
 #include "cli/upgrade.h"
 
@@ -226,7 +227,8 @@ int supervisor_run(const char *file, int log_level, char **argv)
         return 1;
     }
     raise_descriptor_limit();
-    if (!upgrade_restore(&supervisor))
+    rand_secret(supervisor.secret, sizeof supervisor.secret);
+    if (!upgrade_restore(&supervisor)) // which knows the one in use
         notify_take_sockets(&supervisor.sockets);
     if (!supervisor_spawn(&supervisor, -1)) {
         supervisor.upgrading = false;

@@ -13,6 +13,7 @@
 
 #include "cli/control.h"
 #include "cli/sockets.h"
+#include "net/tls.h"
 
 #include <sys/types.h>
 
@@ -39,6 +40,7 @@ struct supervisor {
     char **argv;      // of the program, for an upgrade
     int log_level;
     char *binary; // its absolute path, as it was named at start: a link may point elsewhere by now
+    uint8_t secret[TLS_SECRET_BYTES]; // of session tickets: drawn once, the same for all that follow
     struct sockets sockets;
     struct child children[SUPERVISOR_CHILDREN];
     int current, next; // places in children, -1: none

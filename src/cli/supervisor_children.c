@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/notify.h"
+#include "cli/secret.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -66,13 +67,18 @@ static _Noreturn void become_worker(const struct supervisor *supervisor, int con
 
 static bool send_start(const struct supervisor *supervisor, const struct child *child, int config)
 {
-    char text[CONTROL_TEXT];
-    int n = snprintf(text, sizeof text, "restarts %llu reloads %llu failed %llu last_ok %d log_level %d",
+    char text[CONTROL_TEXT], secret[SECRET_HEX_SIZE];
+    secret_to_hex(supervisor->secret, secret);
+    int n = snprintf(text, sizeof text,
+                     "restarts %llu reloads %llu failed %llu last_ok %d log_level %d secret %s",
                      (unsigned long long)supervisor->restarts, (unsigned long long)supervisor->reloads_ok,
                      (unsigned long long)supervisor->reloads_failed, supervisor->last_reload_ok,
-                     supervisor->log_level);
-    return control_send(child->control, CONTROL_START, 0, (struct str){text, (size_t)n}, &config, config >= 0,
-                        0);
+                     supervisor->log_level, secret);
+    bool sent = control_send(child->control, CONTROL_START, 0, (struct str){text, (size_t)n}, &config,
+                             config >= 0, 0);
+    explicit_bzero(text, sizeof text);
+    explicit_bzero(secret, sizeof secret);
+    return sent;
 }
 
 bool supervisor_spawn(struct supervisor *supervisor, int config)

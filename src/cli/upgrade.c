@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cli/secret.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -143,6 +144,10 @@ int upgrade_write(const struct supervisor *supervisor)
     fprintf(file, "sallyport-upgrade 1\ncounts %" PRIu64 " %" PRIu64 " %" PRIu64 " %d\n",
             supervisor->restarts, supervisor->reloads_ok, supervisor->reloads_failed,
             supervisor->last_reload_ok);
+    char secret[SECRET_HEX_SIZE];
+    secret_to_hex(supervisor->secret, secret);
+    fprintf(file, "secret %s\n", secret);
+    explicit_bzero(secret, sizeof secret);
     if (supervisor->config >= 0)
         fprintf(file, "config %d\n", supervisor->config);
     for (int i = 0; i < SUPERVISOR_CHILDREN; i++) {
@@ -200,6 +205,8 @@ static void read_line(struct supervisor *supervisor, const char *line)
         addr_parse(str_of(line + at), &addr)) {
         keep(fd);
         sockets_adopt(&supervisor->sockets, &addr, fd, given, users);
+    } else if (strncmp(line, "secret ", 7) == 0) {
+        secret_of_hex(line + 7, supervisor->secret);
     } else if (sscanf(line, "config %d", &fd) == 1) {
         keep(fd);
         supervisor->config = fd;

@@ -30,6 +30,68 @@ static void compile_listeners(struct gateway *gateway)
         listener->port = ip_of(&listener->addr).port;
         listener->port_text = arena_printf(&gateway->arena, "%u", listener->port);
     }
+    for (uint32_t i = 0; i < gateway->listener_count; i++)
+        if (settings[i].redirect_to.n)
+            gateway->listeners[i].redirect = gateway_listener_named(gateway, settings[i].redirect_to);
+}
+
+static unsigned count_workers(const struct gateway *gateway, const struct gateway_use *use)
+{
+    int64_t wanted = gateway->settings.workers;
+    if (!use)
+        return 0;
+    return use->workers ? use->workers : wanted > 0 ? (unsigned)wanted : use->auto_workers;
+}
+
+static struct tls_server *new_server(const struct gateway_listener *listener, unsigned worker,
+                                     const struct tls_certificate_files *files, bool allow_expired,
+                                     struct err *err)
+{
+    const struct listener_settings *settings = listener->settings;
+    struct tls_server_options options = {
+        .certificates = files,
+        .certificate_count = settings->tls.certificates.count,
+        .client_ca = settings->tls.client_ca,
+        .client_auth = (enum tls_client_auth)settings->tls.client_auth,
+        .min_version = (enum tls_version)settings->tls.min_version,
+        .strict_sni = settings->tls.strict_sni,
+        .alpn = settings->protocols,
+        .name = settings->name,
+        .allow_expired = allow_expired,
+    };
+    return tls_server_new(worker + 1, &options, err); // the first slot is the control thread's
+}
+
+// Every file has been checked; what fails now was changed meanwhile, or memory is out.
+static void compile_listener_tls(struct gateway *gateway, struct gateway_listener *listener,
+                                 bool allow_expired, struct config_report *report)
+{
+    const struct listener_tls_settings *tls = &listener->settings->tls;
+    const struct listener_certificate *certificates = tls->certificates.v;
+    struct tls_certificate_files *files =
+        arena_array(&gateway->arena, struct tls_certificate_files, tls->certificates.count);
+    for (uint32_t i = 0; i < tls->certificates.count; i++)
+        files[i] = certificates[i].files;
+    listener->tls = arena_array(&gateway->arena, struct tls_server *, gateway->workers);
+    for (unsigned worker = 0; worker < gateway->workers; worker++) {
+        struct err err = {0};
+        listener->tls[worker] = new_server(listener, worker, files, allow_expired, &err);
+        if (listener->tls[worker])
+            continue;
+        report_failure(
+            report, gateway->file, tls->line, tls->column,
+            arena_printf(report->arena, "listeners[%u].tls", (unsigned)(listener - gateway->listeners)),
+            &err);
+        return;
+    }
+}
+
+static bool compile_tls(struct gateway *gateway, const struct gateway_use *use, struct config_report *report)
+{
+    for (uint32_t i = 0; i < gateway->listener_count; i++)
+        if (gateway->workers && gateway->listeners[i].settings->has_tls)
+            compile_listener_tls(gateway, &gateway->listeners[i], use->accepted, report);
+    return report->count == 0;
 }
 
 static bool compile_upstreams(struct gateway *gateway, struct config_report *report)
@@ -41,7 +103,8 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
         struct err err = {0};
         struct upstream *upstream = arena_new(&gateway->arena, struct upstream);
         gateway->upstreams[gateway->upstream_count++] = upstream;
-        if (upstream_compile(upstream, &settings[i], gateway->generation, &gateway->arena, &err))
+        if (upstream_compile(upstream, &settings[i], gateway->generation,
+                             gateway->workers ? gateway->workers + 1 : 0, &gateway->arena, &err))
             report_failure(report, gateway->file, settings[i].line, settings[i].column,
                            arena_printf(report->arena, "upstreams.%.*s", STR_ARG(settings[i].name)), &err);
         map_put(&gateway->upstream_names, upstream->name, upstream);
@@ -91,16 +154,21 @@ static bool compile_telemetry(struct gateway *gateway, struct config_report *rep
 
 static void gateway_free(struct gateway *gateway)
 {
+    for (uint32_t i = 0; i < gateway->listener_count; i++)
+        for (unsigned worker = 0; gateway->listeners[i].tls && worker < gateway->workers; worker++)
+            tls_server_unref(gateway->listeners[i].tls[worker]);
     for (uint32_t i = 0; i < gateway->upstream_count; i++)
         upstream_fini(gateway->upstreams[i]);
     if (gateway->routes)
         route_table_fini(gateway->routes);
     map_fini(&gateway->upstream_names);
+    gateway_tls_fini(&gateway->tls);
     arena_reset(&gateway->arena);
     free(gateway);
 }
 
-struct gateway *gateway_new(struct str file, struct str text, struct config_report *report)
+struct gateway *gateway_new(struct str file, struct str text, const struct gateway_use *use,
+                            struct config_report *report)
 {
     struct gateway *gateway = calloc(1, sizeof *gateway);
     check(gateway);
@@ -110,10 +178,18 @@ struct gateway *gateway_new(struct str file, struct str text, struct config_repo
     gateway->file = arena_copy(&gateway->arena, file);
     if (!gateway_settings_load(gateway->file, text, &gateway->arena, &gateway->settings, report))
         goto fail;
+    gateway->workers = count_workers(gateway, use);
     compile_listeners(gateway);
-    if (compile_upstreams(gateway, report) && compile_routes(gateway, report) &&
-        compile_telemetry(gateway, report))
+    // Both, so that a bad file and a bad name are reported together.
+    bool good = !use || gateway_tls_check(&gateway->settings, gateway->file, use, &gateway->arena,
+                                          &gateway->tls, report);
+    gateway_tls_read_from(&gateway->tls);
+    good = compile_upstreams(gateway, report) && good && compile_routes(gateway, report) &&
+           compile_telemetry(gateway, report) && compile_tls(gateway, use, report);
+    gateway_tls_read_from(NULL);
+    if (good)
         return gateway;
+    config_report_sort(report);
 fail:
     gateway_free(gateway);
     return NULL;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "base/map.h"
-#include "exchange/gateway_config.h"
+#include "exchange/gateway_tls.h"
 #include "observe/access_log.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
@@ -19,7 +19,7 @@ struct gateway_listener {
     uint32_t port;                           // 0: unix
     struct str port_text;                    // for X-Forwarded-Port
     struct quota *connections;               // of limits, over all workers
-    struct tls_server **tls;                 // by worker slot; NULL: plain
+    struct tls_server **tls;                 // by worker slot; NULL: plain, or made for no worker
     const struct gateway_listener *redirect; // of redirect_to; NULL: routes
 };
 
@@ -29,6 +29,8 @@ struct gateway {
     struct gateway_settings settings;
     struct gateway_listener *listeners;
     uint32_t listener_count;
+    unsigned workers; // that it was made for; 0: none
+    struct gateway_tls tls;
     struct upstream **upstreams;
     uint32_t upstream_count;
     struct route_table *routes;
@@ -40,9 +42,10 @@ struct gateway {
     struct gateway *next_dead; // gateway_reap's
 };
 
-// Compiles text. NULL when it has mistakes (in *report, allocated from report->arena). One reference is the
-// caller's.
-struct gateway *gateway_new(struct str file, struct str text, struct config_report *report);
+// Compiles text. use NULL: it is only looked at, and no file of TLS is read. NULL when it has mistakes (in
+// *report, allocated from report->arena). One reference is the caller's.
+struct gateway *gateway_new(struct str file, struct str text, const struct gateway_use *use,
+                            struct config_report *report);
 struct gateway *gateway_ref(struct gateway *gateway);
 // Any thread may drop its reference; the last one hands it to gateway_reap's list, since endpoint references
 // are the control thread's to drop.

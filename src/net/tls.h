@@ -54,9 +54,15 @@ struct tls_certificate_info {
     bool is_ecdsa;
 };
 
-// Reads the files and checks them: readable, parsable, the key fits, not expired, the OCSP response is about
-// this certificate. ERR_NOT_FOUND, ERR_INVALID with err->where = the file and err->what = why. Strings of
-// *info are in arena.
+// Where the files are read: `get` knows what is in one of them, or says false, and it is read from disk.
+// NULL: all are. While a configuration is compiled, so that every context is made of the same bytes. Control
+// thread.
+void tls_read_from(bool (*get)(const void *context, struct str path, struct str *content),
+                   const void *context);
+
+// Reads the files and checks them: readable, parsable, the key fits, the OCSP response is about this
+// certificate, not expired. ERR_NOT_FOUND, ERR_INVALID with err->where = the file and err->what = why; of one
+// that has expired and has no other mistake, *info is told all the same. Strings of *info are in arena.
 must_check enum err_code tls_certificate_check(const struct tls_certificate_files *files, struct arena *arena,
                                                struct tls_certificate_info *info, struct err *err);
 // The same for a file of CA certificates ("system": the system's store): at least one is in it.

@@ -360,7 +360,7 @@ enum err_code tls_certificate_check(const struct tls_certificate_files *files, s
     *info = (struct tls_certificate_info){0};
     if (!slot)
         return err_set(err, ERR_MEMORY, "tls", "no memory");
-    enum err_code code = tls_certificate_load(slot, files, false, &certificate, err);
+    enum err_code code = tls_certificate_load(slot, files, true, &certificate, err);
     if (code != ERR_OK)
         return code;
     code = check_strength(slot, files->cert, &certificate, err);
@@ -374,6 +374,11 @@ enum err_code tls_certificate_check(const struct tls_certificate_files *files, s
         if (!to_unix(X509_get0_notBefore(certificate.leaf), &info->not_before) ||
             !to_unix(X509_get0_notAfter(certificate.leaf), &info->not_after))
             code = err_set(err, ERR_INVALID, "", "the certificate's dates mean nothing");
+    }
+    if (code == ERR_OK) { // last: of one that has no other mistake *info is told
+        char *path = str_dup(files->cert);
+        code = check_times(certificate.leaf, path, err);
+        free(path);
     }
     tls_certificate_fini(&certificate);
     return code;

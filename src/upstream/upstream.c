@@ -44,11 +44,33 @@ static void build_ring(struct upstream *upstream, struct arena *arena)
     upstream->ring = hash_ring_new(names, weights, upstream->target_count, arena);
 }
 
+static enum err_code build_tls(struct upstream *upstream, unsigned slots, struct arena *arena,
+                               struct err *err)
+{
+    const struct upstream_tls_settings *tls = &upstream->settings->tls;
+    struct tls_client_options options = {
+        .ca = tls->ca,
+        .server_name = tls->server_name,
+        .verify = tls->verify,
+        .cert = tls->cert,
+        .key = tls->key,
+        .alpn = upstream->settings->protocol == UPSTREAM_H2 ? TLS_ALPN_H2 : TLS_ALPN_HTTP1,
+    };
+    upstream->tls = arena_array(arena, struct tls_client *, slots);
+    while (upstream->tls_count < slots) {
+        struct tls_client *client = tls_client_new(upstream->tls_count, &options, err);
+        if (!client)
+            return err->code;
+        upstream->tls[upstream->tls_count++] = client;
+    }
+    return ERR_OK;
+}
+
 // What all workers count together. Control thread.
 static struct quota_table request_quotas, pending_quotas;
 
 enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
-                               uint64_t generation, struct arena *arena, struct err *err)
+                               uint64_t generation, unsigned tls_slots, struct arena *arena, struct err *err)
 {
     *upstream = (struct upstream){
         .settings = settings,
@@ -67,11 +89,14 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
     }
     if (settings->load_balancer == BALANCE_CONSISTENT_HASH)
         build_ring(upstream, arena);
-    return ERR_OK;
+    return settings->has_tls && tls_slots ? build_tls(upstream, tls_slots, arena, err) : ERR_OK;
 }
 
 void upstream_fini(struct upstream *upstream)
 {
+    for (unsigned slot = 0; slot < upstream->tls_count; slot++)
+        tls_client_unref(upstream->tls[slot]);
+    upstream->tls_count = 0;
     for (uint32_t i = 0; i < upstream->target_count; i++)
         endpoint_unref(upstream->targets[i].endpoint);
     upstream->target_count = 0;

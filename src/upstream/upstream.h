@@ -16,6 +16,7 @@
 #include "http/body.h"
 #include "http/message.h"
 #include "net/out.h"
+#include "net/tls.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
 
@@ -44,14 +45,17 @@ struct upstream {
     const struct hash_ring *ring;
     struct quota *requests, *pending; // of limits, over all workers; by name, process-wide
     struct tls_client **tls;          // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
-    uint64_t generation;              // of the snapshot: a worker rebuilds its local side when it differs
+    unsigned tls_count;
+    uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
 };
 
-// Builds the upstreams of a snapshot; host names are looked up. Control thread. ERR_INVALID and *err on
+// Builds the upstreams of a snapshot; host names are looked up. tls_slots: so many TLS contexts are made, the
+// control thread's and each worker's; 0: none, it is only looked at. Control thread. ERR_INVALID and *err on
 // failure.
 must_check enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
-                                          uint64_t generation, struct arena *arena, struct err *err);
-void upstream_fini(struct upstream *upstream); // drops the endpoint references
+                                          uint64_t generation, unsigned tls_slots, struct arena *arena,
+                                          struct err *err);
+void upstream_fini(struct upstream *upstream); // drops the references to endpoints and TLS contexts
 
 // ---- a worker's side ----
 

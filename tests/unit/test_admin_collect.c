@@ -36,7 +36,7 @@ static void open_fixture(struct fixture *f, enum admin_kind kind)
     arena_init(&arena, NULL);
     struct config_report report = {.arena = &arena};
     assert_int_equal(loop_init(&f->loop, &err), ERR_OK);
-    f->gateway = gateway_new(STR("test"), str_of(config), &report);
+    f->gateway = gateway_new(STR("test"), str_of(config), NULL, &report);
     if (!f->gateway)
         fail_msg("%.*s", STR_ARG(report.first->what));
     arena_reset(&arena);

@@ -36,7 +36,7 @@ static int make_gateway(void **state)
     struct arena arena;
     arena_init(&arena, NULL);
     struct config_report report = {.arena = &arena};
-    gateway = gateway_new(STR("test"), str_of(config), &report);
+    gateway = gateway_new(STR("test"), str_of(config), NULL, &report);
     for (const struct config_error *error = report.first; error; error = error->next)
         print_error("%u: %.*s: %.*s\n", error->line, STR_ARG(error->path), STR_ARG(error->what));
     arena_reset(&arena);

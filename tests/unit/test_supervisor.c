@@ -6,6 +6,7 @@
 #include "cli/cpus.h"
 #include "cli/file.h"
 #include "cli/notify.h"
+#include "cli/running.h"
 #include "cli/sockets.h"
 #include "cli/supervisor.h"
 #include "cli/upgrade.h"
@@ -272,8 +273,12 @@ static void test_the_description_survives(void **state)
     assert_non_null(sockets_use(&before.sockets, &addr, 2, 1, &err));
     sockets_adopt(&before.sockets, &local, open("/dev/null", O_RDONLY), true, 0);
 
+    for (unsigned i = 0; i < sizeof before.secret; i++)
+        before.secret[i] = (uint8_t)(i * 37);
+
     struct supervisor after = {.current = -1, .next = -1, .config = -1, .last_reload_ok = true};
     assert_true(upgrade_read(&after, upgrade_write(&before)));
+    assert_memory_equal(after.secret, before.secret, sizeof after.secret);
     assert_int_equal(after.restarts, 3);
     assert_int_equal(after.reloads_ok, 5);
     assert_int_equal(after.reloads_failed, 7);
@@ -312,12 +317,13 @@ static int memory_of(const char *text)
 static void test_unknown_lines_of_a_description_are_ignored(void **state)
 {
     (void)state;
-    struct supervisor supervisor = {.current = -1, .next = -1, .config = -1};
+    struct supervisor supervisor = {.current = -1, .next = -1, .config = -1, .secret = {9}};
     assert_true(upgrade_read(&supervisor,
-                             memory_of("sallyport-upgrade 9\nfuture 1 2 3\ncounts 1 2 3 1\n"
+                             memory_of("sallyport-upgrade 9\nfuture 1 2 3\nsecret 00ff\ncounts 1 2 3 1\n"
                                        "worker 99 5 5 0 0 current\nworker 1 -5 5 0 0 current\nworker\n")));
     assert_int_equal(supervisor.restarts, 1);
     assert_int_equal(supervisor.current, -1);
+    assert_int_equal(supervisor.secret[0], 9); // half a secret is none
     assert_false(upgrade_read(&supervisor, memory_of("something else\n")));
     assert_false(upgrade_read(&supervisor, memory_of("")));
     setenv("SALLYPORT_UPGRADE", "1000000", 1);
@@ -339,6 +345,61 @@ static void test_the_binary_is_found_again(void **state)
     path = upgrade_binary_path("./no-such-program"); // then what this process runs
     assert_int_equal(access(path, X_OK), 0);
     free(path);
+}
+
+// ---- what a worker process runs ----
+
+static void test_what_runs_is_read_as_it_was_written(void **state)
+{
+    (void)state;
+    struct gateway_file files[] = {
+        {STR("certs/a b.pem"), STR("-----BEGIN\nfile 1 2\n"), {1, UINT64_MAX, 21, -5, INT64_MAX}},
+        {STR("unreadable"), STR_NULL, {0}},
+        {STR("empty"), STR(""), {0}},
+    };
+    const struct gateway_tls tls = {.files = files, .file_count = countof(files)};
+    struct str text = STR("version: 1\ntext 5\n");
+    struct running running;
+    struct err err;
+    int fd = running_write(text, &tls);
+    assert_true(fd >= 0);
+    assert_int_equal(running_read(fd, "t", &running, &err), ERR_OK);
+    assert_true(str_eq(running.text, text));
+    assert_int_equal(running.file_count, 2);
+    assert_true(str_eq(running.files[0].path, files[0].path));
+    assert_true(str_eq(running.files[0].content, files[0].content));
+    assert_memory_equal(&running.files[0].stamp, &files[0].stamp, sizeof files[0].stamp);
+    assert_true(str_eq(running.files[1].path, STR("empty")));
+    assert_true(running.files[1].content.p && running.files[1].content.n == 0);
+    running_fini(&running);
+    close(fd);
+}
+
+static void test_what_ran_before_is_read_with_care(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "sallyport-running 1\n",
+        "sallyport-running 1\ntext 5\nabcd",
+        "sallyport-running 1\ntext 18446744073709551615\nabcd",
+        "sallyport-running 1\ntext 1\nxfile 1 1 1 1 1 1\nab",
+        "sallyport-running 1\ntext 1\nxfile 1 3 1 1 1 1 1\nab",
+        "sallyport-running 1\ntext 1\nxfile 1 1 1 1 1 1 1\nabc",
+        "sallyport-running 1\ntext 1\nxsomething else",
+    };
+    struct running running;
+    struct err err;
+    for (size_t i = 0; i < countof(bad); i++) {
+        int fd = memory_of(bad[i]);
+        assert_int_equal(running_read(fd, "t", &running, &err), ERR_INVALID);
+        close(fd);
+    }
+    int fd = memory_of("version: 1\n"); // an older version's
+    assert_int_equal(running_read(fd, "t", &running, &err), ERR_OK);
+    assert_true(str_eq(running.text, STR("version: 1\n")));
+    assert_int_equal(running.file_count, 0);
+    running_fini(&running);
+    close(fd);
 }
 
 // ---- pauses, CPUs, files ----
@@ -419,6 +480,8 @@ int main(void)
         cmocka_unit_test(test_the_description_survives),
         cmocka_unit_test(test_unknown_lines_of_a_description_are_ignored),
         cmocka_unit_test(test_the_binary_is_found_again),
+        cmocka_unit_test(test_what_runs_is_read_as_it_was_written),
+        cmocka_unit_test(test_what_ran_before_is_read_with_care),
         cmocka_unit_test(test_pauses_grow_to_a_second),
         cmocka_unit_test(test_cpu_quotas),
         cmocka_unit_test(test_files_are_read_whole),

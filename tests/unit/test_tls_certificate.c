@@ -106,9 +106,54 @@ static void test_what_is_wrong_is_said(void **state)
     struct tls_server *server = tls_server_new(1, &options, &err);
     assert_non_null(server);
     tls_server_unref(server);
+    struct tls_certificate_info info = {0};
+    struct arena arena;
+    arena_init(&arena, NULL);
+    assert_int_equal(tls_certificate_check(&expired, &arena, &info, &err), ERR_INVALID);
+    assert_true(info.not_after && info.not_after < time(NULL) && info.name.n);
+    arena_reset(&arena);
     made_free(&leaf);
     made_free(&other);
     made_free(&old);
+}
+
+static bool only_these(const void *context, struct str path, struct str *content)
+{
+    for (const struct str *pair = context; pair->p; pair += 2)
+        if (str_eq(pair[0], path)) {
+            *content = pair[1];
+            return true;
+        }
+    return false;
+}
+
+// Files that were read before are not looked for on disk; what is not among them is.
+static void test_files_that_were_read_before(void **state)
+{
+    (void)state;
+    struct made leaf = make_leaf("kept.example", NULL, &ca);
+    struct tls_certificate_files files = write_made("kept", &leaf);
+    char text[8192];
+    FILE *in = fopen(files.cert.p, "r");
+    assert_non_null(in);
+    struct str pairs[] = {STR("no/such/cert.pem"), {text, fread(text, 1, sizeof text, in)}, STR_NULL};
+    fclose(in);
+    struct tls_certificate_files kept = {.cert = pairs[0], .key = files.key};
+    struct tls_certificate_info info;
+    struct err err = {0};
+    struct arena arena;
+    arena_init(&arena, NULL);
+    tls_read_from(only_these, pairs);
+    assert_int_equal(tls_certificate_check(&kept, &arena, &info, &err), ERR_OK);
+    assert_true(str_eq(info.name, STR("kept.example")));
+    struct tls_server_options options = {.certificates = &kept, .certificate_count = 1};
+    struct tls_server *server = tls_server_new(1, &options, &err);
+    assert_non_null(server);
+    tls_server_unref(server);
+    tls_read_from(NULL, NULL);
+    assert_int_equal(tls_certificate_check(&kept, &arena, &info, &err), ERR_NOT_FOUND);
+    arena_reset(&arena);
+    made_free(&leaf);
 }
 
 static void test_ca_files(void **state)
@@ -382,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_good_one),
         cmocka_unit_test(test_what_is_wrong_is_said),
+        cmocka_unit_test(test_files_that_were_read_before),
         cmocka_unit_test(test_ca_files),
         cmocka_unit_test(test_ocsp),
         cmocka_unit_test(test_names),

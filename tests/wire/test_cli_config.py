@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 
 import jsonschema
@@ -75,9 +76,26 @@ def path_of(error):
     return "".join(steps).lstrip(".")
 
 
+@pytest.fixture(scope="module")
+def valid(pki, tmp_path_factory):
+    """The good files, and the certificates that they name."""
+    folder = tmp_path_factory.mktemp("valid")
+    shutil.copytree(CORPUS / "valid", folder, dirs_exist_ok=True)
+    (folder / "certs").mkdir()
+    own = pki.ca.issue("api.example")
+    for name in ("api", "www", "w w w", "me"):
+        shutil.copy(own.cert, folder / f"certs/{name}.pem")
+        shutil.copy(own.key, folder / f"certs/{name}.key")
+    shutil.copy(pki.ca.ocsp(own), folder / "certs/www.ocsp")
+    shutil.copy(pki.clients.file, folder / "certs/clients.pem")
+    shutil.copy(pki.ca.file, folder / "certs/internal.pem")
+    (folder / "certs/both.pem").write_bytes(own.cert.read_bytes() + own.key.read_bytes())
+    return folder
+
+
 @pytest.mark.parametrize("name", VALID)
-def test_valid_files(name, schema):
-    done = run("check", "-c", name, folder=CORPUS / "valid")
+def test_valid_files(name, schema, valid):
+    done = run("check", "-c", name, folder=valid)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(rf"{re.escape(name)}: valid \(\d+ listeners?, \d+ upstreams?, \d+ routes?\)\n", done.stdout)
     errors = [f"{error.json_path}: {error.message}" for error in schema.iter_errors(load(CORPUS / "valid" / name))]
@@ -113,7 +131,7 @@ def test_schema_and_decoder_agree_on_structure(name, schema):
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
 @pytest.mark.parametrize("name", [name for name in VALID if name != "secrets.yaml"])
-def test_a_dump_means_the_same(name, form, schema):
+def test_a_dump_means_the_same(name, form, schema):   # the files of certificates are not looked at
     dump = run("dump", *form, "-c", name, folder=CORPUS / "valid")
     assert (dump.returncode, dump.stderr) == (0, "")
     assert schema.is_valid(json.loads(dump.stdout) if form else yaml.load(dump.stdout, Loader=Yaml12))

@@ -1,0 +1,319 @@
+#include "exchange/gateway_tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    DAY_SECONDS = 24 * 3600,
+    FILE_BYTES = 16 << 20, // of one file; the net room refuses larger ones
+};
+
+// ---- stamps ----
+
+static int64_t nanoseconds(const struct timespec *time)
+{
+    return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
+}
+
+struct file_stamp file_stamp_of(struct str path)
+{
+    struct stat stat_now;
+    if (stat(path.p, &stat_now) != 0)
+        return (struct file_stamp){0};
+    return (struct file_stamp){
+        .device = stat_now.st_dev,
+        .inode = stat_now.st_ino,
+        .size = (uint64_t)stat_now.st_size,
+        .modified_ns = nanoseconds(&stat_now.st_mtim),
+        .changed_ns = nanoseconds(&stat_now.st_ctim),
+    };
+}
+
+// ---- contents ----
+
+// p NULL: the net room will try by itself, and say what is wrong with it.
+static struct str read_content(struct str path)
+{
+    struct stat stat_now;
+    struct str content = STR_NULL;
+    int fd = open(path.p, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return content;
+    if (fstat(fd, &stat_now) == 0 && S_ISREG(stat_now.st_mode) && stat_now.st_size <= FILE_BYTES) {
+        size_t size = (size_t)stat_now.st_size, n = 0;
+        char *data = malloc(size + 1);
+        check(data);
+        for (ssize_t got = 1; got > 0 && n < size;) {
+            got = read(fd, data + n, size - n);
+            if (got > 0)
+                n += (size_t)got;
+            else if (got < 0 && errno == EINTR)
+                got = 1;
+        }
+        content = (struct str){data, n};
+    }
+    close(fd);
+    return content;
+}
+
+static bool get_content(const void *context, struct str path, struct str *content)
+{
+    const struct gateway_tls *tls = context;
+    size_t place = (size_t)(uintptr_t)map_get(&tls->places, path);
+    if (!place || !tls->files[place - 1].content.p)
+        return false;
+    *content = tls->files[place - 1].content;
+    return true;
+}
+
+void gateway_tls_read_from(const struct gateway_tls *tls)
+{
+    tls_read_from(tls ? get_content : NULL, tls);
+}
+
+void gateway_tls_fini(struct gateway_tls *tls)
+{
+    for (uint32_t i = 0; i < tls->file_count; i++) {
+        struct str content = tls->files[i].content;
+        if (content.p)
+            explicit_bzero((void *)(uintptr_t)content.p, content.n); // keys are among them
+        free((void *)(uintptr_t)content.p);
+    }
+    map_fini(&tls->places);
+    *tls = (struct gateway_tls){0};
+}
+
+// ---- checking ----
+
+struct checking {
+    struct str file; // the configuration's
+    const struct gateway_use *use;
+    struct arena *arena;
+    struct gateway_tls *tls;
+    uint32_t certificate_room, file_room;
+    uint32_t found; // behind the last file of use that was
+    struct config_report *report;
+};
+
+static void *grow(struct arena *arena, const void *v, uint32_t count, uint32_t *room, size_t size)
+{
+    *room = *room ? *room * 2 : 8;
+    void *larger = arena_zalloc(arena, *room * size);
+    if (count)
+        memcpy(larger, v, count * size);
+    return larger;
+}
+
+// As it was accepted, else as it is on disk. The search begins where the last one ended: the same text names
+// the same files in the same order.
+static struct gateway_file take_file(struct checking *checking, struct str path)
+{
+    const struct gateway_use *use = checking->use;
+    for (uint32_t i = 0; use && i < use->file_count; i++) {
+        const struct gateway_file *file = &use->files[(checking->found + i) % use->file_count];
+        if (!str_eq(file->path, path))
+            continue;
+        checking->found += i + 1;
+        return (struct gateway_file){path, {str_dup(file->content), file->content.n}, file->stamp};
+    }
+    struct file_stamp stamp = file_stamp_of(path);
+    return (struct gateway_file){path, read_content(path), stamp};
+}
+
+static void note_file(struct checking *checking, struct str path)
+{
+    struct gateway_tls *tls = checking->tls;
+    if (!path.n || map_get(&tls->places, path))
+        return;
+    if (tls->file_count == checking->file_room)
+        tls->files =
+            grow(checking->arena, tls->files, tls->file_count, &checking->file_room, sizeof *tls->files);
+    tls->files[tls->file_count++] = take_file(checking, path);
+    map_put(&tls->places, path, (void *)(uintptr_t)tls->file_count);
+}
+
+struct place {
+    unsigned line, column;
+    struct str path;
+};
+
+static void refuse(struct checking *checking, const struct place *place, const char *key, struct str path,
+                   const char *why)
+{
+    struct arena *arena = checking->report->arena;
+    config_report_add(checking->report, &(struct config_error){
+                                            .file = checking->file,
+                                            .line = place->line,
+                                            .column = place->column,
+                                            .path = arena_printf(arena, "%.*s.%s", STR_ARG(place->path), key),
+                                            .what = arena_printf(arena, "%.*s: %s", STR_ARG(path), why),
+                                        });
+}
+
+// err->where may be cut.
+static bool is_at(const struct err *err, struct str path)
+{
+    size_t n = strlen(err->where);
+    return path.n && (n == path.n || (n < path.n && n == sizeof err->where - 1)) &&
+           memcmp(path.p, err->where, n) == 0;
+}
+
+static void refuse_certificate(struct checking *checking, const struct gateway_certificate *certificate,
+                               const struct err *err)
+{
+    const struct tls_certificate_files *files = &certificate->files;
+    struct place place = {certificate->line, certificate->column, certificate->path};
+    if (is_at(err, files->key) && !str_eq(files->key, files->cert))
+        refuse(checking, &place, "key", files->key, err->what);
+    else if (is_at(err, files->ocsp))
+        refuse(checking, &place, "ocsp", files->ocsp, err->what);
+    else
+        refuse(checking, &place, "cert", files->cert, err->what);
+}
+
+static void check_certificate(struct checking *checking, struct gateway_certificate certificate)
+{
+    struct gateway_tls *tls = checking->tls;
+    struct err err = {0};
+    note_file(checking, certificate.files.cert);
+    note_file(checking, certificate.files.key);
+    note_file(checking, certificate.files.ocsp);
+    struct tls_certificate_info *info = &certificate.info;
+    if (tls_certificate_check(&certificate.files, checking->arena, info, &err) != ERR_OK) {
+        bool has_expired = info->not_after && info->not_after <= time(NULL);
+        if (!has_expired || !checking->use || !checking->use->accepted) {
+            refuse_certificate(checking, &certificate, &err);
+            return;
+        }
+    }
+    if (tls->certificate_count == checking->certificate_room)
+        tls->certificates = grow(checking->arena, tls->certificates, tls->certificate_count,
+                                 &checking->certificate_room, sizeof *tls->certificates);
+    tls->certificates[tls->certificate_count++] = certificate;
+}
+
+static void check_authorities(struct checking *checking, const struct place *place, const char *key,
+                              struct str path)
+{
+    struct err err = {0};
+    bool is_system = str_eq(path, STR("system"));
+    if (!path.n)
+        return;
+    if (!is_system)
+        note_file(checking, path);
+    if (tls_ca_check(path, &err) != ERR_OK)
+        refuse(checking, place, key, path, err.what);
+}
+
+static void check_listener(struct checking *checking, const struct listener_settings *listener,
+                           uint32_t index)
+{
+    const struct listener_certificate *certificates = listener->tls.certificates.v;
+    struct place place = {listener->tls.line, listener->tls.column,
+                          arena_printf(checking->arena, "listeners[%u].tls", index)};
+    for (uint32_t i = 0; i < listener->tls.certificates.count; i++)
+        check_certificate(checking, (struct gateway_certificate){
+                                        .listener = listener->name,
+                                        .path = arena_printf(checking->arena, "%.*s.certificates[%u]",
+                                                             STR_ARG(place.path), i),
+                                        .line = certificates[i].line,
+                                        .column = certificates[i].column,
+                                        .files = certificates[i].files,
+                                    });
+    check_authorities(checking, &place, "client_ca", listener->tls.client_ca);
+}
+
+static void check_upstream(struct checking *checking, const struct upstream_settings *upstream)
+{
+    const struct upstream_tls_settings *tls = &upstream->tls;
+    struct place place = {tls->line, tls->column,
+                          arena_printf(checking->arena, "upstreams.%.*s.tls", STR_ARG(upstream->name))};
+    if (tls->verify)
+        check_authorities(checking, &place, "ca", tls->ca);
+    if (tls->cert.n)
+        check_certificate(checking, (struct gateway_certificate){
+                                        .upstream = upstream->name,
+                                        .path = place.path,
+                                        .line = tls->line,
+                                        .column = tls->column,
+                                        .files = {.cert = tls->cert, .key = tls->key},
+                                    });
+}
+
+bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
+                       const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
+                       struct config_report *report)
+{
+    struct checking checking = {.file = file, .use = use, .arena = arena, .tls = tls, .report = report};
+    const struct listener_settings *listeners = settings->listeners.v;
+    const struct upstream_settings *upstreams = settings->upstreams.v;
+    unsigned before = report->count;
+    *tls = (struct gateway_tls){0};
+    gateway_tls_read_from(tls);
+    for (uint32_t i = 0; i < settings->listeners.count; i++)
+        if (listeners[i].has_tls)
+            check_listener(&checking, &listeners[i], i);
+    for (uint32_t i = 0; i < settings->upstreams.count; i++)
+        if (upstreams[i].has_tls)
+            check_upstream(&checking, &upstreams[i]);
+    gateway_tls_read_from(NULL);
+    return report->count == before;
+}
+
+// ---- warnings ----
+
+static struct str date_of(int64_t when_s, struct arena *arena)
+{
+    struct tm utc;
+    time_t when = when_s;
+    char text[32] = "?";
+    if (gmtime_r(&when, &utc))
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M UTC", &utc);
+    return arena_copy(arena, str_of(text));
+}
+
+// "in 3 days", "in 1 day", "in 5 hours".
+static struct str remaining(int64_t seconds, struct arena *arena)
+{
+    bool in_days = seconds >= DAY_SECONDS;
+    int64_t count = in_days ? seconds / DAY_SECONDS : seconds / 3600;
+    return arena_printf(arena, "in %lld %s%s", (long long)count, in_days ? "day" : "hour",
+                        count == 1 ? "" : "s");
+}
+
+static void warn_certificate(const struct gateway_certificate *certificate, struct str file, int64_t now_s,
+                             struct config_report *warnings)
+{
+    const struct tls_certificate_info *info = &certificate->info;
+    struct arena *arena = warnings->arena;
+    struct config_error warning = {
+        .file = file, .line = certificate->line, .column = certificate->column, .hint = STR("renew it")};
+    struct str name = info->name.n ? info->name : STR("no name");
+    if (info->not_after - now_s < (int64_t)CERTIFICATE_WARN_DAYS * DAY_SECONDS) {
+        struct str when = info->not_after > now_s ? remaining(info->not_after - now_s, arena) : STR("");
+        warning.path = arena_printf(arena, "%.*s.cert", STR_ARG(certificate->path));
+        warning.what = arena_printf(arena, "%.*s (%.*s) %s%.*s, on %.*s", STR_ARG(certificate->files.cert),
+                                    STR_ARG(name), when.n ? "expires " : "has expired", STR_ARG(when),
+                                    STR_ARG(date_of(info->not_after, arena)));
+        config_report_add(warnings, &warning);
+    }
+    if (info->ocsp_until && info->ocsp_until <= now_s) {
+        warning.path = arena_printf(arena, "%.*s.ocsp", STR_ARG(certificate->path));
+        warning.what = arena_printf(arena, "%.*s (%.*s) was valid until %.*s: it is not stapled",
+                                    STR_ARG(certificate->files.ocsp), STR_ARG(name),
+                                    STR_ARG(date_of(info->ocsp_until, arena)));
+        config_report_add(warnings, &warning);
+    }
+}
+
+void gateway_tls_warn(const struct gateway_tls *tls, struct str file, int64_t now_s,
+                      struct config_report *warnings)
+{
+    for (uint32_t i = 0; i < tls->certificate_count; i++)
+        warn_certificate(&tls->certificates[i], file, now_s, warnings);
+    config_report_sort(warnings);
+}

@@ -5,6 +5,7 @@ import pytest
 
 from certificates import Pki
 from gateway import Gateway
+from secure import SecureWire
 from wire import Wire
 
 
@@ -15,14 +16,8 @@ def pki(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def whole_wire(tmp_path_factory):
-    wire = Wire(tmp_path_factory.mktemp("wire"))
-    yield wire
-    try:
-        wire.gateway.stop()
-    finally:
-        wire.gateway.kill()
-        for upstream in wire.upstreams.values():
-            upstream.close()
+    with Wire(tmp_path_factory.mktemp("wire")) as wire:
+        yield wire
 
 
 @pytest.fixture
@@ -30,6 +25,19 @@ def wire(whole_wire):
     whole_wire.begin()
     yield whole_wire
     whole_wire.end()
+
+
+@pytest.fixture(scope="session")
+def whole_secure_wire(tmp_path_factory, pki):
+    with SecureWire(tmp_path_factory.mktemp("secure-wire"), pki) as wire:
+        yield wire
+
+
+@pytest.fixture
+def secure(whole_secure_wire):
+    whole_secure_wire.begin()
+    yield whole_secure_wire
+    whole_secure_wire.end()
 
 
 @pytest.fixture

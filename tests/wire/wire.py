@@ -139,3 +139,14 @@ class Wire:
         assert self.gateway.workers() == [self.worker], self.gateway.log()
         for upstream in self.upstreams.values():
             upstream.check()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        try:
+            self.gateway.stop()
+        finally:
+            self.gateway.kill()
+            for upstream in self.upstreams.values():
+                upstream.close()

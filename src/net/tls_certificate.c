@@ -282,7 +282,7 @@ void tls_certificate_fini(struct tls_certificate *certificate)
 
 // ---- names ----
 
-bool tls_name_normalize(struct str name, char out[TLS_NAME], struct str *normal)
+bool tls_name_normalize(struct str name, char out[TLS_NAME_ROOM], struct str *normal)
 {
     if (name.n && name.p[name.n - 1] == '.')
         name.n--;
@@ -298,7 +298,7 @@ bool tls_name_normalize(struct str name, char out[TLS_NAME], struct str *normal)
 
 static void give_name(const ASN1_STRING *string, void (*on_name)(void *arg, struct str name), void *arg)
 {
-    char out[TLS_NAME];
+    char out[TLS_NAME_ROOM];
     struct str name = {(const char *)ASN1_STRING_get0_data(string), (size_t)ASN1_STRING_length(string)},
                normal;
     if (tls_name_normalize(name, out, &normal) && normal.n)
@@ -312,7 +312,7 @@ static void give_common_name(X509 *leaf, void (*on_name)(void *arg, struct str n
     unsigned char *utf8 = NULL;
     int n =
         at < 0 ? -1 : ASN1_STRING_to_UTF8(&utf8, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
-    char out[TLS_NAME];
+    char out[TLS_NAME_ROOM];
     struct str normal;
     if (n > 0 && tls_name_normalize((struct str){(const char *)utf8, (size_t)n}, out, &normal) && normal.n)
         on_name(arg, normal);

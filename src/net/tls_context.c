@@ -99,8 +99,8 @@ SSL_CTX *tls_context_new(struct tls_slot *slot, const SSL_METHOD *method, struct
         SSL_CTX_free(context);
         return NULL;
     }
-    // An end without close_notify is told apart in tls.c: OpenSSL would send an alert to nobody and strike the
-    // session off (RFC 5246 7.2.1 does not ask for that any more).
+    // An end without close_notify is told apart in tls.c: OpenSSL would send an alert to nobody and strike
+    // the session off (RFC 5246 7.2.1 does not ask for that any more).
     SSL_CTX_set_options(context,
                         SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION | SSL_OP_IGNORE_UNEXPECTED_EOF);
     // No chain building for each handshake: what the file holds is what is sent.

@@ -141,7 +141,7 @@ static struct tls_facts *fill(SSL *ssl, struct str server_name, const struct ide
 
 struct tls_facts *tls_facts_new(SSL *ssl, struct tls_slot *slot, bool is_server)
 {
-    char lower[TLS_NAME];
+    char lower[TLS_NAME_ROOM];
     struct str server_name = STR_NULL;
     struct identity identity = {0};
     struct tls_facts *facts = NULL;

@@ -13,6 +13,7 @@ enum {
     TLS_DIGEST = 32,                // bytes of SHA-256
     TLS_RECORD = 16384,             // bytes of plaintext (RFC 8446 5.1)
     TLS_NAME = 255,                 // bytes of a host name
+    TLS_NAME_ROOM = 256,            // for one, in whole vectors
     TLS_FILE_BYTES = 16 << 20,      // a longer certificate or CA file is a mistake
     TLS_IDENTITY_BYTES = 16 * 1024, // subject and names of a client's certificate, printed
 };
@@ -68,7 +69,7 @@ void tls_certificate_fini(struct tls_certificate *certificate);
 // Each name the certificate is for, lower case, no final dot: DNS names, else the common name.
 void tls_certificate_names(X509 *leaf, void (*on_name)(void *arg, struct str name), void *arg);
 // Lower case without a final dot. False: it is longer than out.
-bool tls_name_normalize(struct str name, char out[TLS_NAME], struct str *normal);
+bool tls_name_normalize(struct str name, char out[TLS_NAME_ROOM], struct str *normal);
 // Reads a whole file; free() *data. ERR_NOT_FOUND, ERR_INVALID or ERR_MEMORY with the path in *err.
 must_check enum err_code tls_file_read(struct str path, uint8_t **data, size_t *n, struct err *err);
 // All PEM certificates in data. NULL and *err when there is none or one is broken.

@@ -38,7 +38,7 @@ struct building {
 
 static struct tls_set *find_set(const struct tls_server *server, struct str name)
 {
-    char lower[TLS_NAME + 1];
+    char lower[TLS_NAME_ROOM + 1];
     struct str normal;
     if (!tls_name_normalize(name, lower + 1, &normal) || !normal.n)
         return NULL;

@@ -35,13 +35,19 @@ static void keep(struct exchange *x, struct str span, size_t max)
         lose_replay(x);
 }
 
+// A server of HTTP/2 says so when it has not looked at a request: any may then be sent again.
+static bool may_be_refused(const struct exchange *x)
+{
+    return x->upstream->settings->protocol == UPSTREAM_H2 && (x->retries->retry_on & RETRY_REFUSED_STREAM);
+}
+
 // Kept for another try only while that is allowed and small.
 static void keep_for_replay(struct exchange *x, struct str span)
 {
     if (x->replay_lost)
         return;
-    bool repeatable =
-        http_method_idempotent(x->request.method) && x->retries && x->retries->attempts > 0 && !x->tunnel;
+    bool repeatable = x->retries && x->retries->attempts > 0 && !x->tunnel &&
+                      (http_method_idempotent(x->request.method) || may_be_refused(x));
     if (!repeatable || buf_len(&x->replay) + span.n > x->retries->body_bytes)
         lose_replay(x);
     else

@@ -12,14 +12,15 @@ static bool may_repeat(const struct exchange *x, enum end_cause cause)
 {
     if (x->reply != REPLY_NONE || (x->body_bytes && x->replay_lost))
         return false;
-    return cause == END_UPSTREAM_CONNECT_FAILED || upstream_call_unsent(&x->call) ||
-           http_method_idempotent(x->request.method);
+    return cause == END_UPSTREAM_CONNECT_FAILED || cause == END_UPSTREAM_REFUSED_STREAM ||
+           upstream_call_unsent(&x->call) || http_method_idempotent(x->request.method);
 }
 
 static bool is_wanted(const struct retry_settings *retries, enum end_cause cause)
 {
     switch (cause) {
     case END_UPSTREAM_CONNECT_FAILED: return retries->retry_on & RETRY_CONNECT_FAILURE;
+    case END_UPSTREAM_REFUSED_STREAM: return retries->retry_on & RETRY_REFUSED_STREAM;
     case END_UPSTREAM_RESET: return retries->retry_on & RETRY_RESET_BEFORE_HEADERS;
     case END_UPSTREAM_STATUS: return true; // the status was listed
     default: return false;
@@ -59,9 +60,12 @@ static void note_attempt(struct exchange *x, unsigned status)
 
 static enum retry_reason reason_of(enum end_cause cause)
 {
-    return cause == END_UPSTREAM_CONNECT_FAILED ? RETRIED_CONNECT_FAILURE
-           : cause == END_UPSTREAM_STATUS       ? RETRIED_STATUS
-                                                : RETRIED_RESET;
+    switch (cause) {
+    case END_UPSTREAM_CONNECT_FAILED: return RETRIED_CONNECT_FAILURE;
+    case END_UPSTREAM_REFUSED_STREAM: return RETRIED_REFUSED_STREAM;
+    case END_UPSTREAM_STATUS: return RETRIED_STATUS;
+    default: return RETRIED_RESET;
+    }
 }
 
 void exchange_leave_upstream(struct exchange *x, unsigned status)

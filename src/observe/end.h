@@ -46,6 +46,8 @@
       "Bad Gateway", "the service cannot be reached")                                                     \
     X(END_UPSTREAM_RESET, "upstream_reset", 502, GRPC_UNAVAILABLE, LOG_WARN, 1, 1, "Bad Gateway",         \
       "the service closed the connection without an answer")                                              \
+    X(END_UPSTREAM_REFUSED_STREAM, "upstream_refused_stream", 502, GRPC_UNAVAILABLE, LOG_WARN, 1, 1,      \
+      "Bad Gateway", "the service refused the request without looking at it")                             \
     X(END_UPSTREAM_BAD_RESPONSE, "upstream_bad_response", 502, GRPC_UNAVAILABLE, LOG_WARN, 1, 0,          \
       "Bad Gateway", "the service gave an answer that is not valid HTTP")                                 \
     X(END_UPSTREAM_TRUNCATED, "upstream_truncated", 502, GRPC_UNAVAILABLE, LOG_WARN, 1, 0, "Bad Gateway", \

@@ -40,7 +40,13 @@ void metrics_request(struct metrics *metrics, const struct metric_request *reque
 
 // One attempt at an upstream; status 0: no response.
 void metrics_upstream(struct metrics *metrics, uint32_t upstream, unsigned status, uint64_t duration_us);
-enum retry_reason { RETRIED_CONNECT_FAILURE, RETRIED_RESET, RETRIED_STATUS, RETRY_REASONS };
+enum retry_reason {
+    RETRIED_CONNECT_FAILURE,
+    RETRIED_RESET,
+    RETRIED_REFUSED_STREAM,
+    RETRIED_STATUS,
+    RETRY_REASONS
+};
 void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason);
 
 // Gauges that move by ±1.

@@ -48,6 +48,15 @@ static const struct row rows[] = {
      .again = true},
     {"a listed status, POST", END_UPSTREAM_STATUS, METHOD_POST, 1, .sent = true, .response_begun = true,
      .again = false},
+    {"refused stream, GET", END_UPSTREAM_REFUSED_STREAM, METHOD_GET, 1, .sent = true, .again = true},
+    {"refused stream, POST: nothing was processed", END_UPSTREAM_REFUSED_STREAM, METHOD_POST, 1, .sent = true,
+     .again = true},
+    {"refused stream, POST with its body kept", END_UPSTREAM_REFUSED_STREAM, METHOD_POST, 1, .sent = true,
+     .body_bytes = 9, .again = true},
+    {"refused stream, POST whose body is lost", END_UPSTREAM_REFUSED_STREAM, METHOD_POST, 1, .sent = true,
+     .body_bytes = 9, .replay_lost = true, .again = false},
+    {"refused stream for the second time", END_UPSTREAM_REFUSED_STREAM, METHOD_GET, 2, .sent = true,
+     .again = false},
 };
 
 struct fixture {
@@ -75,7 +84,7 @@ static void fill(struct fixture *f, const struct row *row)
 {
     *f = (struct fixture){
         .retries = {.attempts = 1,
-                    .retry_on = RETRY_CONNECT_FAILURE | RETRY_RESET_BEFORE_HEADERS,
+                    .retry_on = RETRY_CONNECT_FAILURE | RETRY_REFUSED_STREAM | RETRY_RESET_BEFORE_HEADERS,
                     .budget = 0.2},
         .local = {.calls = 1},
         .link = {.verbs = row->sent ? &sent : &unsent},
@@ -113,6 +122,7 @@ static void test_retry_on_is_heeded(void **state)
     fill(&f, &rows[0]);
     f.retries.retry_on = RETRY_RESET_BEFORE_HEADERS;
     assert_false(exchange_may_retry(&f.x, END_UPSTREAM_CONNECT_FAILED));
+    assert_false(exchange_may_retry(&f.x, END_UPSTREAM_REFUSED_STREAM));
     fill(&f, &rows[3]);
     f.retries.retry_on = RETRY_CONNECT_FAILURE;
     assert_false(exchange_may_retry(&f.x, END_UPSTREAM_RESET));

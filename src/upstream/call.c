@@ -28,40 +28,79 @@ static void leave_endpoint(struct upstream_call *call)
     if (pool->position >= 0)
         balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
     else if (pool->links == 0 && pool->active == 0)
-        free(pool);
+        pool_free(pool);
     call->pool = NULL;
 }
 
-// An idle connection, or a new one. CALL_REFUSED leaves the endpoint chosen, so that it is not tried again.
+// Connections are shared by calls, so a second try needs no fresh one: what broke the first is not in a pool.
+static bool is_shared(const struct upstream_local *local)
+{
+    return local->protocol->calls > 1;
+}
+
+// One that is connecting and has room for one more to wait.
+static struct upstream_conn *find_connecting(const struct upstream_pool *pool)
+{
+    const struct upstream_local *local = pool->local;
+    if (is_shared(local))
+        list_each (&pool->connecting, node) {
+            struct upstream_conn *c = container_of(node, struct upstream_conn, node);
+            if (c->waiting_count < local->protocol->calls && c->epoch == local->epoch)
+                return c;
+        }
+    return NULL;
+}
+
+static struct upstream_conn *find_idle(struct upstream_pool *pool, bool careful)
+{
+    while (!list_empty(&pool->idle)) {
+        struct upstream_conn *c = container_of(pool->idle.next, struct upstream_conn, node);
+        // What must not be sent twice is not trusted to a connection that may just have been closed.
+        if (c->room && (!careful || c->protocol->is_fit(c)))
+            return c;
+        connection_close(c);
+    }
+    return NULL;
+}
+
+// One with room, or a new one. CALL_REFUSED leaves the endpoint chosen, so that it is not tried again.
 static enum call_start connect_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
 {
     struct upstream_pool *pool = call->pool;
-    bool careful = !http_method_idempotent(call->method);
-    while (!fresh && !list_empty(&pool->idle)) {
-        struct upstream_conn *c = container_of(pool->idle.next, struct upstream_conn, node);
-        // What must not be sent twice is not trusted to a connection that may just have been closed.
-        if (careful && conn_is_stale(&c->conn)) {
-            connection_close(c);
-            continue;
-        }
-        connection_lend(c, call);
-        return CALL_READY;
+    struct upstream_conn *c = NULL;
+    if (!list_empty(&pool->open))
+        c = container_of(pool->open.next, struct upstream_conn, node);
+    else if (!fresh || is_shared(pool->local))
+        c = find_idle(pool, !http_method_idempotent(call->method));
+    if (c) {
+        *cause = END_OVERLOADED;
+        return connection_lend(c, call) ? CALL_READY : CALL_REFUSED;
+    }
+    if ((c = find_connecting(pool))) {
+        connection_join(c, call);
+        return CALL_WAITING;
     }
     return connection_start(pool, call, cause) ? CALL_WAITING : CALL_REFUSED;
 }
 
-static bool any_idle(const struct upstream_local *local)
+static bool pool_has_room(const struct upstream_pool *pool, bool fresh)
+{
+    return !list_empty(&pool->open) || find_connecting(pool) ||
+           ((!fresh || is_shared(pool->local)) && !list_empty(&pool->idle));
+}
+
+static bool any_room(const struct upstream_local *local)
 {
     for (uint32_t i = 0; i < local->balance.count; i++)
-        if (!list_empty(&local->pools[i]->idle))
+        if (pool_has_room(local->pools[i], false))
             return true;
     return false;
 }
 
-// A connection may be had now: an idle one, room for a new one, or an idle one elsewhere that makes room.
+// A connection may be had now: one with room, a new one, or an idle one elsewhere that makes room.
 static bool has_room(struct upstream_local *local, const struct upstream_pool *pool, bool fresh)
 {
-    if (local->links < local->max_links || (!fresh && !list_empty(&pool->idle)))
+    if (local->links < local->max_links || pool_has_room(pool, fresh))
         return true;
     for (uint32_t i = 0; i < local->balance.count; i++)
         if (!list_empty(&local->pools[i]->idle)) {
@@ -86,9 +125,13 @@ static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *
         return CALL_REFUSED;
     }
     list_push_back(&local->waiting, &call->waiting);
+    struct loop *loop = local->worker->needs.loop;
+    uint64_t now_ms = loop_now_ms(loop);
+    if (!call->give_up_ms) // who comes back from the front of the line keeps its deadline
+        call->give_up_ms = now_ms + local->connect_ms;
     call->queued = true;
-    loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
-    loop_timer_set(local->worker->needs.loop, &call->pending_timer, local->connect_ms);
+    loop_timer_set(loop, &local->poll, POLL_MS);
+    loop_timer_set(loop, &call->pending_timer, call->give_up_ms > now_ms ? call->give_up_ms - now_ms : 0);
     return CALL_WAITING;
 }
 
@@ -111,6 +154,25 @@ static enum call_start place_call(struct upstream_call *call, bool fresh, enum e
     return connect_call(call, fresh, cause);
 }
 
+// Tells what a start outside upstream_call_start has come to.
+static void report(struct upstream_call *call, enum call_start start, enum end_cause cause)
+{
+    switch (start) {
+    case CALL_READY: call->events->on_ready(call); break;
+    case CALL_WAITING: break;
+    case CALL_REFUSED: call->events->on_fail(call, cause); break;
+    }
+}
+
+void call_place_again(struct upstream_call *call)
+{
+    enum end_cause cause = END_OVERLOADED;
+    enum call_start start = has_room(call->local, call->pool, call->fresh)
+                                ? connect_call(call, call->fresh, &cause)
+                                : wait_in_line(call, &cause);
+    report(call, start, cause);
+}
+
 enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
                                     enum end_cause *cause)
 {
@@ -121,7 +183,7 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->pool = NULL;
     call->queued = false;
     call->fresh = fresh;
-    call->ready_us = call->head_us = 0;
+    call->ready_us = call->head_us = call->give_up_ms = 0;
     call->response_begun = call->reused = false;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
@@ -144,13 +206,10 @@ static void stop_waiting(struct upstream_call *call)
 static void serve_next(struct upstream_local *local)
 {
     struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
-    enum end_cause cause;
+    enum end_cause cause = END_OVERLOADED;
     stop_waiting(call);
-    switch (place_call(call, call->fresh, &cause)) {
-    case CALL_READY: call->events->on_ready(call); break;
-    case CALL_WAITING: break;
-    case CALL_REFUSED: call->events->on_fail(call, cause); break;
-    }
+    enum call_start start = place_call(call, call->fresh, &cause);
+    report(call, start, cause);
 }
 
 void local_serve_waiting(struct upstream_local *local)
@@ -161,7 +220,7 @@ void local_serve_waiting(struct upstream_local *local)
     // Who cannot be placed yet keeps the head of the line, and its deadline. At most once for each that waits
     // now: one that fails may be back at once.
     for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
-        if ((local->links >= local->max_links && !any_idle(local)) || !quota_take(&local->requests))
+        if ((local->links >= local->max_links && !any_room(local)) || !quota_take(&local->requests))
             break;
         serve_next(local);
     }
@@ -177,10 +236,8 @@ void upstream_call_finish(struct upstream_call *call)
         return;
     stop_waiting(call);
     struct upstream_link *link = call->link;
-    if (call->connecting)
-        list_remove(&call->waiting); // goes on, for whoever comes next
+    connection_leave(call); // which goes on, for whoever comes next
     call->link = NULL;
-    call->connecting = NULL;
     leave_endpoint(call);
     call->local = NULL;
     local->calls--;

@@ -9,6 +9,7 @@
 struct h1_link {
     struct upstream_conn base;
     struct upstream_link link;
+    struct buf in;
     struct h1_parse parse;
     struct response_head *head; // being parsed, in the call's arena
     struct body_reader body;
@@ -49,7 +50,7 @@ static void end_response(struct h1_link *h1, struct headers *trailers)
 {
     struct upstream_call *call = h1->link.call;
     h1->response_ended = true;
-    if (buf_len(&h1->base.in))
+    if (buf_len(&h1->in))
         h1->keep_alive = false; // more than was announced: whose it is, nobody can say
     call->events->on_end(call, trailers);
 }
@@ -76,13 +77,13 @@ static bool take_head(struct h1_link *h1)
     if (!h1->head) // once for each head, however small the pieces it comes in
         h1->head = arena_new(call->arena, struct response_head);
     struct response_head *head = h1->head;
-    struct str data = buf_str(&h1->base.in);
+    struct str data = buf_str(&h1->in);
     switch (h1_parse_response(&h1->parse, data.p, data.n, &limits, call->method, call->arena, head)) {
     case H1_MORE: return false;
     case H1_FAULT: fail(h1, END_UPSTREAM_BAD_RESPONSE); return false;
     case H1_DONE: break;
     }
-    buf_consume(&h1->base.in, h1->parse.consumed);
+    buf_consume(&h1->in, h1->parse.consumed);
     bool switched = head->status == 101 && h1->upgrade;
     if (head->status < 200 && !switched)
         return take_informational(h1, head);
@@ -99,13 +100,13 @@ static bool take_body(struct h1_link *h1)
 {
     struct upstream_call *call = h1->link.call;
     struct headers trailers = {0};
-    struct str data = buf_str(&h1->base.in), span;
+    struct str data = buf_str(&h1->in), span;
     size_t consumed = 0;
     switch (body_read(&h1->body, data.p, data.n, &consumed, &span, &trailers, call->arena)) {
-    case BODY_MORE: buf_consume(&h1->base.in, consumed); return false;
+    case BODY_MORE: buf_consume(&h1->in, consumed); return false;
     case BODY_BAD: fail(h1, END_UPSTREAM_BAD_RESPONSE); return false;
     case BODY_DONE:
-        buf_consume(&h1->base.in, consumed);
+        buf_consume(&h1->in, consumed);
         end_response(h1, trailers.count ? &trailers : NULL);
         return false;
     case BODY_SPAN: break;
@@ -113,7 +114,7 @@ static bool take_body(struct h1_link *h1)
     h1->paused = call->events->on_body(call, span) == FLOW_FULL;
     if (h1->link.call != call)
         return false;
-    buf_consume(&h1->base.in, consumed);
+    buf_consume(&h1->in, consumed);
     // The end may need no further byte (Content-Length reached): ask even when the buffer is empty.
     return !h1->paused;
 }
@@ -122,7 +123,7 @@ static void take(struct h1_link *h1)
 {
     struct upstream_call *call = h1->link.call;
     for (bool more = true; more && h1->link.call == call && !h1->response_ended;)
-        more = h1->head_seen ? take_body(h1) : buf_len(&h1->base.in) ? take_head(h1) : false;
+        more = h1->head_seen ? take_body(h1) : buf_len(&h1->in) ? take_head(h1) : false;
 }
 
 static void end_of_stream(struct h1_link *h1, bool reset)
@@ -140,11 +141,11 @@ static bool receive(struct h1_link *h1)
 {
     struct upstream_worker_needs *needs = connection_needs(&h1->base);
     struct upstream_call *call = h1->link.call;
-    if (!buf_reserve(&h1->base.in, needs->buffers, 1, UPSTREAM_HEAD_BYTES + BUF_BLOCK)) {
+    if (!buf_reserve(&h1->in, needs->buffers, 1, UPSTREAM_HEAD_BYTES + BUF_BLOCK)) {
         fail(h1, END_OVERLOADED); // memory is out: a head that is too long was refused by the parser
         return false;
     }
-    ssize_t n = conn_recv(&h1->base.conn, h1->base.in.base + h1->base.in.end, buf_space(&h1->base.in));
+    ssize_t n = conn_recv(&h1->base.conn, h1->in.base + h1->in.end, buf_space(&h1->in));
     if (n == CONN_AGAIN)
         return false;
     if (n <= 0) {
@@ -152,7 +153,7 @@ static bool receive(struct h1_link *h1)
         return false;
     }
     call->response_begun = true;
-    h1->base.in.end += (uint32_t)n;
+    h1->in.end += (uint32_t)n;
     take(h1);
     return h1->link.call == call;
 }
@@ -167,8 +168,8 @@ static void read_more(struct h1_link *h1)
             break;
     if (h1->base.conn.closed || h1->link.call != call)
         return;
-    if (!buf_len(&h1->base.in))
-        buf_release(&h1->base.in, buffers);
+    if (!buf_len(&h1->in))
+        buf_release(&h1->in, buffers);
     call->events->on_flush(call);
 }
 
@@ -284,14 +285,17 @@ static void h1_give(struct upstream_link *link)
 {
     struct h1_link *h1 = of_link(link);
     struct upstream_conn *c = &h1->base;
-    bool reusable = h1->keep_alive && h1->request_ended && h1->response_ended && !buf_len(&c->in) &&
+    if (c->conn.readable && conn_is_stale(&c->conn)) // the buffer was read full: is there more?
+        h1->keep_alive = false;
+    bool reusable = h1->keep_alive && h1->request_ended && h1->response_ended && !buf_len(&h1->in) &&
                     out_empty(&c->out) && !c->out.broken && !c->conn.peer_closed && connection_is_wanted(c) &&
                     !h1->upgrade;
     if (!reusable) {
         connection_close(c);
         return;
     }
-    buf_release(&c->in, buffers_of(h1));
+    buf_release(&h1->in, buffers_of(h1));
+    c->room = 1;
     connection_become_idle(c);
 }
 
@@ -311,6 +315,7 @@ static struct upstream_conn *h1_new(void)
     if (!h1)
         return NULL;
     h1->link.verbs = &h1_verbs;
+    h1->base.room = 1;
     return &h1->base;
 }
 
@@ -329,15 +334,23 @@ static struct upstream_link *h1_lend(struct upstream_conn *c, struct upstream_ca
     h1->chunked_request = h1->upgrade = false;
     h1->request_sent = h1->request_ended = h1->head_seen = h1->response_ended = false;
     h1->keep_alive = h1->paused = h1->shutdown_wanted = c->out.full = false;
+    c->room = 0;
     return &h1->link;
+}
+
+static bool h1_is_fit(struct upstream_conn *c)
+{
+    return !conn_is_stale(&c->conn);
 }
 
 static void h1_on_ready(struct upstream_conn *c)
 {
     struct h1_link *h1 = of_base(c);
-    if (c->state == UPSTREAM_IDLE) {
-        if (c->conn.readable || c->conn.peer_closed)
-            connection_close(c); // closed by the peer, or it spoke unasked (RFC 9112 9.2)
+    if (c->state != UPSTREAM_LENT) {
+        char byte; // TLS speaks of itself between messages; a closed end or a word unasked (RFC 9112 9.2)
+                   // ends it
+        if (c->conn.peer_closed || (c->conn.readable && conn_recv(&c->conn, &byte, 1) != CONN_AGAIN))
+            connection_close(c);
         return;
     }
     if (c->conn.writable && (!out_empty(&c->out) || c->out.full))
@@ -348,13 +361,26 @@ static void h1_on_ready(struct upstream_conn *c)
 
 static void h1_on_timer(struct upstream_conn *c)
 {
-    read_last(of_base(c));
+    if (c->state == UPSTREAM_IDLE)
+        connection_close(c);
+    else
+        read_last(of_base(c));
+}
+
+static void h1_on_close(struct upstream_conn *c)
+{
+    struct h1_link *h1 = of_base(c);
+    buf_release(&h1->in, buffers_of(h1));
 }
 
 const struct protocol h1_protocol = {
+    .name = "http/1.1",
+    .calls = 1,
     .new = h1_new,
     .free = h1_free,
     .lend = h1_lend,
+    .is_fit = h1_is_fit,
     .on_ready = h1_on_ready,
     .on_timer = h1_on_timer,
+    .on_close = h1_on_close,
 };

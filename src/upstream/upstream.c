@@ -8,6 +8,19 @@
 
 // ---- the snapshot's side ----
 
+static struct str host_of(struct str address)
+{
+    if (str_starts(address, STR("unix:")))
+        return STR("localhost"); // sent, not verified: that needs a configured name
+    size_t colon = address.n;
+    while (colon > 0 && address.p[colon - 1] != ':')
+        colon--;
+    struct str host = {address.p, colon ? colon - 1 : 0};
+    if (host.n >= 2 && host.p[0] == '[' && host.p[host.n - 1] == ']')
+        host = (struct str){host.p + 1, host.n - 2};
+    return host;
+}
+
 static enum err_code add_target(struct upstream *upstream, const struct target_settings *target,
                                 struct arena *arena, struct err *err)
 {
@@ -26,7 +39,8 @@ static enum err_code add_target(struct upstream *upstream, const struct target_s
             name = arena_copy(arena, (struct str){text, addr_print(&addrs[i], text)});
         }
         all[upstream->target_count + i] =
-            (struct upstream_target){endpoint_ref(upstream->name, name, &addrs[i]), (uint32_t)target->weight};
+            (struct upstream_target){endpoint_ref(upstream->name, name, &addrs[i]), (uint32_t)target->weight,
+                                     host_of(target->address)};
     }
     upstream->targets = all;
     upstream->target_count += count;
@@ -109,6 +123,7 @@ struct upstream_worker *upstream_worker_new(const struct upstream_worker_needs *
     struct upstream_worker *worker = calloc(1, sizeof *worker);
     check(worker);
     worker->needs = *needs;
+    list_init(&worker->spare_streams);
     return worker;
 }
 
@@ -130,6 +145,7 @@ static struct upstream_pool *new_pool(struct upstream_local *local, struct endpo
     pool->local = local;
     pool->endpoint = endpoint;
     list_init(&pool->idle);
+    list_init(&pool->open);
     list_init(&pool->connecting);
     return pool;
 }
@@ -138,7 +154,7 @@ static void retire_pool(struct upstream_pool *pool)
 {
     pool->position = -1;
     if (pool->links == 0 && pool->active == 0)
-        free(pool);
+        pool_free(pool);
     else if (!list_empty(&pool->idle))
         pool_close_idle(pool); // the last one frees the pool
 }
@@ -153,6 +169,36 @@ static void retire_pools(struct upstream_local *local)
     local->pools = NULL;
     local->balance.endpoints = NULL;
     local->balance.count = 0;
+}
+
+static void set_host(struct upstream_pool *pool, struct str host)
+{
+    check(host.n < HOST_BYTES); // lookup_target takes no longer ones
+    pool->host_bytes = (uint8_t)host.n;
+    if (host.n)
+        memcpy(pool->host, host.p, host.n);
+}
+
+// Another protocol, or other certificates: what is connected serves its calls to their end, and no more.
+static void adopt_transport(struct upstream_local *local, const struct upstream *upstream)
+{
+    struct tls_client *tls = upstream->tls ? upstream->tls[local->worker->needs.slot + 1] : NULL;
+    const struct protocol *protocol =
+        upstream->settings->protocol == UPSTREAM_H2 ? &h2_protocol : &h1_protocol;
+    if (protocol == local->protocol && tls == local->tls)
+        return;
+    if (local->tls)
+        tls_client_unref(local->tls);
+    local->tls = tls ? tls_client_ref(tls) : NULL;
+    local->protocol = protocol;
+    local->epoch++;
+    for (uint32_t i = 0; i < local->balance.count; i++) {
+        struct upstream_pool *pool = local->pools[i];
+        pool_forget_session(pool);
+        pool_close_idle(pool);
+        while (list_pop_front(&pool->open))
+            continue;
+    }
 }
 
 static void adopt(struct upstream_local *local, struct upstream *upstream)
@@ -176,6 +222,7 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
         pools[i] = pool;
         endpoints[i].endpoint = endpoint;
         endpoints[i].weight = upstream->targets[i].weight;
+        set_host(pool, upstream->targets[i].host);
         active += endpoints[i].active;
     }
     retire_pools(local);
@@ -189,8 +236,8 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
         .slow_start_us = upstream->settings->slow_start_us,
         .active = active,
     };
+    adopt_transport(local, upstream);
     local->upstream = upstream;
-    local->protocol = &h1_protocol;
     local->retired = false;
     local->metric_id = upstream->metric_id;
     local->generation = upstream->generation;
@@ -279,9 +326,12 @@ void upstream_worker_free(struct upstream_worker *worker)
         close_connecting(worker->locals[i]);
         loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
         retire_pools(worker->locals[i]);
+        if (worker->locals[i]->tls)
+            tls_client_unref(worker->locals[i]->tls);
         free(worker->locals[i]);
     }
     free(worker->locals);
+    streams_free_spare(worker);
     free(worker);
 }
 

@@ -33,6 +33,7 @@ struct upstream_link; // what a call is lent of one: HTTP/1.1: all of it; HTTP/2
 struct upstream_target {
     struct endpoint *endpoint;
     uint32_t weight;
+    struct str host; // of the address as configured, without port and brackets
 };
 
 struct upstream {
@@ -119,6 +120,7 @@ struct upstream_call { // zero it, then fill in the first block
     bool queued;
     bool fresh; // takes no connection that was used before
     struct loop_timer pending_timer;
+    uint64_t give_up_ms;        // when waiting in line is over; 0: has not waited
     uint64_t ready_us, head_us; // when lent, when the response head came
     bool reused;
     bool response_begun; // at least one byte of the response was read

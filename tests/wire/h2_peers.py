@@ -94,12 +94,13 @@ class Stream(Message):
         """The first true value of condition(); Reset or Incomplete when it cannot come any more."""
         def is_there():
             return condition() or self.reset is not None
-        self.session.until(is_there, lambda: f"{what() if callable(what) else what}: {self}")
-        with self.session.changed:
-            value = condition()
-        if not value:
-            raise Reset(self.reset)
-        return value
+        while True:
+            self.session.until(is_there, lambda: f"{what() if callable(what) else what}: {self}")
+            with self.session.changed:   # another thread may have used it up
+                if value := condition():
+                    return value
+                if self.reset is not None:
+                    raise Reset(self.reset)
 
     def head(self):
         self.until(lambda: self.begun, "a head")

@@ -108,7 +108,10 @@ struct tls_client_options {
 
 struct tls_client *tls_client_new(unsigned slot, const struct tls_client_options *options, struct err *err);
 struct tls_client *tls_client_ref(struct tls_client *client);
-void tls_client_unref(struct tls_client *client);
+void tls_client_unref(struct tls_client *client); // NULL is harmless
+// Whether both trust the same, check the same name and show the same certificate: connections and sessions of
+// one are as good for the other. NULL is plain.
+bool tls_client_same(const struct tls_client *a, const struct tls_client *b);
 
 // The last session with one peer, to be resumed. Zero it; must outlive the connections that were given it.
 struct tls_session {

@@ -114,6 +114,15 @@ struct tls_client *tls_client_new(unsigned slot, const struct tls_client_options
     return NULL;
 }
 
+bool tls_client_same(const struct tls_client *a, const struct tls_client *b)
+{
+    if (!a || !b)
+        return a == b;
+    bool same_name = a->server_name && b->server_name ? strcmp(a->server_name, b->server_name) == 0
+                                                      : a->server_name == b->server_name;
+    return same_name && a->h2_only == b->h2_only && memcmp(a->policy, b->policy, sizeof a->policy) == 0;
+}
+
 struct tls_client *tls_client_ref(struct tls_client *client)
 {
     atomic_fetch_add_explicit(&client->refs, 1, memory_order_relaxed);

@@ -456,7 +456,7 @@ ssize_t session_read_body(nghttp2_session *ng, int32_t id, uint8_t *data, size_t
     return stream ? stream_read_body(stream, max, flags) : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 }
 
-// DATA goes from where it is into the output, behind its frame head.
+// DATA leaves from where it lies, behind its frame's head, unless it is small or the kernel takes no more.
 static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t n,
                      nghttp2_data_source *source, void *context)
 {
@@ -470,11 +470,13 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
         s->more = true;
         return NGHTTP2_ERR_WOULDBLOCK;
     }
-    if (!out_reserve(out, buffers_of(s), FRAME_HEAD + n))
+    if (!out_reserve(out, buffers_of(s), FRAME_HEAD))
         return STOP;
     buf_put(&out->buf, (struct str){(const char *)head, FRAME_HEAD});
-    stream_move_body(stream, &out->buf, n);
     s->queued_bytes += FRAME_HEAD + n;
+    stream_move_body(stream, n);
+    if (out->broken)
+        return STOP;
     s->sent_data = true;
     return 0;
 }

@@ -13,7 +13,10 @@
 #include "upstream/link.h"
 
 enum {
-    H2_OUT_BYTES = 64 * 1024,   // serialised ahead of the kernel: more frames stay with nghttp2
+    // Serialised ahead of the kernel; more frames stay with nghttp2. What is put on top of it seldom needs
+    // more
+    // than a block.
+    H2_OUT_BYTES = BUF_BLOCK - 4 * 1024,
     H2_GATHER_BYTES = 4 * 1024, // of a request body that wait for the end of the turn
     H2_READS = 16,              // of a buffer each in one turn: other connections want theirs
     H2_SPARE_STREAMS = 256,     // kept by a worker
@@ -120,7 +123,7 @@ void stream_data(struct h2_stream *stream, struct str span);
 void stream_end(struct h2_stream *stream);
 void stream_closed(struct h2_stream *stream, uint32_t error);
 ssize_t stream_read_body(struct h2_stream *stream, size_t max, uint32_t *flags);
-// n bytes of what stream_read_body has announced; there is room for them.
-void stream_move_body(struct h2_stream *stream, struct buf *out, size_t n);
+// n bytes of what stream_read_body has announced go into the connection's output.
+void stream_move_body(struct h2_stream *stream, size_t n);
 // Malformed by nghttp2's rules: the stream is reset already.
 void stream_bad(struct h2_stream *stream);

@@ -435,16 +435,17 @@ ssize_t stream_read_body(struct h2_stream *stream, size_t max, uint32_t *flags)
     return (ssize_t)n;
 }
 
-void stream_move_body(struct h2_stream *stream, struct buf *out, size_t n)
+void stream_move_body(struct h2_stream *stream, size_t n)
 {
+    struct upstream_conn *c = &stream->session->base;
     struct str pending = buf_str(&stream->pending);
     size_t first = n < pending.n ? n : pending.n;
     if (first) {
-        buf_put(out, (struct str){pending.p, first});
+        out_span(&c->out, &c->conn, buffers_of(stream), (struct str){pending.p, first});
         buf_consume(&stream->pending, first);
     }
     if (n > first) {
-        buf_put(out, (struct str){stream->span.p, n - first});
+        out_span(&c->out, &c->conn, buffers_of(stream), (struct str){stream->span.p, n - first});
         stream->span = str_skip(stream->span, n - first);
     }
     if (buf_len(&stream->pending) >= H2_GATHER_BYTES)

@@ -185,12 +185,14 @@ static void adopt_transport(struct upstream_local *local, const struct upstream 
     struct tls_client *tls = upstream->tls ? upstream->tls[local->worker->needs.slot + 1] : NULL;
     const struct protocol *protocol =
         upstream->settings->protocol == UPSTREAM_H2 ? &h2_protocol : &h1_protocol;
-    if (protocol == local->protocol && tls == local->tls)
-        return;
-    if (local->tls)
-        tls_client_unref(local->tls);
-    local->tls = tls ? tls_client_ref(tls) : NULL;
+    bool same = protocol == local->protocol && tls_client_same(tls, local->tls);
+    if (tls)
+        tls_client_ref(tls);
+    tls_client_unref(local->tls);
+    local->tls = tls;
     local->protocol = protocol;
+    if (same)
+        return;
     local->epoch++;
     for (uint32_t i = 0; i < local->balance.count; i++) {
         struct upstream_pool *pool = local->pools[i];
@@ -326,8 +328,7 @@ void upstream_worker_free(struct upstream_worker *worker)
         close_connecting(worker->locals[i]);
         loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
         retire_pools(worker->locals[i]);
-        if (worker->locals[i]->tls)
-            tls_client_unref(worker->locals[i]->tls);
+        tls_client_unref(worker->locals[i]->tls);
         free(worker->locals[i]);
     }
     free(worker->locals);

@@ -25,54 +25,48 @@ enum {
 
 // ---- what OpenSSL reads and writes ----
 
-// False: what came from a client is not to be read on. Looks no further than the header of the first
-// handshake message of each flight: OpenSSL would allocate 128 KiB for whoever announces a ClientHello of
-// that size.
-static bool hello_is_fine(struct tls_handshake *handshake, const uint8_t *data, size_t n)
+// How much of the present record OpenSSL may have next.
+static size_t part_of_record(const struct tls_handshake *handshake, size_t n)
 {
-    if (!handshake->began && n) {
-        handshake->began = true;
-        handshake->plain_http = data[0] >= 'A' && data[0] <= 'Z'; // a method; no type of record
-        if (handshake->plain_http)
-            return false;
+    size_t part =
+        handshake->record_left ? handshake->record_left : sizeof handshake->record - handshake->record_n;
+    return n < part ? n : part;
+}
+
+// data is such a part. Looks no further than the header of the first handshake message of each flight.
+static void follow_record(struct tls_handshake *handshake, const uint8_t *data, size_t n)
+{
+    if (!handshake->record_left) {
+        memcpy(handshake->record + handshake->record_n, data, n);
+        handshake->record_n = (uint8_t)(handshake->record_n + n);
+        if (handshake->record_n < sizeof handshake->record)
+            return;
+        handshake->record_left = (uint16_t)(handshake->record[3] << 8 | handshake->record[4]);
+        handshake->record_n = 0;
+        return;
     }
-    for (size_t i = 0; i < n && handshake->message_n < MESSAGE_HEADER; i++) {
-        if (!handshake->record_left) {
-            handshake->record[handshake->record_n++] = data[i];
-            if (handshake->record_n == sizeof handshake->record) {
-                handshake->record_left = (uint16_t)(handshake->record[3] << 8 | handshake->record[4]);
-                handshake->record_n = 0;
-            }
-            continue;
-        }
-        handshake->record_left--;
+    handshake->record_left = (uint16_t)(handshake->record_left - n);
+    for (size_t i = 0; i < n && handshake->message_n < MESSAGE_HEADER; i++)
         if (handshake->record[0] == RECORD_HANDSHAKE)
             handshake->message[handshake->message_n++] = data[i];
+}
+
+// False: what comes from this client is not to be read on. OpenSSL would allocate 128 KiB for whoever
+// announces a ClientHello of that size.
+static bool is_client_fine(struct tls_handshake *handshake, uint8_t first)
+{
+    if (!handshake->began) {
+        handshake->began = true;
+        handshake->plain_http = first >= 'A' && first <= 'Z'; // a method; no type of record
     }
     const uint8_t *message = handshake->message;
     size_t length = (size_t)message[1] << 16 | (size_t)message[2] << 8 | message[3];
     handshake->too_long = handshake->message_n == MESSAGE_HEADER && message[0] == MESSAGE_CLIENT_HELLO &&
                           length > TLS_CLIENT_HELLO_BYTES - MESSAGE_HEADER;
-    return !handshake->too_long;
+    return !handshake->plain_http && !handshake->too_long;
 }
 
-static void begin_flight(struct tls_handshake *handshake)
-{
-    handshake->record_n = handshake->message_n = 0;
-    handshake->record_left = 0;
-}
-
-static ssize_t take_early(struct tls_handshake *handshake, char *data, size_t n)
-{
-    if (n > handshake->early_n)
-        n = handshake->early_n;
-    memcpy(data, handshake->early + handshake->early_at, n);
-    handshake->early_at += n;
-    handshake->early_n -= n;
-    return (ssize_t)n;
-}
-
-static ssize_t take_from_socket(struct conn *conn, char *data, size_t n)
+ssize_t tls_socket_recv(struct conn *conn, void *data, size_t n)
 {
     ssize_t got;
     do
@@ -83,31 +77,86 @@ static ssize_t take_from_socket(struct conn *conn, char *data, size_t n)
     return got;
 }
 
+// As recv: 0 at the end, -1 with errno.
+static ssize_t read_socket(struct conn *conn, void *data, size_t n)
+{
+    struct tls *tls = conn->tls;
+    if (!tls->socket_readable) {
+        errno = EAGAIN;
+        return -1;
+    }
+    ssize_t got = tls_socket_recv(conn, data, n);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        tls->socket_readable = false;
+    else if (got < 0)
+        conn->error = errno;
+    else if (got == 0)
+        tls->end_of_socket = true;
+    return got;
+}
+
+// During a client's handshake: a part of one record.
+static ssize_t read_flight(struct conn *conn, uint8_t *data, size_t n)
+{
+    struct tls_handshake *handshake = conn->tls->handshake;
+    if (handshake->in_at == handshake->in_n) {
+        ssize_t got = read_socket(conn, handshake->in, handshake->in_size);
+        if (got <= 0)
+            return got;
+        handshake->in_at = 0;
+        handshake->in_n = (size_t)got;
+    }
+    const uint8_t *from = handshake->in + handshake->in_at;
+    size_t there = handshake->in_n - handshake->in_at;
+    n = part_of_record(handshake, n < there ? n : there);
+    follow_record(handshake, from, n);
+    handshake->in_at += n;
+    if (!is_client_fine(handshake, *from)) {
+        errno = EPROTO;
+        return -1;
+    }
+    memcpy(data, from, n);
+    return (ssize_t)n;
+}
+
+static ssize_t read_left(struct tls *tls, uint8_t *data, size_t n)
+{
+    struct tls_left *left = tls->left;
+    if (n > left->n)
+        n = left->n;
+    memcpy(data, left->bytes + left->at, n);
+    left->at += n;
+    left->n -= n;
+    if (!left->n) {
+        free(left);
+        tls->left = NULL;
+    }
+    return (ssize_t)n;
+}
+
 static int bio_read(BIO *bio, char *data, int n)
 {
     struct conn *conn = BIO_get_data(bio);
     struct tls *tls = conn->tls;
-    struct tls_handshake *handshake = tls->handshake;
+    ssize_t got;
     BIO_clear_retry_flags(bio);
     if (n <= 0)
         return 0;
-    bool early = handshake && handshake->early_n;
-    if (!early && !tls->socket_readable) {
+    if (tls->handshake && tls->server)
+        got = read_flight(conn, (uint8_t *)data, (size_t)n);
+    else if (tls->left)
+        got = read_left(tls, (uint8_t *)data, (size_t)n);
+    else
+        got = read_socket(conn, data, (size_t)n);
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         BIO_set_retry_read(bio);
-        return -1;
-    }
-    ssize_t got = early ? take_early(handshake, data, (size_t)n) : take_from_socket(conn, data, (size_t)n);
-    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-        tls->socket_readable = false;
-        BIO_set_retry_read(bio);
-    } else if (got < 0) {
-        conn->error = errno;
-    } else if (got == 0) {
-        tls->end_of_socket = true;
-    } else if (handshake && tls->server && !hello_is_fine(handshake, (const uint8_t *)data, (size_t)got)) {
-        return -1;
-    }
     return (int)got;
+}
+
+// The next message is the first of its flight.
+static void begin_flight(struct tls_handshake *handshake)
+{
+    handshake->message_n = 0;
 }
 
 static int bio_write(BIO *bio, const char *data, int n)
@@ -189,16 +238,25 @@ static void free_handshake(struct tls *tls)
     tls->handshake = NULL;
     loop_late_cancel(&handshake->late);
     SSL_SESSION_free(handshake->offered);
+    OPENSSL_cleanse(&handshake->secrets, sizeof handshake->secrets);
     free(handshake);
+}
+
+static void free_ssl(struct tls *tls)
+{
+    // Else OpenSSL takes the session for broken and would not offer it again (RFC 5246 7.2.1 took that back).
+    if (tls->ssl && tls->complete)
+        SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    SSL_free(tls->ssl);
+    tls->ssl = NULL;
 }
 
 static void free_tls(struct tls *tls)
 {
     free_handshake(tls);
-    // Else OpenSSL takes the session for broken and would not offer it again (RFC 5246 7.2.1 took that back).
-    if (tls->complete)
-        SSL_set_shutdown(tls->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
-    SSL_free(tls->ssl);
+    free_ssl(tls);
+    tls_records_free(tls->records);
+    free(tls->left);
     tls_server_unref(tls->server);
     tls_client_unref(tls->client);
     free(tls->facts);
@@ -208,7 +266,8 @@ static void free_tls(struct tls *tls)
 // Bytes of the application, or its end, may be there.
 static void note_readable(struct conn *conn)
 {
-    conn->readable = conn->tls->socket_readable || SSL_has_pending(conn->tls->ssl);
+    struct tls *tls = conn->tls;
+    conn->readable = tls->socket_readable || tls->left || SSL_has_pending(tls->ssl);
 }
 
 static bool report(struct conn *conn, enum secured secured)
@@ -267,7 +326,7 @@ static void drain(struct conn *conn)
 {
     char data[4096];
     for (unsigned i = 0; i < DRAIN_READS && conn->tls->socket_readable; i++)
-        if (take_from_socket(conn, data, sizeof data) <= 0)
+        if (tls_socket_recv(conn, data, sizeof data) <= 0)
             return;
 }
 
@@ -302,6 +361,31 @@ static bool become_plain(struct conn *conn)
     return report(conn, SECURE_PLAIN_HTTP);
 }
 
+// What follows the handshake goes on with our own records where it can, else with OpenSSL. False: memory is
+// out.
+static bool leave_handshake(struct conn *conn, struct tls_slot *slot)
+{
+    struct tls *tls = conn->tls;
+    struct tls_handshake *handshake = tls->handshake;
+    const uint8_t *early = handshake->in + handshake->in_at;
+    size_t n = handshake->in_n - handshake->in_at;
+    if (tls->server && tls_records_begin(conn, slot, &handshake->secrets, early, n)) {
+        free_handshake(tls);
+        free_ssl(tls);
+        return true;
+    }
+    if (n) {
+        tls->left = malloc(sizeof *tls->left + n);
+        if (!tls->left)
+            return false;
+        *tls->left = (struct tls_left){0, n};
+        memcpy(tls->left->bytes, early, n);
+    }
+    free_handshake(tls);
+    note_readable(conn);
+    return true;
+}
+
 static bool complete(struct conn *conn)
 {
     struct tls *tls = conn->tls;
@@ -317,8 +401,11 @@ static bool complete(struct conn *conn)
     }
     forget_refused_session(tls);
     tls->complete = true;
-    free_handshake(tls);
-    note_readable(conn);
+    if (!leave_handshake(conn, slot)) {
+        tls->complete = false;
+        tls->failure = "memory is out";
+        return fail(conn);
+    }
     return report(conn, SECURED);
 }
 
@@ -378,25 +465,8 @@ static ssize_t tls_recv(struct conn *conn, void *data, size_t n)
     return (ssize_t)total;
 }
 
-// Where sendv has got to.
-struct spans {
-    const struct iovec *iov;
-    int count;
-    size_t at; // in the first
-};
-
-static void spans_skip(struct spans *spans, size_t n)
-{
-    spans->at += n;
-    while (spans->count && spans->at >= spans->iov->iov_len) {
-        spans->at -= spans->iov->iov_len;
-        spans->iov++;
-        spans->count--;
-    }
-}
-
 // The next n <= max bytes in one piece: as they are, or joined.
-static const char *spans_join(const struct spans *spans, size_t max, size_t *n)
+static const char *spans_join(const struct tls_spans *spans, size_t max, size_t *n)
 {
     static _Thread_local char joined[TLS_RECORD];
     size_t first = spans->iov->iov_len - spans->at;
@@ -442,14 +512,14 @@ static ssize_t after_failed_send(struct conn *conn, int result, size_t n)
 static ssize_t tls_sendv(struct conn *conn, const struct iovec *iov, int count)
 {
     struct tls *tls = conn->tls;
-    struct spans spans = {iov, count, 0};
+    struct tls_spans spans = {iov, count, 0};
     size_t total = 0;
     if (tls->failed || tls->send_failed)
         return CONN_FAILED;
     if (!tls->complete)
         return CONN_AGAIN;
     ERR_clear_error();
-    for (spans_skip(&spans, 0); spans.count && conn->writable;) {
+    for (tls_spans_skip(&spans, 0); spans.count && conn->writable;) {
         size_t n, written;
         const char *data = spans_join(&spans, tls->retry ? tls->retry : TLS_RECORD, &n);
         check(n >= tls->retry); // what was not taken is offered again
@@ -460,7 +530,7 @@ static ssize_t tls_sendv(struct conn *conn, const struct iovec *iov, int count)
         }
         tls->retry = 0;
         total += written;
-        spans_skip(&spans, written);
+        tls_spans_skip(&spans, written);
     }
     return total || !spans.count ? (ssize_t)total : CONN_AGAIN;
 }
@@ -557,7 +627,7 @@ static void tls_on_close(struct conn *conn)
     ERR_clear_error();
 }
 
-static void tls_on_free(struct conn *conn)
+void tls_on_free(struct conn *conn)
 {
     free_tls(conn->tls);
     conn->tls = NULL;
@@ -577,10 +647,11 @@ static const struct transport transport_tls = {
 // ---- beginning ----
 
 // Takes over ssl. False: memory is out; the connection stays as it was.
-static bool begin(struct conn *conn, SSL *ssl, struct str early)
+static bool begin(struct conn *conn, SSL *ssl, struct str early, size_t flight)
 {
     struct tls *tls = calloc(1, sizeof *tls);
-    struct tls_handshake *handshake = malloc(sizeof *handshake + early.n);
+    size_t size = early.n > flight ? early.n : flight;
+    struct tls_handshake *handshake = malloc(sizeof *handshake + size);
     BIO *bio = ssl ? bio_for(conn) : NULL;
     if (!tls || !handshake || !bio) {
         BIO_free(bio);
@@ -590,9 +661,9 @@ static bool begin(struct conn *conn, SSL *ssl, struct str early)
         return false;
     }
     SSL_set_bio(ssl, bio, bio);
-    *handshake = (struct tls_handshake){.conn = conn, .early_n = early.n};
+    *handshake = (struct tls_handshake){.conn = conn, .in_n = early.n, .in_size = size};
     if (early.n)
-        memcpy(handshake->early, early.p, early.n);
+        memcpy(handshake->in, early.p, early.n);
     loop_late_init(&handshake->late, on_late);
     tls->ssl = ssl;
     tls->handshake = handshake;
@@ -604,7 +675,7 @@ static bool begin(struct conn *conn, SSL *ssl, struct str early)
 
 bool tls_accept(struct conn *conn, struct tls_server *server, struct str early)
 {
-    if (!begin(conn, tls_server_ssl(server), early))
+    if (!begin(conn, tls_server_ssl(server), early, TLS_FLIGHT))
         return false;
     conn->tls->server = tls_server_ref(server);
     SSL_set_accept_state(conn->tls->ssl);
@@ -618,7 +689,7 @@ bool tls_accept(struct conn *conn, struct tls_server *server, struct str early)
 bool tls_connect(struct conn *conn, struct tls_client *client, struct str host, struct tls_session *session)
 {
     check(!conn->connecting);
-    if (!begin(conn, tls_client_ssl(client, host, session), STR_NULL))
+    if (!begin(conn, tls_client_ssl(client, host, session), STR_NULL, 0))
         return false;
     struct tls *tls = conn->tls;
     tls->client = tls_client_ref(client);

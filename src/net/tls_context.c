@@ -49,6 +49,7 @@ static void slot_free(struct tls_slot *slot)
 {
     if (!slot)
         return;
+    tls_records_teardown(slot);
     EVP_MD_free(slot->sha256);
     EVP_CIPHER_free(slot->ticket_cipher);
     OSSL_LIB_CTX_free(slot->library);
@@ -63,7 +64,7 @@ static struct tls_slot *slot_new(void)
     slot->library = OSSL_LIB_CTX_new();
     slot->sha256 = slot->library ? EVP_MD_fetch(slot->library, "SHA256", NULL) : NULL;
     slot->ticket_cipher = slot->library ? EVP_CIPHER_fetch(slot->library, "AES-256-CBC", NULL) : NULL;
-    if (slot->sha256 && slot->ticket_cipher)
+    if (slot->sha256 && slot->ticket_cipher && tls_records_setup(slot))
         return slot;
     slot_free(slot);
     return NULL;

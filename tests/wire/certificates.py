@@ -141,6 +141,13 @@ class Authority:
         return str(file)
 
 
+def strict_context(protocol):
+    """One that tells an end from a cut: python takes the latter for the former."""
+    context = ssl.SSLContext(protocol)
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 1 << 7)
+    return context
+
+
 class Pki:
     """Made at first use, each once."""
 
@@ -182,7 +189,7 @@ class Pki:
 
     def client_context(self, ca=None, alpn=None, certificate=None, version=None, check=True, ciphers=None):
         """What a careful client does. version: "1.2" or "1.3" alone."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = strict_context(ssl.PROTOCOL_TLS_CLIENT)
         if check:
             context.load_verify_locations((ca or self.ca).file)
         else:
@@ -199,7 +206,7 @@ class Pki:
         return context
 
     def server_context(self, certificate, alpn=None, client_ca=None, version=None):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = strict_context(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.cert, certificate.key)
         if alpn:
             context.set_alpn_protocols(alpn)

@@ -3,6 +3,7 @@ test holds in its hand. Nothing here sleeps to wait: every wait polls a conditio
 """
 import fcntl
 import http.client
+import json
 import os
 import pathlib
 import random
@@ -331,6 +332,12 @@ class Gateway:
         before = len(re.findall(pattern, self.log()))
         self.signal(signal.SIGHUP)
         self.wait_log(pattern, before + 1)
+
+    def reload_everywhere(self, config=None):
+        """reload, and until every worker works by it: what they are asked after it they answer after it."""
+        self.reload(config)
+        until(lambda: all(worker["answers"] for worker in json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]),
+              "the workers' answers")
 
     def ask(self, path="/", **more):
         return ask(self.port, path, **more)

@@ -93,7 +93,7 @@ def test_what_a_trusted_proxy_says_goes_on(secure):
 @pytest.mark.parametrize("listener", ["asked", "required"])
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 @pytest.mark.parametrize("what, alert", [("other", "UNKNOWN_CA"), ("expired", "CERTIFICATE_EXPIRED"),
-                                         ("not_yet", "BAD_CERTIFICATE"), ("server", "UNSUPPORTED_CERTIFICATE|BAD_CERTIFICATE|UNKNOWN_CA"),
+                                         ("not_yet", "BAD_CERTIFICATE"), ("server", "UNSUPPORTED_CERTIFICATE"),
                                          ("self", "UNKNOWN_CA")])
 def test_bad_certificates_are_refused(secure, listener, version, what, alert):
     """Also where a certificate is optional: a bad one is no none."""
@@ -104,7 +104,7 @@ def test_bad_certificates_are_refused(secure, listener, version, what, alert):
            "server": lambda: pki.clients.issue("me"),   # extended key usage: serverAuth alone
            "self": lambda: pki.other.own}[what]()
     why = refused(lambda: secure.client(listener, pki.client_context(certificate=bad, version=version)))
-    assert any(one in why for one in alert.split("|")), why
+    assert alert in why
     assert not secure["main"].requests
 
 
@@ -151,7 +151,15 @@ def test_hostile_subjects_stay_in_their_place(secure):
     assert "," not in pairs[2][1] and ";" not in pairs[2][1]
 
 
-def test_many_names_and_no_subject(secure):
+def test_more_names_than_can_be_told(secure):
+    """Cut short they would be another's: refused."""
+    names = [f"host-{i}.clients.example" for i in range(1000)]
+    refused(lambda: secure.client("required", secure.pki.client_context(
+        certificate=secure.pki.clients.issue(*names, client=True))))
+    assert not secure["main"].requests
+
+
+def test_many_names(secure):
     pki = secure.pki
     names = [f"host-{i}.clients.example" for i in range(200)]
     many = pki.clients.issue(*names, client=True, common_name="many")
@@ -159,7 +167,7 @@ def test_many_names_and_no_subject(secure):
     got = client.ask(get())
     assert got.status == 200
     listed = [value for key, value in said(secure["main"].only()) if key == "DNS"]
-    assert listed == names[:len(listed)] and len(listed) >= 16   # bounded, in the certificate's order
+    assert listed == names
 
 
 def test_a_new_authority_counts_at_once(make, pki):
@@ -169,7 +177,7 @@ def test_a_new_authority_counts_at_once(make, pki):
     assert open_before.ask(get()).status == 200
     config = json.loads(json.dumps(gateway.config))
     config["listeners"][0]["tls"]["client_ca"] = pki.other.file
-    gateway.reload(config)
+    gateway.reload_everywhere(config)
     assert "UNKNOWN_CA" in refused(lambda: Client(gateway.tls_port, context))
     other = pki.client_context(certificate=pki.other.issue("me", client=True))
     assert Client(gateway.tls_port, other).ask(get()).status == 200

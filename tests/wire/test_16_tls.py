@@ -261,7 +261,7 @@ def test_sessions_live_through_everything(make, pki):
         sessions.append((context, session_of(Client(gateway.tls_port, context))))
     all_resumed(gateway, sessions)
 
-    gateway.reload({**gateway.config, "drain": {"delay": "1s", "timeout": "20s"}})
+    gateway.reload_everywhere({**gateway.config, "drain": {"delay": "1s", "timeout": "20s"}})
     all_resumed(gateway, sessions)
 
     victim = gateway.worker()
@@ -285,7 +285,7 @@ def test_no_session_outlives_the_policy_it_was_made_under(make, pki, version):
     session = session_of(Client(gateway.tls_port, context))
     config = json.loads(json.dumps(gateway.config))
     config["listeners"][0]["tls"].update(client_ca=pki.clients.file, client_auth="require")
-    gateway.reload(config)
+    gateway.reload_everywhere(config)
     with pytest.raises(OSError):
         client = Client(gateway.tls_port, context, session=session)
         assert not client.resumed
@@ -296,7 +296,7 @@ def test_no_session_outlives_the_policy_it_was_made_under(make, pki, version):
     assert resumptions(gateway.tls_port, context, session, 4) == 4
 
     config["listeners"][0]["tls"].update(client_ca=pki.other.file)
-    gateway.reload(config)
+    gateway.reload_everywhere(config)
     with pytest.raises(OSError):
         client = Client(gateway.tls_port, context, session=session)
         client.ask(get())
@@ -310,7 +310,7 @@ def test_min_version_counts_for_sessions(make, pki):
     session = session_of(Client(gateway.tls_port, context))
     config = json.loads(json.dumps(gateway.config))
     config["listeners"][0]["tls"]["min_version"] = "1.3"
-    gateway.reload(config)
+    gateway.reload_everywhere(config)
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         Client(gateway.tls_port, context, session=session)
     gateway.stop()

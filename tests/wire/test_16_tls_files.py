@@ -126,7 +126,7 @@ def test_a_reload_reads_the_files_again(make, pki, tmp_path):
     live = Client(gateway.tls_port, pki.client_context())
     assert live.ask(get()).status == 200 and serial(gateway, pki) == first.der
     put(second, tmp_path)
-    gateway.reload()
+    gateway.reload_everywhere()
     assert serial(gateway, pki) == second.der
     assert live.ask(get()).status == 200   # live connections are not touched
     expiry = gateway.metrics()['sallyport_tls_certificate_expiry_timestamp_seconds{name="a.example"}']

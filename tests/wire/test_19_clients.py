@@ -73,8 +73,8 @@ def test_curl_asks_for_many_at_once(secure):
     serve(secure)
     port = secure.ports["tls"]
     done = run("curl", "-sS", "--http2", "--parallel", "--parallel-max", "50", "--max-time", "30", "--resolve",
-               f"a.example:{port}:127.0.0.1", "--cacert", secure.pki.ca.file, "-o", os.devnull, "-w", "%{http_code} %{http_version}\n",
-               f"https://a.example:{port}/small?[1-200]")
+               f"a.example:{port}:127.0.0.1", "--cacert", secure.pki.ca.file, "-o", os.devnull,
+               "-w", "%{http_code} %{http_version}\n", f"https://a.example:{port}/small?[1-200]")
     assert done.stdout.decode().split("\n")[:-1] == ["200 2"] * 200, done
 
 

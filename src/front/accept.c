@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+static const struct client_protocol greeting;
+
 static bool speaks(const struct client *c, unsigned protocol)
 {
     return client_settings(c)->protocols & protocol;
@@ -63,8 +65,8 @@ static void on_secured(struct conn *conn, enum secured secured)
     metrics_count(metrics, COUNT_TLS_HANDSHAKES, 1);
     if (facts->resumed)
         metrics_count(metrics, COUNT_TLS_RESUMED, 1);
-    // Without ALPN a client speaks HTTP/1.1, unless there is only HTTP/2: then its first bytes must say so.
     // on_ready follows.
+    // Without ALPN a client speaks HTTP/1.1, unless there is only HTTP/2: then its first bytes must say so.
     if (facts->alpn == TLS_ALPN_H2)
         h2_start(c);
     else if (speaks(c, PROTOCOL_HTTP1))
@@ -85,6 +87,34 @@ static bool wait_for_more(struct client *c)
     return false;
 }
 
+// RFC 9113 3.3: prior knowledge shows in the first 24 bytes, and nowhere else.
+static bool run_preface(struct client *c)
+{
+    struct str said = buf_str(&c->in);
+    size_t n = said.n < NGHTTP2_CLIENT_MAGIC_LEN ? said.n : NGHTTP2_CLIENT_MAGIC_LEN;
+    bool may_be_h2 = n == 0 || memcmp(said.p, NGHTTP2_CLIENT_MAGIC, n) == 0;
+    if (may_be_h2 && n < NGHTTP2_CLIENT_MAGIC_LEN)
+        return wait_for_more(c);
+    if (may_be_h2) {
+        h2_start(c);
+    } else if (speaks(c, PROTOCOL_HTTP1)) {
+        h1_start(c);
+        h1_run(c);
+    } else {
+        h1_refuse(c, END_VERSION, STR("only HTTP/2 is spoken here"));
+    }
+    return false;
+}
+
+// On a plain connection.
+static void choose_protocol(struct client *c)
+{
+    if (speaks(c, PROTOCOL_H2))
+        c->stage = GREETING_PREFACE;
+    else
+        h1_start(c);
+}
+
 static bool run_proxy(struct client *c)
 {
     struct str data = buf_str(&c->in);
@@ -102,27 +132,10 @@ static bool run_proxy(struct client *c)
     if (tls)
         begin_tls(c, tls[client_worker(c)->slot]);
     else
-        c->stage = GREETING_PREFACE;
-    return !tls;
-}
-
-// RFC 9113 3.3: prior knowledge shows in the first 24 bytes, and nowhere else.
-static bool run_preface(struct client *c)
-{
-    struct str said = buf_str(&c->in);
-    size_t n = said.n < NGHTTP2_CLIENT_MAGIC_LEN ? said.n : NGHTTP2_CLIENT_MAGIC_LEN;
-    bool may_be_h2 = speaks(c, PROTOCOL_H2) && (n == 0 || memcmp(said.p, NGHTTP2_CLIENT_MAGIC, n) == 0);
-    if (may_be_h2 && n < NGHTTP2_CLIENT_MAGIC_LEN)
-        return wait_for_more(c);
-    if (may_be_h2) {
-        h2_start(c);
-    } else if (speaks(c, PROTOCOL_HTTP1)) {
-        h1_start(c);
-        h1_run(c);
-    } else {
-        h1_refuse(c, END_VERSION, STR("only HTTP/2 is spoken here"));
-    }
-    return false;
+        choose_protocol(c);
+    if (!c->conn.closed && c->protocol != &greeting)
+        c->protocol->events.on_ready(&c->conn); // with what has been read already
+    return c->protocol == &greeting && !c->conn.closed;
 }
 
 static void on_ready(struct conn *conn)
@@ -196,12 +209,9 @@ void client_accept(struct front_listener *listener, int fd, const struct addr *p
         c->stage = GREETING_PROXY;
     } else if (listener->settings->tls) {
         begin_tls(c, listener->settings->tls[worker->slot]);
-    } else if (speaks(c, PROTOCOL_H2)) {
-        c->stage = GREETING_PREFACE;
     } else {
-        h1_start(c);
-        return;
+        choose_protocol(c);
     }
-    if (!c->conn.closed)
+    if (!c->conn.closed && c->protocol == &greeting)
         loop_timer_set(c->conn.loop, &c->timer, patience_us(c) / 1000);
 }

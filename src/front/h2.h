@@ -52,6 +52,7 @@ struct h2_stream {
     bool end_sent : 1;  // END_STREAM is with nghttp2
     bool tail_due : 1;  // trailers end the stream, not DATA
     bool data_done : 1; // the last DATA is framed
+    bool kept_back : 1; // a byte of pending is, see read_data
     bool reset : 1;     // RST_STREAM is with nghttp2
     bool closed : 1;    // nghttp2 has forgotten the stream
 };
@@ -119,5 +120,7 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
                  nghttp2_data_source *source, void *context);
 // The trailers that waited for the last DATA.
 void h2_send_tail(struct h2_stream *s);
+// Bytes of the response's body that wait for the client.
+size_t h2_waiting(const struct h2_stream *s);
 // Drops what the response still has to say.
 void h2_drop_reply(struct h2_stream *s);

@@ -62,6 +62,11 @@ static size_t unsent(const struct h2_stream *s)
     return buf_len(&s->pending) + s->span.n;
 }
 
+size_t h2_waiting(const struct h2_stream *s)
+{
+    return unsent(s) - (s->kept_back && unsent(s));
+}
+
 static void stream_late(struct h2_stream *s)
 {
     if (list_empty(&s->late))
@@ -79,15 +84,25 @@ void h2_resume_data(struct h2_client *h2)
     }
 }
 
-// nghttp2 asks how much of the body the next frame may take.
+static bool uses_up_window(nghttp2_session *session, int32_t id, size_t n)
+{
+    return nghttp2_session_get_remote_window_size(session) <= (int32_t)n ||
+           nghttp2_session_get_stream_remote_window_size(session, id) <= (int32_t)n;
+}
+
+// nghttp2 asks how much of the body the next frame may take. With a window of zero it sends no DATA at all,
+// not even an empty frame to end the stream, and a client that has all of the body need not open it again. So
+// while the end is not known, the last byte that the window allows is kept for it.
 static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, size_t room, uint32_t *flags,
                          nghttp2_data_source *source, void *context)
 {
-    (void)session, (void)id, (void)buf;
+    (void)buf;
     struct h2_client *h2 = context;
     struct h2_stream *s = source->ptr;
     size_t all = unsent(s), n = all < room ? all : room;
-    if (s->reset || (!all && !s->end_due))
+    s->kept_back = !s->end_due && n && n == all && uses_up_window(session, id, n);
+    n -= s->kept_back;
+    if (s->reset || (!n && !s->end_due))
         return NGHTTP2_ERR_DEFERRED;
     if (is_congested(h2)) {
         stream_late(s);
@@ -133,8 +148,8 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
     }
     if (!buf_len(&s->pending))
         buf_release(&s->pending, buffers_of(s));
-    s->stalled_us = unsent(s) || (s->end_due && !s->data_done) ? now_us(s) : 0;
-    if ((s->full && !unsent(s)) || (s->tail && s->data_done))
+    s->stalled_us = h2_waiting(s) || (s->end_due && !s->data_done) ? now_us(s) : 0;
+    if ((s->full && !h2_waiting(s)) || (s->tail && s->data_done))
         h2_stream_due(s);
     return 0;
 }
@@ -287,9 +302,9 @@ static bool send_now(struct h2_stream *s, struct str span)
     submit_failed(s, nghttp2_session_resume_data(s->h2->session, s->id));
     h2_serialise(s->h2);
     h2_wake(s->h2);
+    s->full = h2_waiting(s);
     span = s->span;
     s->span = STR_NULL;
-    s->full = unsent(s) || span.n;
     return !span.n || keep(s, span);
 }
 
@@ -303,7 +318,7 @@ static enum flow send_body(struct exchange *x, struct str span)
         h2_reset(s, NGHTTP2_INTERNAL_ERROR); // memory is out
         return FLOW_MORE;
     }
-    if (unsent(s))
+    if (h2_waiting(s))
         watch_stall(s);
     return s->full ? FLOW_FULL : FLOW_MORE;
 }

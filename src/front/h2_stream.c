@@ -438,7 +438,7 @@ static void settle(struct h2_stream *s)
     s->body_fed = false;
     if (s->x && s->body_wanted)
         h2_arm_in(s->h2, client_settings(s->h2->client)->timeouts.body_us);
-    if (s->x && s->full && !buf_len(&s->pending)) {
+    if (s->x && s->full && !h2_waiting(s)) {
         s->full = false;
         exchange_client_drained(s->x);
     }

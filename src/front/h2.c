@@ -143,8 +143,9 @@ static void note_partial(struct h2_client *h2)
     uint64_t now_us = h2->client->conn.loop->now_us;
     if (!h2_frames_partial(&h2->frames)) {
         h2->partial_us = 0;
-    } else if (!h2->partial_us) {
+    } else if (!h2->partial_us || h2->partial_begun != h2->frames.begun) {
         h2->partial_us = now_us;
+        h2->partial_begun = h2->frames.begun;
         h2_arm_in(h2, client_settings(h2->client)->timeouts.header_us);
     }
 }

@@ -65,9 +65,10 @@ struct h2_client {
     struct loop_late late;
     struct h2_guard guard;
     struct h2_frames frames;
-    uint64_t partial_us; // since when a frame or block is incomplete; 0: none is
-    uint64_t idle_us;    // since when there has been no stream
-    uint64_t goaway_us;  // draining: when the last stream is named; 0: it has been
+    uint64_t partial_us;    // since when a frame or block is incomplete; 0: none is
+    uint32_t partial_begun; // which
+    uint64_t idle_us;       // since when there has been no stream
+    uint64_t goaway_us;     // draining: when the last stream is named; 0: it has been
 
     // The header block that is being decoded.
     struct h2_fields fields;

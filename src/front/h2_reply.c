@@ -149,7 +149,7 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
     if (!buf_len(&s->pending))
         buf_release(&s->pending, buffers_of(s));
     s->stalled_us = h2_waiting(s) || (s->end_due && !s->data_done) ? now_us(s) : 0;
-    if ((s->full && !h2_waiting(s)) || (s->tail && s->data_done))
+    if ((s->full && !h2_waiting(s)) || (s->tail && s->data_done) || (s->end_sent && !s->ended))
         h2_stream_due(s);
     return 0;
 }

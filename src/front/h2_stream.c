@@ -105,8 +105,13 @@ static int note_event(struct h2_client *h2, enum h2_event event)
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *frame, void *context)
 {
+    struct h2_client *h2 = context;
     (void)session;
-    return note_event(context, h2_event_of(frame));
+    if (frame->type == NGHTTP2_PRIORITY && !frame->stream_id) { // RFC 9113 6.3; nghttp2 does not look at it
+        h2->failure = NGHTTP2_PROTOCOL_ERROR;
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    return note_event(h2, h2_event_of(frame));
 }
 
 static struct h2_stream *stream_of(nghttp2_session *session, int32_t id)

@@ -74,6 +74,7 @@ struct h2_frames {
     uint8_t have;  // bytes of the next frame's header
     uint8_t head[9];
     uint8_t type;
+    uint32_t begun;        // frames so far, wrapping around; a header block is one
     uint8_t continuations; // of the open block
     bool in_block;         // a header block is not complete
 };

@@ -54,6 +54,7 @@ static bool begin_frame(struct h2_frames *frames)
     frames->have = 0;
     frames->left = (uint32_t)head[0] << 16 | (uint32_t)head[1] << 8 | head[2];
     frames->type = head[3];
+    frames->begun += frames->type != NGHTTP2_CONTINUATION;
     switch (frames->type) {
     case NGHTTP2_HEADERS:
     case NGHTTP2_PUSH_PROMISE: frames->continuations = 0; break;

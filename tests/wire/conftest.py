@@ -5,6 +5,7 @@ import pytest
 
 from certificates import Pki
 from gateway import Gateway
+from h2_wire import H2Wire
 from secure import SecureWire
 from wire import Wire
 
@@ -38,6 +39,19 @@ def secure(whole_secure_wire):
     whole_secure_wire.begin()
     yield whole_secure_wire
     whole_secure_wire.end()
+
+
+@pytest.fixture(scope="session")
+def whole_h2_wire(tmp_path_factory, pki):
+    with H2Wire(tmp_path_factory.mktemp("h2-wire"), pki) as wire:
+        yield wire
+
+
+@pytest.fixture
+def h2_wire(whole_h2_wire):
+    whole_h2_wire.begin()
+    yield whole_h2_wire
+    whole_h2_wire.end()
 
 
 @pytest.fixture

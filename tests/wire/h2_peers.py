@@ -19,7 +19,7 @@ import h2.settings
 import hpack
 
 from gateway import DEADLINE
-from peers import Incomplete, Message, Peer, Raw, Upstream
+from peers import Incomplete, Message, Raw, Upstream
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -157,7 +157,8 @@ class Stream(Message):
         with self.session.changed:
             if self.reset is not None:
                 raise Reset(self.reset)
-            self.session.h2.send_headers(self.id, fields, end_stream=end)
+            self.session.h2.send_headers(self.id, [(name.encode("latin-1"), value.encode("latin-1"))
+                                                   for name, value in fields], end_stream=end)
         self.session.wake()
         return self
 
@@ -177,8 +178,10 @@ class Stream(Message):
 
     def cancel(self, code=CANCEL):
         with self.session.changed:
-            if not (self.reset is not None):
+            try:
                 self.session.h2.reset_stream(self.id, code)
+            except h2.exceptions.StreamClosedError:
+                pass   # it is over anyway
         self.session.wake()
 
 
@@ -202,7 +205,7 @@ class Session:
             validate_outbound_headers=checks, normalize_outbound_headers=checks))
         if settings or client:
             defaults = {h2.settings.SettingCodes.ENABLE_PUSH: 0} if client else {}
-            self.h2.local_settings = h2.settings.Settings(client=client, initial_values={**defaults, **(settings or {})})
+            self.h2.local_settings = h2.settings.Settings(client, {**defaults, **(settings or {})})
         self.h2.initiate_connection()
         if window:
             self.h2.increment_flow_control_window(window)
@@ -262,10 +265,9 @@ class Session:
         self.wake()
 
     def wake(self):
-        try:
-            os.eventfd_write(self.wakeup, 1)
-        except OSError:
-            pass   # it is over
+        with self.changed:
+            if not self.over:
+                os.eventfd_write(self.wakeup, 1)
 
     def close(self):
         with self.changed:
@@ -401,13 +403,13 @@ class Session:
 class H2Client(Session):
     """A client; plain with prior knowledge, or over TLS with the context `tls`."""
 
-    def __init__(self, port, tls=None, source=None, receive_buffer=None, **more):
+    def __init__(self, port, tls=None, source=None, receive_buffer=None, window=16 << 20, **more):
         peer = Raw(port, source=source, receive_buffer=receive_buffer)
         self.scheme = "https" if tls else "http"
         if tls:
             peer.socket = tls.wrap_socket(peer.socket, server_hostname="localhost")
             assert peer.socket.selected_alpn_protocol() == "h2"
-        super().__init__(peer, client=True, **more)
+        super().__init__(peer, client=True, window=window, **more)
         threading.Thread(target=self.run, daemon=True).start()
 
     def begin_request(self, path="/", method="GET", *fields, authority="test", scheme=None, end=True, protocol=None):
@@ -419,7 +421,7 @@ class H2Client(Session):
                 raise Incomplete(f"the connection is over (goaways: {self.goaways})")
             number = self.h2.get_next_available_stream_id()
             stream = self.streams[number] = Stream(self, number)
-            stream.send_fields([each for each in pseudo if each[1] is not None] + [pair(field) for field in fields], end)
+            stream.send_fields([*(each for each in pseudo if each[1] is not None), *map(pair, fields)], end)
         return stream
 
     def send_request(self, path="/", method="GET", *fields, body=None, trailers=(), length=True, **more):
@@ -438,23 +440,12 @@ class H2Client(Session):
         return self.send_request(path, method, *fields, **more).whole()
 
 
-class H2Upstream(Upstream):
-    """As peers.Upstream; each request is handed to `serve_stream(stream)` in a thread of its own. Without one: it is read
-    and answered by `reply(request)`: a body, or the arguments of Stream.answer as a dict.
-    """
+class TlsUpstream(Upstream):
+    """As peers.Upstream, over TLS with the context `tls`."""
 
     def __init__(self, tls=None):
         self.tls = tls
         super().__init__()
-
-    def program(self, script=None, reply=None, stream=None, **session):
-        self.serve_stream, self.session_options = stream or self.read_and_answer, session
-        return super().program(script, reply or (lambda request: b"ok"))
-
-    @property
-    def sessions(self):
-        with self.lock:
-            return [peer.session for peer in self.peers if hasattr(peer, "session")]
 
     def run(self, script, peer):
         if self.tls:
@@ -466,9 +457,24 @@ class H2Upstream(Upstream):
                 return
         super().run(script, peer)
 
+
+class H2Upstream(TlsUpstream):
+    """Each request is handed to `serve_stream(stream)` in a thread of its own. Without one: it is read and answered by
+    `reply(request)`: a body, or the arguments of Stream.answer as a dict. Plain when there is no `tls`.
+    """
+
+    def program(self, script=None, reply=None, stream=None, **session):
+        self.serve_stream, self.session_options = stream or self.read_and_answer, session
+        return super().program(script, reply or (lambda request: b"ok"))
+
+    @property
+    def sessions(self):
+        with self.lock:
+            return [peer.session for peer in self.peers if hasattr(peer, "session")]
+
     def serve(self, peer):
-        session = Session(peer, client=False, on_stream=lambda stream: self.on_stream(peer, stream), **self.session_options)
-        peer.session = session
+        session = peer.session = Session(peer, client=False, on_stream=lambda stream: self.on_stream(peer, stream),
+                                         **self.session_options)
         session.run()
         peer.eof = True
         if session.failure:
@@ -501,7 +507,8 @@ class H2Upstream(Upstream):
 
 def frame(kind, flags=0, stream=0, payload=b"", size=None):
     """Bytes of one frame; size: what its header says instead of the truth."""
-    return struct.pack("!I", size if size is not None else len(payload))[1:] + struct.pack("!BBI", kind, flags, stream) + payload
+    size = len(payload) if size is None else size
+    return struct.pack("!I", size)[1:] + struct.pack("!BBI", kind, flags, stream) + payload
 
 
 def settings(*pairs):

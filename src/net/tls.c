@@ -153,10 +153,14 @@ static int bio_read(BIO *bio, char *data, int n)
     return (int)got;
 }
 
-// The next message is the first of its flight.
-static void begin_flight(struct tls_handshake *handshake)
+// The next message is the first of its flight. In TLS 1.2 it can be no ClientHello any more, but an encrypted
+// one that begins like it.
+static void begin_flight(struct tls *tls)
 {
-    handshake->message_n = 0;
+    struct tls_handshake *handshake = tls->handshake;
+    bool had_hello = SSL_version(tls->ssl) < TLS1_3_VERSION;
+    handshake->message_n = had_hello ? MESSAGE_HEADER : 0;
+    handshake->message[0] = 0;
 }
 
 static int bio_write(BIO *bio, const char *data, int n)
@@ -170,7 +174,7 @@ static int bio_write(BIO *bio, const char *data, int n)
         return -1;
     }
     if (conn->tls->handshake)
-        begin_flight(conn->tls->handshake);
+        begin_flight(conn->tls);
     ssize_t sent;
     do
         sent = send(conn->source.fd, data, (size_t)n, MSG_NOSIGNAL);

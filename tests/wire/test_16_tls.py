@@ -236,6 +236,27 @@ def test_a_ticket_that_was_tampered_with_is_a_full_handshake(secure, tmp_path):
         der[ticket + place] ^= 1
 
 
+def test_an_encrypted_message_is_taken_for_no_hello(secure):
+    """The client's Finished of a resumed TLS 1.2 session begins with bytes of its own choice: here with those of a
+    ClientHello of 16 MiB. It is refused for what it is, in an alert that is encrypted."""
+    context = secure.pki.client_context(version="1.2")
+    session = session_of(secure.client(context=context))
+    client = secure.client(context=context, session=session, handshake=False)
+    while True:
+        try:
+            client.tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            client.flush()
+            client.incoming.write(client.socket.recv(65536))
+    flight = bytearray(client.outgoing.read())
+    assert client.tls.session_reused and flight[0] == 20 and flight[6] == 22   # ChangeCipherSpec, Finished
+    flight[11:15] = b"\x01\xff\xff\xff"
+    client.socket.sendall(flight)
+    with pytest.raises(ssl.SSLError, match="(?i)alert bad record mac"):
+        client.does(client.tls.read, 100)
+
+
 def resumptions(port, context, session, count):
     """How many of so many connections are resumed."""
     total = 0

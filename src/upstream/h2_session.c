@@ -33,8 +33,17 @@ void session_lost_stream(struct h2_session *s)
         return;
     if (c->room && connection_is_wanted(c))
         connection_become_idle(c);
-    else
+    else if (!s->busy)
         connection_close(c);
+}
+
+// What could not be closed from inside nghttp2. True: it is closed now, or was.
+static bool is_over(struct h2_session *s)
+{
+    struct upstream_conn *c = &s->base;
+    if (c->state == UPSTREAM_LENT && !s->stream_count)
+        connection_close(c);
+    return c->conn.closed;
 }
 
 // ---- the end of a connection ----
@@ -165,7 +174,7 @@ static bool receive(struct h2_session *s, struct buf *in)
     }
     s->heard_ms = loop_now_ms(c->conn.loop);
     take_in(s, (struct str){in->base, (size_t)n});
-    if (c->conn.closed)
+    if (is_over(s))
         return false;
     if (s->open && c->state == UPSTREAM_CONNECTING) {
         if (!c->room) {
@@ -215,6 +224,8 @@ static void on_late(struct loop_late *late)
     session_write_bulk(s);
     send_gathered(s);
     s->broken |= gave_up;
+    if (is_over(s))
+        return;
     settle(s);
     if (!c->conn.closed && (s->broken || !nghttp2_session_want_read(s->ng)))
         break_off(s, why_broken(s));

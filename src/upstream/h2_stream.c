@@ -344,6 +344,8 @@ static bool h2_head(struct upstream_link *link, const struct request_head *head,
     if (id < 0)
         return false;
     stream->id = id;
+    if (id == INT32_MAX)
+        session_update_room(s); // there is no id for another one
     stream->request_ended = stream->end_queued = !has_body;
     session_write_late(s);
     return true;

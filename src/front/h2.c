@@ -252,6 +252,8 @@ static void watch_stream(struct h2_stream *s, struct watch *watch)
         h2_reset(s, NGHTTP2_CANCEL);
         if (s->x)
             exchange_client_gone(s->x, END_CLIENT_SLOW);
+    } else if (is_late(watch, s->over_us, LINGER_MS * 1000)) {
+        h2_reset(s, NGHTTP2_NO_ERROR);
     }
 }
 

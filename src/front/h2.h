@@ -28,8 +28,10 @@ struct h2_stream {
     struct buf held;         // of the body: what the exchange has not taken yet
     struct headers trailers; // in the exchange's arena
     uint64_t since_us;       // when the body last made progress
-    const char *why;         // the head was refused
-    uint8_t refused;         // enum end_cause of it
+    uint64_t over_us;        // since when it is only read to be dropped; 0: it is not
+    uint32_t dropped_bytes;
+    const char *why; // the head was refused
+    uint8_t refused; // enum end_cause of it
 
     // The response.
     struct buf pending;   // of the body: not framed yet

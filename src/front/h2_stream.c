@@ -366,6 +366,17 @@ void h2_deliver(struct h2_stream *s)
     s->delivering = false;
 }
 
+// Nobody wants it any more.
+static void drop_data(struct h2_stream *s, size_t n)
+{
+    consume(s, n);
+    if (!s->over_us || s->reset || s->closed)
+        return;
+    s->dropped_bytes += (uint32_t)n;
+    if (s->dropped_bytes >= LINGER_BYTES)
+        h2_reset(s, NGHTTP2_NO_ERROR);
+}
+
 void h2_take_data(struct h2_stream *s, struct str data)
 {
     struct buf_pool *buffers = client_buffers(s->h2->client);
@@ -378,7 +389,7 @@ void h2_take_data(struct h2_stream *s, struct str data)
             return;
     }
     if (!s->x || s->reset || s->closed) {
-        consume(s, data.n);
+        drop_data(s, data.n);
     } else if (buf_reserve(&s->held, buffers, data.n, H2_HELD_BYTES)) {
         buf_put(&s->held, data);
         h2_stream_due(s);
@@ -429,6 +440,15 @@ static void settle_closed(struct h2_stream *s)
         free_stream(s);
 }
 
+// The answer is complete without the rest of the request. RFC 9113 8.1 lets us end the stream at once with
+// RST_STREAM NO_ERROR, but there are clients (curl 7.88) that take it for a failure while their body is under
+// way: whoever says little has the time to.
+static void linger(struct h2_stream *s)
+{
+    s->over_us = s->h2->client->conn.loop->now_us;
+    h2_arm_in(s->h2, LINGER_MS * 1000);
+}
+
 static void settle(struct h2_stream *s)
 {
     if (s->closed) {
@@ -449,8 +469,8 @@ static void settle(struct h2_stream *s)
     }
     if (s->tail && s->data_done)
         h2_send_tail(s);
-    if (!s->x && s->end_sent && !s->ended)
-        h2_reset(s, NGHTTP2_NO_ERROR); // RFC 9113 8.1: the answer is complete without the rest
+    if (!s->x && s->end_sent && !s->ended && !s->over_us)
+        linger(s);
 }
 
 void h2_settle(struct h2_client *h2)

@@ -307,6 +307,16 @@ def test_an_answer_to_half_a_request_ends_the_stream(wire, client, path, status)
     assert stream.reset == NO_ERROR
 
 
+@pytest.mark.parametrize("path, status", [("/tiny", 413), ("/said", 203), ("/broken", 418)])
+def test_who_was_answered_may_finish(wire, client, path, status):
+    """curl takes RST_STREAM NO_ERROR for a failure while its body is under way."""
+    stream = client.begin_request(path, "POST", "content-length: 11", end=False)
+    assert stream.whole().status == status
+    stream.send(b"hello world", end=True)
+    assert client.ask("/said").status == 203   # so what is said about the first has come
+    assert stream.reset is None
+
+
 def test_a_truncated_response_never_ends_well(wire, client):
     cut = {"/length": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
            "/chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"}

@@ -9,13 +9,14 @@
 // each slot: slot 0 is the control thread's, worker n's is n + 1. What was made for a slot is used on that
 // thread's loop.
 //
-// OpenSSL shakes hands. What follows on a client's TLS 1.3 connection is read and written by tls_records.c, in
-// a twentieth of the memory; TLS 1.2 and connections to upstreams go on with OpenSSL.
+// OpenSSL shakes hands. What follows on a client's TLS 1.3 connection is read and written by tls_records.c,
+// in a twentieth of the memory; TLS 1.2 and connections to upstreams go on with OpenSSL.
 //
 // Policy (Mozilla "intermediate", 5.7): TLS 1.2 and 1.3; ECDHE with AES-GCM or ChaCha20-Poly1305; X25519,
-// P-256, P-384; the client's preference among them; no compression, no renegotiation, no early data. Sessions
-// are resumed by stateless tickets (RFC 5077, RFC 8446 4.6.1): sealed with keys that every worker derives
-// from one secret for each hour, so a session lives through reloads, upgrades and other workers.
+// P-256, P-384; our order of ciphers, AES-128 first, but ChaCha20 for who prefers it; no compression, no
+// renegotiation, no early data. Sessions are resumed by stateless tickets (RFC 5077, RFC 8446 4.6.1): sealed
+// with keys that every worker derives from one secret for each hour, so a session lives through reloads,
+// upgrades and other workers.
 #pragma once
 
 #include "base/arena.h"

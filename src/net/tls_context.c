@@ -19,6 +19,7 @@
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:" \
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" \
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+#define SUITES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256" // of TLS 1.3
 #define GROUPS "X25519:P-256:P-384"
 
 static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER; // guards the table and each slot's `system`
@@ -95,7 +96,8 @@ SSL_CTX *tls_context_new(struct tls_slot *slot, const SSL_METHOD *method, struct
     SSL_CTX *context = SSL_CTX_new_ex(slot->library, NULL, method);
     if (!context || !SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) ||
         !SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) ||
-        !SSL_CTX_set_cipher_list(context, CIPHERS) || !SSL_CTX_set1_groups_list(context, GROUPS)) {
+        !SSL_CTX_set_cipher_list(context, CIPHERS) || !SSL_CTX_set_ciphersuites(context, SUITES) ||
+        !SSL_CTX_set1_groups_list(context, GROUPS)) {
         err_set(err, ERR_MEMORY, "tls", "%s", tls_words());
         SSL_CTX_free(context);
         return NULL;

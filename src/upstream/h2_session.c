@@ -16,7 +16,7 @@ static struct buf_pool *buffers_of(const struct h2_session *s)
 void session_update_room(struct h2_session *s)
 {
     uint32_t room = 0;
-    if (s->open && !s->leaving && !s->broken && nghttp2_session_check_request_allowed(s->ng)) {
+    if (s->open && !s->leaving && !s->doubted && !s->broken && nghttp2_session_check_request_allowed(s->ng)) {
         uint32_t max = nghttp2_session_get_remote_settings(s->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
         max = max < H2_STREAMS ? max : H2_STREAMS;
         room = max > s->stream_count ? max - s->stream_count : 0;
@@ -173,6 +173,10 @@ static bool receive(struct h2_session *s, struct buf *in)
         return false;
     }
     s->heard_ms = loop_now_ms(c->conn.loop);
+    if (s->doubted) {
+        s->doubted = false;
+        session_update_room(s);
+    }
     take_in(s, (struct str){in->base, (size_t)n});
     if (is_over(s))
         return false;
@@ -247,6 +251,20 @@ static uint64_t quiet_ms(const struct h2_session *s)
     return s->ping_was_last ? H2_QUIETER_MS : s->stream_count ? H2_QUIET_MS : H2_IDLE_QUIET_MS;
 }
 
+static void ask_for_life(struct h2_session *s)
+{
+    if (s->pinged_ms || nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, NULL) != 0)
+        return;
+    s->pinged_ms = loop_now_ms(s->base.conn.loop);
+    session_write_late(s);
+}
+
+void session_doubt(struct h2_session *s)
+{
+    s->doubted = true;
+    ask_for_life(s);
+}
+
 static void on_tick(struct loop_timer *tick)
 {
     struct h2_session *s = container_of(tick, struct h2_session, tick);
@@ -256,11 +274,8 @@ static void on_tick(struct loop_timer *tick)
         break_off(s, NULL);
         return;
     }
-    if (!s->pinged_ms && now_ms >= s->heard_ms + quiet_ms(s) &&
-        nghttp2_submit_ping(s->ng, NGHTTP2_FLAG_NONE, NULL) == 0) {
-        s->pinged_ms = now_ms;
-        session_write_late(s);
-    }
+    if (now_ms >= s->heard_ms + quiet_ms(s))
+        ask_for_life(s);
     loop_timer_set(loop, tick, H2_TICK_MS);
 }
 

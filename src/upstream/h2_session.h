@@ -28,7 +28,8 @@ enum {
     H2_IDLE_QUIET_MS = 30 * 1000, // without a stream
     H2_QUIETER_MS = 300 * 1000,   // since the last ping, when nothing but its answer has come
     H2_PONG_MS = 10 * 1000,       // for the answer: past it the connection is broken
-    H2_SMALL_UPDATE = 1024,       // bytes: what opens a window by less is counted as a nuisance
+    H2_DOUBT_MS = 250, // without a byte for a stream that is then given up: the others may fare no better
+    H2_SMALL_UPDATE = 1024, // bytes: what opens a window by less is counted as a nuisance
 };
 
 struct h2_session {
@@ -46,6 +47,7 @@ struct h2_session {
     uint64_t pinged_ms;    // when the ping that waits for its answer was sent; 0: none
     bool ping_was_last;    // nothing but its answer has come since a ping
     bool open;             // the peer's SETTINGS have come
+    bool doubted;          // takes no new streams until something is heard
     bool leaving;          // GOAWAY: no new streams
     bool busy;             // inside nghttp2
     bool more;             // H2_OUT_BYTES stopped the serialising
@@ -64,8 +66,9 @@ struct h2_stream {
     struct list due_node;
     unsigned due;
     enum end_cause cause; // DUE_FAIL
-    uint64_t serial;      // another one each time it is lent; 0: spare
-    int32_t id;           // 0: no request yet
+    uint64_t lent_ms;
+    uint64_t serial; // another one each time it is lent; 0: spare
+    int32_t id;      // 0: no request yet
     // The request.
     struct buf pending; // of its body: not serialised yet
     struct str span;    // behind it, while its giver is on the stack
@@ -104,6 +107,8 @@ void session_note_due(struct h2_stream *stream, unsigned what);
 // A stream is gone: there is room for another, or nothing left to do.
 void session_lost_stream(struct h2_session *s);
 void session_update_room(struct h2_session *s);
+// Somebody has waited in vain: is the peer there? A ping asks.
+void session_doubt(struct h2_session *s);
 // A nghttp2 data provider.
 ssize_t session_read_body(nghttp2_session *ng, int32_t id, uint8_t *data, size_t max, uint32_t *flags,
                           nghttp2_data_source *source, void *context);

@@ -61,6 +61,14 @@ static void detach(struct h2_stream *stream)
     session_lost_stream(s);
 }
 
+static bool waited_in_vain(const struct h2_stream *stream)
+{
+    const struct h2_session *s = stream->session;
+    uint64_t now_ms = loop_now_ms(s->base.conn.loop);
+    return stream->head_queued && !stream->closed && s->heard_ms < stream->lent_ms &&
+           now_ms >= stream->lent_ms + H2_DOUBT_MS;
+}
+
 // The call is over. What of the message is not complete is cancelled; the session lives on.
 static void h2_give(struct upstream_link *link)
 {
@@ -76,6 +84,8 @@ static void h2_give(struct upstream_link *link)
             session_write_late(s);
         }
     }
+    if (s && waited_in_vain(stream))
+        session_doubt(s);
     if (s)
         detach(stream);
     free_stream(stream);
@@ -481,6 +491,7 @@ struct upstream_link *stream_lend(struct upstream_conn *c, struct upstream_call 
         .link.verbs = &h2_verbs,
         .session = s,
         .worker = worker,
+        .lent_ms = loop_now_ms(c->conn.loop),
         .serial = ++worker->stream_serial,
     };
     list_init(&stream->due_node);

@@ -21,6 +21,7 @@ struct watch {
     struct health *health;
     const struct plan *plan;
     struct endpoint *endpoint;
+    struct str host; // of the target
     struct health_tally tally;
     struct loop_timer timer; // with a probe: its deadline; without: the next check
     struct probe *probe;     // NULL: none is running
@@ -121,8 +122,8 @@ static void start_probe(struct watch *watch)
     struct health *health = watch->health;
     struct endpoint *endpoint = watch->endpoint;
     struct probe_verdict verdict;
-    watch->probe = probe_start(health->loop, &watch->plan->question, endpoint->name, &endpoint->addr, watch,
-                               on_verdict, &verdict);
+    watch->probe = probe_start(health->loop, &watch->plan->question, endpoint->name, watch->host,
+                               &endpoint->addr, watch, on_verdict, &verdict);
     if (!watch->probe) {
         take_verdict(watch, &verdict);
         return;
@@ -158,7 +159,7 @@ static struct str key_of(struct endpoint *const *endpoint)
 static void move_probe(struct watch *from, struct watch *to)
 {
     to->probe = from->probe;
-    probe_hand_over(to->probe, &to->plan->question, to);
+    probe_hand_over(to->probe, &to->plan->question, to->host, to);
     to->health->running++;
     from->probe = NULL;
     from->health->running--;
@@ -190,13 +191,15 @@ static void take_over(struct watch *watch, struct health *before)
     loop_timer_set(watch->health->loop, &watch->timer, after_ms);
 }
 
-static void add_watch(struct health *health, const struct plan *plan, struct endpoint *endpoint,
+static void add_watch(struct health *health, const struct plan *plan, const struct upstream_target *target,
                       struct health *before)
 {
+    struct endpoint *endpoint = target->endpoint;
     if (map_get(&health->by_endpoint, key_of(&endpoint)))
         return; // a target that is listed twice is one endpoint
     struct watch *watch = &health->watches[health->count++];
     *watch = (struct watch){.health = health, .plan = plan, .endpoint = endpoint};
+    watch->host = arena_copy(&health->arena, target->host);
     list_init(&watch->waiting);
     loop_timer_init(&watch->timer, on_timer);
     map_put(&health->by_endpoint, key_of(&watch->endpoint), watch);
@@ -252,7 +255,7 @@ static void add_upstream(struct health *health, const struct upstream *upstream,
     for (uint32_t i = 0; i < upstream->target_count; i++) {
         struct endpoint *endpoint = upstream->targets[i].endpoint;
         if (plan)
-            add_watch(health, plan, endpoint, before);
+            add_watch(health, plan, &upstream->targets[i], before);
         else if (!is_up(endpoint)) // the checks that brought it down are gone, and with them their opinion
             set_up(endpoint, true, health->loop->now_us);
     }

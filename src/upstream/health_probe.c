@@ -63,9 +63,10 @@ void probe_time_out(struct probe *probe)
               (unsigned long long)probe->question->timeout_ms);
 }
 
-void probe_hand_over(struct probe *probe, const struct probe_question *question, void *owner)
+void probe_hand_over(struct probe *probe, const struct probe_question *question, struct str host, void *owner)
 {
     probe->question = question;
+    probe->host = host;
     probe->owner = owner;
 }
 
@@ -146,19 +147,6 @@ struct str probe_authority(const struct probe *probe)
     return str_starts(probe->name, STR("unix:")) ? STR("localhost") : probe->name;
 }
 
-// Without the port, and the brackets of IPv6.
-static struct str host_of(const struct probe *probe)
-{
-    struct str host = probe_authority(probe);
-    size_t end = host.n;
-    while (end && host.p[end - 1] != ':' && host.p[end - 1] != ']')
-        end--;
-    if (end && host.p[end - 1] == ':')
-        host.n = end - 1;
-    bool bracketed = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
-    return bracketed ? (struct str){host.p + 1, host.n - 2} : host;
-}
-
 // Each time a full handshake: a session that is resumed would not show that a certificate has expired.
 static void on_connected(struct conn *conn, int error)
 {
@@ -169,7 +157,7 @@ static void on_connected(struct conn *conn, int error)
         begin_asking(probe);
     } else {
         probe->stage = PROBE_SECURING;
-        if (!tls_connect(conn, probe->question->tls, host_of(probe), NULL))
+        if (!tls_connect(conn, probe->question->tls, probe->host, NULL))
             probe_say(probe, PROBE_UNDECIDED, "tls: %s", strerror(ENOMEM));
     }
 }
@@ -201,7 +189,7 @@ static struct probe *give_up(struct probe_verdict *verdict, int error)
 }
 
 struct probe *probe_start(struct loop *loop, const struct probe_question *question, struct str name,
-                          const struct addr *addr, void *owner,
+                          struct str host, const struct addr *addr, void *owner,
                           void (*on_verdict)(void *owner, const struct probe_verdict *verdict),
                           struct probe_verdict *verdict)
 {
@@ -217,6 +205,7 @@ struct probe *probe_start(struct loop *loop, const struct probe_question *questi
     probe->kind = question->kind;
     probe->question = question;
     probe->name = name;
+    probe->host = host;
     probe->owner = owner;
     probe->on_verdict = on_verdict;
     probe->begun_us = loop->now_us;

@@ -55,6 +55,7 @@ struct probe {
     const struct probe_kind *kind; // the question's, also when that is gone
     const struct probe_question *question;
     struct str name; // of the endpoint
+    struct str host; // whom its certificate must name
     void *owner;     // NULL: the verdict is in, or nobody wants it any more
     void (*on_verdict)(void *owner, const struct probe_verdict *verdict);
     uint64_t begun_us;
@@ -74,7 +75,7 @@ struct probe {
 // on_verdict is called once, from the loop, unless probe_drop comes before; the probe is gone then. NULL: it
 // could not even begin, *verdict says why.
 struct probe *probe_start(struct loop *loop, const struct probe_question *question, struct str name,
-                          const struct addr *addr, void *owner,
+                          struct str host, const struct addr *addr, void *owner,
                           void (*on_verdict)(void *owner, const struct probe_verdict *verdict),
                           struct probe_verdict *verdict);
 // The deadline has come: the verdict says what was waited for.
@@ -82,7 +83,8 @@ void probe_time_out(struct probe *probe);
 // Nobody wants to know any more.
 void probe_drop(struct probe *probe);
 // From one snapshot's checks to the next one's; the question is the same.
-void probe_hand_over(struct probe *probe, const struct probe_question *question, void *owner);
+void probe_hand_over(struct probe *probe, const struct probe_question *question, struct str host,
+                     void *owner);
 
 // ---- for kinds ----
 

@@ -8,7 +8,7 @@
 
 // ---- the snapshot's side ----
 
-static struct str host_of(struct str address)
+struct str upstream_host(struct str address)
 {
     if (str_starts(address, STR("unix:")))
         return STR("localhost"); // sent, not verified: that needs a configured name
@@ -40,7 +40,7 @@ static enum err_code add_target(struct upstream *upstream, const struct target_s
         }
         all[upstream->target_count + i] =
             (struct upstream_target){endpoint_ref(upstream->name, name, &addrs[i]), (uint32_t)target->weight,
-                                     host_of(target->address)};
+                                     upstream_host(target->address)};
     }
     upstream->targets = all;
     upstream->target_count += count;

@@ -33,7 +33,7 @@ struct upstream_link; // what a call is lent of one: HTTP/1.1: all of it; HTTP/2
 struct upstream_target {
     struct endpoint *endpoint;
     uint32_t weight;
-    struct str host; // of the address as configured, without port and brackets
+    struct str host; // upstream_host of the address as configured
 };
 
 struct upstream {
@@ -49,6 +49,9 @@ struct upstream {
     unsigned tls_count;
     uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
 };
+
+// The host of a target's address, without port and brackets; "localhost" for a unix socket. Borrowed.
+struct str upstream_host(struct str address);
 
 // Builds the upstreams of a snapshot; host names are looked up. tls_slots: so many TLS contexts are made, the
 // control thread's and each worker's; 0: none, it is only looked at. Control thread. ERR_INVALID and *err on

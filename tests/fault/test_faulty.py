@@ -103,12 +103,15 @@ class Sweep:
         where = f"{kind} {skip} x{times} errno {error}"
         assert not failures, f"{where}: {failures}"
         assert self.running.workers() == [self.running.first], f"{where}\n{self.running.log()}"
-        converse(self.port, True)
+        self.converse(True)
         return failed
+
+    def converse(self, strictly):
+        converse(self.port, strictly)
 
     def guard(self, failures):
         try:
-            converse(self.port, False)
+            self.converse(False)
         except Exception as failure:   # shown by step()
             failures.append(failure)
 

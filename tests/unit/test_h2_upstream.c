@@ -551,6 +551,30 @@ static void test_a_dead_session_is_given_up(void **state)
     assert_int_equal(links(f), 0);
 }
 
+static void test_a_silent_session_takes_no_more(void **state)
+{
+    struct fixture *f = *state;
+    struct try *hasty = begin(f, 0), *staying = begin(f, 1);
+    struct peer *peer = &f->peers[0];
+    UNTIL(peer->stream_count == 2);
+    struct h2_session *s = session_of_try(staying);
+    upstream_call_finish(&hasty->call);
+    assert_false(s->doubted);
+    struct try *t = begin(f, 2);
+    peer->is_deaf = true;
+    s->heard_ms -= H2_DOUBT_MS * 3;
+    container_of(t->call.link, struct h2_stream, link)->lent_ms -= H2_DOUBT_MS * 2;
+    turns(f, 2);
+    upstream_call_finish(&t->call); // it took too long
+    assert_true(s->doubted && s->pinged_ms);
+    t = begin(f, 3);
+    UNTIL(t->ready);
+    assert_ptr_not_equal(session_of_try(t), s);
+    peer->is_deaf = false; // it was only slow
+    UNTIL(!s->doubted && !s->pinged_ms);
+    assert_true(s->base.room > 0);
+}
+
 // ---- leaving ----
 
 static void end_of_a_live_session(struct fixture *f, struct try *t)
@@ -648,6 +672,7 @@ int main(void)
         TEST(test_what_is_held_outlives_the_connection),
         TEST(test_a_quiet_session_is_pinged_sparingly),
         TEST(test_a_dead_session_is_given_up),
+        TEST(test_a_silent_session_takes_no_more),
         TEST(test_drain_lets_streams_end),
         TEST(test_an_upstream_that_is_no_longer_configured),
         TEST(test_an_endpoint_that_is_no_longer_configured),

@@ -45,7 +45,8 @@ static inline struct scene *scene_around(struct server *server, const char *upst
                                         .targets = scene->targets,
                                         .target_count = 1};
     scene->list[0] = &scene->upstream;
-    scene->targets[0] = (struct upstream_target){endpoint_ref(scene->settings.name, str_of(name), addr), 1};
+    scene->targets[0] = (struct upstream_target){endpoint_ref(scene->settings.name, str_of(name), addr), 1,
+                                                 upstream_host(str_of(name))};
     return scene;
 }
 

@@ -449,18 +449,25 @@ static void linger(struct h2_stream *s)
     h2_arm_in(s->h2, LINGER_MS * 1000);
 }
 
+static void deliver_and_flush(struct h2_stream *s)
+{
+    h2_deliver(s);
+    if (s->x && s->body_fed)
+        exchange_body_flush(s->x);
+    s->body_fed = false;
+}
+
 static void settle(struct h2_stream *s)
 {
     if (s->closed) {
+        if (s->tunnel && !s->error) // the client has said its last word, behind the upstream's
+            deliver_and_flush(s);
         settle_closed(s);
         return;
     }
     if (s->x && !s->begun && s->head_done)
         begin(s);
-    h2_deliver(s);
-    if (s->x && s->body_fed)
-        exchange_body_flush(s->x);
-    s->body_fed = false;
+    deliver_and_flush(s);
     if (s->x && s->body_wanted)
         h2_arm_in(s->h2, client_settings(s->h2->client)->timeouts.body_us);
     if (s->x && s->full && !h2_waiting(s)) {

@@ -168,10 +168,10 @@ class Stream(Message):
     def finish(self, trailers=()):
         return self.send_fields([pair(field) for field in trailers], end=True) if trailers else self.send(b"", end=True)
 
-    def answer(self, body=b"ok", status=200, *fields, trailers=(), length=True):
+    def answer(self, body=b"ok", status=200, *more, fields=(), trailers=(), length=True):
         """A whole response."""
         length = [f"content-length: {len(body)}"] if length else []
-        self.respond(status, *length, *fields, end=not body and not trailers)
+        self.respond(status, *length, *more, *fields, end=not body and not trailers)
         if body:
             self.send(body, end=not trailers)
         return self.finish(trailers) if trailers else self
@@ -497,6 +497,7 @@ class H2Upstream(TlsUpstream):
                 self.failures.append(failure)
         except Exception as failure:
             self.failures.append(failure)
+            stream.session.close()   # so that nobody waits for it
 
     def read_and_answer(self, stream):
         given = self.reply(stream.whole())

@@ -4,7 +4,7 @@
 usage: tests/wire/scan_tls.py HOST:PORT [--quick]
 
 --quick leaves out what tries each cipher and each client in turn (ten seconds instead of minutes). What a
-self-made certificate and a missing DNS entry cause is not counted; everything counted is the listener's own doing.
+self-made certificate, a missing DNS entry and the service behind the gateway cause is not counted; everything counted is the listener's own doing.
 """
 import argparse
 import json
@@ -15,10 +15,10 @@ import sys
 import tempfile
 
 WORSE = {"MEDIUM", "HIGH", "CRITICAL", "FATAL"}
-# Findings about the certificate's issuer, which says nothing of the listener.
-OF_THE_CERTIFICATE = ("cert_chain_of_trust", "cert_trust", "cert_revocation", "cert_crlDistributionPoints", "cert_ocspURL",
-                      "cert_caIssuers", "DNS_CAArecord", "cert_expirationStatus", "cert_validityPeriod",
-                      "cert_extlifeSpan", "overall_grade", "grade_cap_reason")
+# About the certificate's issuer, and about the headers of the service behind the gateway: nothing of the listener's.
+OF_OTHERS = ("cert_chain_of_trust", "cert_trust", "cert_revocation", "cert_crlDistributionPoints", "cert_ocspURL",
+             "cert_caIssuers", "DNS_CAArecord", "cert_expirationStatus", "cert_validityPeriod", "cert_extlifeSpan",
+             "overall_grade", "grade_cap_reason", "security_headers")
 QUICK = ["--protocols", "--heartbleed", "--ccs", "--ticketbleed", "--renegotiation", "--crime"]
 
 
@@ -38,7 +38,7 @@ def main():
         if not file.exists():
             sys.exit(f"testssl said nothing:\n{done.stdout}\n{done.stderr}")
         findings = json.loads(file.read_text())
-    bad = [f for f in findings if f["severity"] in WORSE and not f["id"].startswith(OF_THE_CERTIFICATE)]
+    bad = [f for f in findings if f["severity"] in WORSE and not f["id"].startswith(OF_OTHERS)]
     seen = {f["id"] for f in findings}
     for finding in findings if not options.quick else bad:
         print(f"{finding['severity']:8} {finding['id']}: {finding['finding']}")

@@ -71,6 +71,8 @@ void client_close(struct client *c)
     if (c->protocol->on_close)
         c->protocol->on_close(c);
     count(c, -1);
+    // What is cut off must not look complete: the end of the connection may be the end of a message.
+    c->cut |= !out_empty(&c->out);
     loop_timer_stop(c->conn.loop, &c->timer);
     buf_release(&c->in, client_buffers(c));
     out_release(&c->out, client_buffers(c));

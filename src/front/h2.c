@@ -53,6 +53,7 @@ static void give_up(struct h2_client *h2, uint32_t error)
     if (error == NGHTTP2_ENHANCE_YOUR_CALM)
         metrics_count(client_worker(h2->client)->metrics, COUNT_H2_FLOODS, 1);
     put_goaway(h2, error);
+    h2->failure = error;
     linger(h2);
 }
 
@@ -287,17 +288,24 @@ static bool watch_connection(struct h2_client *h2, struct watch *watch)
     return true;
 }
 
+// Answers that a slow client still takes have the time of all that is sent; a peer at fault has not.
+static void watch_linger(struct h2_client *h2, struct watch *watch)
+{
+    struct client *c = h2->client;
+    bool sends = !out_empty(&c->out) && !h2->failure;
+    if (is_late(watch, c->since_us, sends ? client_settings(c)->timeouts.write_us : LINGER_MS * 1000))
+        client_close(c);
+    else
+        h2_arm_in(h2, watch->next_us - watch->now_us);
+}
+
 static void on_timer(struct loop_timer *timer)
 {
     struct client *c = container_of(timer, struct client, timer);
     struct h2_client *h2 = c->h2;
     struct watch watch = {c->conn.loop->now_us, UINT64_MAX};
-    if (h2->lingering && is_late(&watch, c->since_us, LINGER_MS * 1000)) {
-        client_close(c);
-        return;
-    }
     if (h2->lingering) {
-        h2_arm_in(h2, watch.next_us - watch.now_us);
+        watch_linger(h2, &watch);
         return;
     }
     if (!watch_connection(h2, &watch))

@@ -82,7 +82,7 @@ struct h2_client {
 
     uint32_t dropped_bytes; // lingering
     bool paused;            // at chunk
-    uint32_t failure;       // the connection must end with this error; 0: none
+    uint32_t failure;       // the connection must end, or ends, with this error; 0: none
     bool draining;
     bool lingering; // our side is shut, what still comes is read and dropped
 };

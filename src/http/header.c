@@ -55,8 +55,23 @@ bool header_name_valid(struct str name)
     return name.n && all_of(name, CHAR_TOKEN);
 }
 
+// Is there a byte in the word that a value may not hold, or HTAB? (May be wrong with yes.)
+static inline bool has_controls(uint64_t word)
+{
+    const uint64_t ones = ~UINT64_C(0) / 255, tops = 0x80 * ones;
+    uint64_t del = word ^ 0x7f * ones;
+    return (((word - 0x20 * ones) & ~word) | ((del - ones) & ~del)) & tops;
+}
+
 bool header_value_valid(struct str value)
 {
+    uint64_t word;
+    while (value.n >= sizeof word) {
+        memcpy(&word, value.p, sizeof word);
+        if (has_controls(word))
+            break;
+        value = str_skip(value, sizeof word);
+    }
     return all_of(value, CHAR_VALUE);
 }
 

@@ -324,7 +324,7 @@ static const struct config_field listener_fields[] = {
      .min_count = 1,
      .options = protocol_options,
      .doc = "What clients may speak. With tls they choose by ALPN; without it, h2 is for clients that begin "
-            "with it (prior knowledge)."},
+            "with it (prior knowledge). With h2 alone, who begins otherwise is answered 505 in HTTP/1.1."},
     {.name = "trusted_proxies",
      CONFIG_CIDRS,
      .offset = offsetof(struct listener_settings, trusted_proxies),

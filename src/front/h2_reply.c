@@ -140,6 +140,7 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
     struct h2_stream *s = source->ptr;
     if (n > unsent(s))
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; // it was reset since
+    h2_guard_sent(&h2->guard, n);
     put(h2, (struct str){(const char *)head, FRAME_HEAD});
     while (n) {
         struct str piece = take_unsent(s, n);

@@ -57,12 +57,22 @@ enum h2_event {
     H2_EVENTS
 };
 
-struct h2_guard { // zero it
+enum {
+    H2_UPDATE_BYTES = 512, // of DATA sent entitle the peer to a WINDOW_UPDATE: Go's client says two for 4 KiB
+    H2_ENTITLED_BYTES = 16 << 20, // so much of it is remembered
+};
+
+struct h2_guard {        // zero it
+    uint32_t sent_bytes; // DATA for which no WINDOW_UPDATE has come yet
+    bool sent_data;      // since the last PING that was free
     struct {
         uint64_t level, at_us; // of the bucket, in millionths of an event
     } buckets[H2_EVENTS];
 };
 
+// DATA was sent to the peer: it may answer with window updates, and measure the path with a PING, as gRPC
+// does for each burst (its BDP estimate), without an account.
+void h2_guard_sent(struct h2_guard *guard, size_t n);
 // One more of these, now. False: too many: GOAWAY ENHANCE_YOUR_CALM.
 must_check bool h2_guard_note(struct h2_guard *guard, enum h2_event event, uint64_t now_us);
 // The account of a received frame, by its header; H2_EVENTS: none.

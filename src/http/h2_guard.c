@@ -14,8 +14,30 @@ static const struct allowance allowances[H2_EVENTS] = {
     [H2_EVENT_UNKNOWN] = {H2_UNKNOWNS_PER_S, H2_UNKNOWNS_BURST},
 };
 
+void h2_guard_sent(struct h2_guard *guard, size_t n)
+{
+    size_t room = H2_ENTITLED_BYTES - guard->sent_bytes;
+    guard->sent_bytes += (uint32_t)(n < room ? n : room);
+    guard->sent_data = true;
+}
+
+static bool is_entitled(struct h2_guard *guard, enum h2_event event)
+{
+    if (event == H2_EVENT_UPDATE && guard->sent_bytes >= H2_UPDATE_BYTES) {
+        guard->sent_bytes -= H2_UPDATE_BYTES;
+        return true;
+    }
+    if (event == H2_EVENT_PING && guard->sent_data) {
+        guard->sent_data = false;
+        return true;
+    }
+    return false;
+}
+
 bool h2_guard_note(struct h2_guard *guard, enum h2_event event, uint64_t now_us)
 {
+    if (is_entitled(guard, event))
+        return true;
     enum { ONE = 1000000 }; // an event; what leaks in a microsecond is per_s of these
     const struct allowance *allowance = &allowances[event];
     uint64_t level = guard->buckets[event].level;

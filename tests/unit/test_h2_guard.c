@@ -38,6 +38,29 @@ static void test_bursts_and_rates(void **state)
     }
 }
 
+// Who downloads says how much it has read, and how long the path is.
+static void test_data_entitles_to_updates_and_a_ping(void **state)
+{
+    (void)state;
+    struct h2_guard guard = {0};
+    for (unsigned i = 0; i < 10 * H2_UPDATES_BURST; i++) {
+        h2_guard_sent(&guard, 1024);
+        assert_true(h2_guard_note(&guard, H2_EVENT_UPDATE, 7));
+        assert_true(h2_guard_note(&guard, H2_EVENT_UPDATE, 7));
+        assert_true(h2_guard_note(&guard, H2_EVENT_PING, 7));
+    }
+    h2_guard_sent(&guard, 1024); // one ping is free, the others are counted
+    unsigned pings = 0, updates = 0;
+    while (h2_guard_note(&guard, H2_EVENT_PING, 7))
+        pings++;
+    assert_int_equal(pings, 1 + H2_PINGS_BURST);
+    for (unsigned i = 0; i < 1000; i++)
+        h2_guard_sent(&guard, SIZE_MAX / 2); // no more than so much is remembered
+    while (h2_guard_note(&guard, H2_EVENT_UPDATE, 7))
+        updates++;
+    assert_int_equal(updates, H2_ENTITLED_BYTES / H2_UPDATE_BYTES + H2_UPDATES_BURST);
+}
+
 static void test_a_steady_rate_goes_on_for_ever(void **state)
 {
     (void)state;
@@ -146,6 +169,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bursts_and_rates),
+        cmocka_unit_test(test_data_entitles_to_updates_and_a_ping),
         cmocka_unit_test(test_a_steady_rate_goes_on_for_ever),
         cmocka_unit_test(test_a_clock_that_stands_still_or_goes_back),
         cmocka_unit_test(test_frames),

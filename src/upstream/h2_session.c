@@ -411,6 +411,8 @@ static int take_frame(struct h2_session *s, const nghttp2_frame *frame)
     case NGHTTP2_DATA:
         if (stream && end_stream)
             stream_end(stream);
+        else if (frame->hd.length && frame->data.padlen == frame->hd.length)
+            return note(s, H2_EVENT_EMPTY); // padding alone is no more than nothing
         break;
     case NGHTTP2_RST_STREAM:
         if (stream)

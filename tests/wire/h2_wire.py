@@ -5,7 +5,7 @@ import time
 
 from gateway import BINARY, until
 from h2_peers import H2Client, H2Upstream, TlsUpstream, by_hand
-from peers import Raw, answer, request
+from peers import Raw, request
 from wire import FAST, SMALL, Wire
 
 MIB = 1 << 20
@@ -133,10 +133,8 @@ class H2Wire(Wire):
         assert self.resident_kib() - before < memory_kib
 
 
-# ---- one request by any version ----
-
 class Held:
-    """An upstream's requests wait here until they are let go."""
+    """Requests wait here until they are let go."""
 
     def __init__(self):
         self.go, self.waiting = threading.Event(), 0
@@ -151,20 +149,13 @@ class Held:
         until(lambda: self.waiting >= count, lambda: f"{count} waiting requests, there are {self.waiting}")
 
 
+# ---- one request by any version ----
+
 def chunked_answer(body, status="200 OK", *fields, trailers=()):
     """Bytes of an HTTP/1.1 response with trailers."""
     head = "\r\n".join([f"HTTP/1.1 {status}", "Transfer-Encoding: chunked", *fields, "", ""]).encode()
     pieces = b"".join(b"%x\r\n%s\r\n" % (len(body[i:i + 10_000]), body[i:i + 10_000]) for i in range(0, len(body), 10_000))
     return head + pieces + b"0\r\n" + "".join(f"{trailer}\r\n" for trailer in trailers).encode() + b"\r\n"
-
-
-def answer_with(upstream, body, *fields, trailers=()):
-    """What an upstream of either version shall answer each request with."""
-    if isinstance(upstream, H2Upstream):
-        return upstream.program(reply=lambda _: {"body": body, "status": 200, "trailers": trailers, "length": not trailers})
-    if trailers:
-        return upstream.program(reply=lambda _: chunked_answer(body, "200 OK", *fields, trailers=trailers))
-    return upstream.program(reply=lambda _: answer(body, "200 OK", *fields))
 
 
 def ask(wire, version, path, method="GET", *fields, body=None, trailers=()):

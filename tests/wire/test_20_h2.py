@@ -297,14 +297,15 @@ def test_both_bodies_at_once(wire, client):
     assert stream.finish().whole().body == b"firstagainthird"
 
 
-@pytest.mark.parametrize("path, status", [("/tiny", 413), ("/said", 203), ("/write", 200), ("/broken", 418)])
-def test_an_answer_to_half_a_request_ends_the_stream(wire, client, path, status):
+def test_an_answer_to_half_a_request_ends_the_stream(wire, client):
     """Also when the client sends no more: else the stream would stay for ever."""
     wire["main"].program(lambda peer: (peer.head(), peer.send(answer(b"early")), peer.ended()))
-    stream = client.begin_request(path, "POST", "content-length: 11", end=False)
-    assert stream.whole().status == status
-    stream.until(lambda: stream.reset is not None, "the reset")
-    assert stream.reset == NO_ERROR
+    streams = {client.begin_request(path, "POST", "content-length: 11", end=False): status
+               for path, status in (("/tiny", 413), ("/said", 203), ("/write", 200), ("/broken", 418))}
+    for stream, status in streams.items():
+        assert stream.whole().status == status
+        stream.until(lambda stream=stream: stream.reset is not None, "the reset")
+        assert stream.reset == NO_ERROR
 
 
 @pytest.mark.parametrize("path, status", [("/tiny", 413), ("/said", 203), ("/broken", 418)])
@@ -602,7 +603,7 @@ def test_a_client_that_opens_no_window_holds_the_upstream_back(wire):
     stream = client.begin_request("/large")
     stream.auto = False
     assert 0 < standing_still(lambda: sent[0]) < 1.5 * kernel_buffers()
-    assert wire.resident_kib() - before < 8 * 1024
+    assert wire.resident_kib() - before < (8 if not SANITIZED else 256) * 1024
     assert client.ask("/other").status == 200
     stream.open_window()
     assert stream.whole().got == 2 * kernel_buffers()
@@ -630,7 +631,7 @@ def test_an_upstream_that_does_not_read_holds_the_client_back(wire):
     pusher = threading.Thread(target=push, daemon=True)
     pusher.start()
     assert 0 < standing_still(lambda: sent[0]) < 1.5 * kernel_buffers()
-    assert wire.resident_kib() - before < 8 * 1024
+    assert wire.resident_kib() - before < (8 if not SANITIZED else 256) * 1024
     assert client.ask("/other", "POST", body=b"z" * 200_000).body == b"200000"
     go.set()
     assert stream.whole().body == b"%d" % size

@@ -11,6 +11,7 @@ enum {
     DRAIN_BODY_BYTES = 64 * 1024,     // of an unread request body: no more is read to keep the connection
     H2_OUT_BYTES = 64 * 1024,         // unsent on an HTTP/2 connection: no DATA is framed beyond it
     H2_HELD_BYTES = H2_STREAM_WINDOW, // of a request body that the exchange does not take yet
+    H2_TURN_BYTES = 64 * 1024,        // read from one HTTP/2 connection before others have their turn
     H2_SPARE_STREAMS = 1024,
 };
 

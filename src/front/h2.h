@@ -80,7 +80,10 @@ struct h2_client {
     struct h2_stream *chunk_stream;
     struct str chunk;
 
+    uint64_t turn; // of the loop, in which turn_bytes were read
+    uint32_t turn_bytes;
     uint32_t dropped_bytes; // lingering
+    bool unread;            // what more there is waits for another turn
     bool paused;            // at chunk
     uint32_t failure;       // the connection must end, or ends, with this error; 0: none
     bool draining;

@@ -534,6 +534,27 @@ def test_a_small_bomb_is_431(wire, field, count):
     assert conn.fate(201) == ("answer", 200)
 
 
+def test_small_bombs_without_end(wire):
+    """They come as fast as they are dealt with, so there is always more to read; others have their turn all the same, and
+    what is refused is counted soon."""
+    body = bomb(("x", ""), 15_000)
+
+    def bombard(conn):
+        for i in range(0, 8000, 100):
+            conn.send(b"".join(headers(2 * j + 1, body) for j in range(i, i + 100)))
+
+    conns = [wire.frames(settle=False) for _ in range(4)]   # which agree to no number of streams
+    threads = [threading.Thread(target=bombard, args=[conn]) for conn in conns]
+    with wire.unharmed():
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    for conn in conns:   # nobody opens the window of the answers
+        assert conn.end() in (ENHANCE_YOUR_CALM, None) and len(conn.resets) < 1000
+    assert not wire["main"].requests
+
+
 def test_trailers_are_no_way_around_the_limits(wire):
     for bad in (bomb(("x", "y" * 4000), 100), bomb(("x", ""), 15_000), bomb(("x", "y" * 4000), 12_000)):
         bad = bad[len(block(request_fields("/bomb"))):]

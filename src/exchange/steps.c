@@ -233,7 +233,8 @@ static enum step_result step_shape(struct exchange *x)
         return exchange_try_again(x, END_UPSTREAM_BAD_RESPONSE);
     if (status_set_has(&x->retries->statuses, head->status) && exchange_may_retry(x, END_UPSTREAM_STATUS))
         return exchange_try_again(x, END_UPSTREAM_STATUS);
-    x->status = head->status;
+    x->status =
+        x->request.extended_connect && head->status == 101 ? 200 : head->status; // as the client gets it
     x->tunnel = head->status == 101;
     forward_shape_response(x, head);
     struct policy_call *call = &x->policy;

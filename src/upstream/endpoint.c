@@ -69,6 +69,8 @@ static void forget(struct endpoint *endpoint)
 {
     atomic_store_explicit(&endpoint->up, true, memory_order_relaxed);
     atomic_store_explicit(&endpoint->up_since_us, 0, memory_order_relaxed);
+    atomic_store_explicit(&endpoint->checks, 0, memory_order_relaxed);
+    atomic_store_explicit(&endpoint->check_failures, 0, memory_order_relaxed);
     endpoint->last_check[0] = 0;
 }
 

@@ -15,7 +15,7 @@ from h2_peers import (ACK, CANCEL, COMPRESSION_ERROR, CONNECT_PROTOCOL, CONTINUA
                       WITH_PRIORITY, block, data, frame, headers, hpack_integer, literal, request_fields, rst, settings,
                       window_update)
 from h2_wire import MIB, Held
-from peers import answer, request
+from peers import Incomplete, answer, request
 from test_02_bodies import kernel_buffers
 
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -439,7 +439,10 @@ def test_a_flood_that_is_not_read(wire, name):
         except TimeoutError:
             pass
         conn.peer.socket.settimeout(30)
-        conn.end()
+        try:
+            conn.end()
+        except Incomplete:   # cut, since it was not read in time: within a frame, maybe
+            conn.closed = True
     assert conn.closed
 
 

@@ -226,7 +226,7 @@ static void print_certificates(struct json *json, const struct gateway_tls *tls)
         else
             json_field_string(json, "upstream", certificate->upstream);
         json_field_string(json, "cert", certificate->files.cert);
-        json_field_string(json, "algorithm", info->is_ecdsa ? STR("ecdsa") : STR("rsa"));
+        json_field_string(json, "algorithm", str_of(info->algorithm));
         print_time(json, "not_before", info->not_before);
         print_time(json, "not_after", info->not_after);
         if (info->ocsp_until)

@@ -144,7 +144,7 @@ static const struct config_field certificate_fields[] = {
      .required = true,
      .accept = accept_path,
      CONFIG_PATH,
-     .doc = "PEM: its private key, not encrypted; RSA or ECDSA.",
+     .doc = "PEM: its private key, not encrypted; RSA, ECDSA or EdDSA.",
      .example = "certs/api.key"},
     {.name = "ocsp",
      .type = CONFIG_STRING,

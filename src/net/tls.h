@@ -55,7 +55,7 @@ struct tls_certificate_info {
     struct str name;               // the first DNS name, else the common name
     int64_t not_before, not_after; // Unix seconds, of the certificate itself
     int64_t ocsp_until;            // end of the OCSP response's validity; 0: none
-    bool is_ecdsa;
+    const char *algorithm;         // of its key: "rsa", "rsa-pss", "ecdsa", "eddsa"
 };
 
 // Where the files are read: `get` knows what is in one of them, or says false, and it is read from disk.

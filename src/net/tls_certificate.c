@@ -74,6 +74,11 @@ static EVP_PKEY *parse_key(struct tls_slot *slot, const char *path, const void *
     return key;
 }
 
+static const char *const algorithms[TLS_KEY_KINDS] = {[TLS_KEY_RSA] = "rsa",
+                                                      [TLS_KEY_RSA_PSS] = "rsa-pss",
+                                                      [TLS_KEY_ECDSA] = "ecdsa",
+                                                      [TLS_KEY_EDDSA] = "eddsa"};
+
 static bool kind_of(const EVP_PKEY *key, enum tls_key_kind *kind)
 {
     switch (EVP_PKEY_get_base_id(key)) {
@@ -369,7 +374,7 @@ enum err_code tls_certificate_check(const struct tls_certificate_files *files, s
         tls_certificate_names(certificate.leaf, take_first, &first);
         take_common_name(certificate.leaf, &first);
         info->name = first.name;
-        info->is_ecdsa = certificate.kind == TLS_KEY_ECDSA;
+        info->algorithm = algorithms[certificate.kind];
         info->ocsp_until = certificate.ocsp_until;
         if (!to_unix(X509_get0_notBefore(certificate.leaf), &info->not_before) ||
             !to_unix(X509_get0_notAfter(certificate.leaf), &info->not_after))

@@ -45,13 +45,32 @@ static void test_a_good_one(void **state)
     arena_init(&arena, NULL);
     assert_int_equal(tls_certificate_check(&files, &arena, &info, &err), ERR_OK);
     assert_true(str_eq(info.name, STR("first.example")));
-    assert_true(info.is_ecdsa);
+    assert_string_equal(info.algorithm, "ecdsa");
     assert_int_equal(info.ocsp_until, 0);
     int64_t now = (int64_t)(clock_wall_us() / 1000000);
     assert_true(info.not_before < now - DAY + 100 && info.not_before > now - DAY - 100);
     assert_true(info.not_after < now + 20 * DAY + 100 && info.not_after > now + 20 * DAY - 100);
     arena_reset(&arena);
     made_free(&leaf);
+}
+
+static void test_every_kind_of_key_is_named(void **state)
+{
+    static const char *const kinds[][2] = {
+        {"RSA", "rsa"}, {"EC", "ecdsa"}, {"ED25519", "eddsa"}, {"ED448", "eddsa"}};
+    (void)state;
+    for (size_t i = 0; i < countof(kinds); i++) {
+        struct made leaf = make_certificate("a.example", NULL, &ca, kinds[i][0], false, -DAY, 20 * DAY);
+        struct tls_certificate_files files = write_made("kind", &leaf);
+        struct tls_certificate_info info;
+        struct arena arena;
+        struct err err = {0};
+        arena_init(&arena, NULL);
+        assert_int_equal(tls_certificate_check(&files, &arena, &info, &err), ERR_OK);
+        assert_string_equal(info.algorithm, kinds[i][1]);
+        arena_reset(&arena);
+        made_free(&leaf);
+    }
 }
 
 static void test_what_is_wrong_is_said(void **state)
@@ -426,6 +445,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_good_one),
+        cmocka_unit_test(test_every_kind_of_key_is_named),
         cmocka_unit_test(test_what_is_wrong_is_said),
         cmocka_unit_test(test_files_that_were_read_before),
         cmocka_unit_test(test_ca_files),

@@ -66,14 +66,16 @@ static void fixture_extend(X509 *x509, X509 *issuer, int nid, const char *value)
     X509_EXTENSION_free(extension);
 }
 
-// sans: "DNS:a.example,IP:…" or NULL. by: the issuer, NULL: itself. key: NULL makes a P-256 one ("RSA": RSA).
+// sans: "DNS:a.example,IP:…" or NULL. by: the issuer, NULL: itself. kind: of key, "EC": P-256.
 __attribute__((unused)) static struct made make_certificate(const char *name, const char *sans,
                                                             const struct made *by, const char *kind,
                                                             bool is_ca, long from_s, long until_s)
 {
     static long serial = 1;
     struct made made = {.x509 = X509_new()};
-    made.key = strcmp(kind, "RSA") == 0 ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
+    made.key = strcmp(kind, "RSA") == 0  ? EVP_RSA_gen(2048)
+               : strcmp(kind, "EC") == 0 ? EVP_EC_gen("P-256")
+                                         : EVP_PKEY_Q_keygen(NULL, NULL, kind);
     assert_non_null(made.key);
     X509_set_version(made.x509, X509_VERSION_3);
     ASN1_INTEGER_set(X509_get_serialNumber(made.x509), serial++);

@@ -323,12 +323,6 @@ static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void 
         if (!hd->stream_id || stream_of(s, hd->stream_id))
             return 0;
         break;
-    case H2_EVENT_PING: // gRPC servers measure the path with one for each burst of data
-        if (s->sent_data) {
-            s->sent_data = false;
-            return 0;
-        }
-        break;
     default: break;
     }
     return note(s, event);
@@ -505,7 +499,7 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
     stream_move_body(stream, n);
     if (out->broken)
         return STOP;
-    s->sent_data = true;
+    h2_guard_sent(&s->guard, n);
     return 0;
 }
 

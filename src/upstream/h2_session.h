@@ -51,7 +51,6 @@ struct h2_session {
     bool leaving;          // GOAWAY: no new streams
     bool busy;             // inside nghttp2
     bool more;             // H2_OUT_BYTES stopped the serialising
-    bool sent_data;        // since the peer's last ping
     bool broken;           // nghttp2 has given up, or the peer went too far
     bool violated;         // by what the peer sent
 };

@@ -144,6 +144,8 @@ class Stream(Message):
                 if self.reset is not None:
                     raise Reset(self.reset)
                 room = min(session.h2.local_flow_control_window(self.id), session.h2.max_outbound_frame_size, OUT_BYTES)
+                if len(view) and room <= 0:
+                    continue   # another stream was quicker
                 piece = bytes(view[at:at + room])
                 at += len(piece)
                 last = at == len(view)

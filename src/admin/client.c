@@ -85,18 +85,6 @@ static void refuse(struct admin_client *c, const struct admin_problem *problem)
     admin_reply_problem(c, problem);
 }
 
-enum end_cause admin_fault_cause(enum h1_fault fault)
-{
-    static const enum end_cause causes[] = {
-        [H1_BAD_REQUEST] = END_BAD_REQUEST,
-        [H1_URI_TOO_LONG] = END_URI_TOO_LONG,
-        [H1_HEAD_TOO_LARGE] = END_HEADERS_TOO_LARGE,
-        [H1_NOT_IMPLEMENTED] = END_NOT_IMPLEMENTED,
-        [H1_VERSION] = END_VERSION,
-    };
-    return causes[fault];
-}
-
 static void refuse_cause(struct admin_client *c, enum end_cause cause, struct str detail)
 {
     const struct end_row *row = end_row(cause);
@@ -187,7 +175,7 @@ static bool read_head(struct admin_client *c)
                                                  &limits, H1_UNDERSCORES_DROP, &c->arena, &c->request);
         if (result == H1_FAULT) {
             new_id(c);
-            refuse_cause(c, admin_fault_cause(c->parse.fault), str_of(c->parse.why));
+            refuse_cause(c, h1_fault_cause(c->parse.fault), str_of(c->parse.why));
             return true;
         }
         if (result == H1_DONE) {

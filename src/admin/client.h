@@ -92,8 +92,6 @@ extern const size_t admin_row_count;
 
 void admin_accept(struct admin_door *door, int fd, const struct addr *peer);
 void admin_client_close(struct admin_client *c);
-// The end cause that the gateway gives a request head refused with this fault.
-enum end_cause admin_fault_cause(enum h1_fault fault);
 // The answer is in c->out: send it.
 void admin_client_send(struct admin_client *c);
 

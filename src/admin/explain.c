@@ -374,7 +374,7 @@ static void explain_head(struct explanation *e, struct str text)
     enum h1_result result = h1_parse_request(&parse, text.p, text.n, &limits,
                                              (enum h1_underscores)settings->underscores, e->arena, &e->head);
     if (result != H1_DONE) {
-        print_error(e, admin_fault_cause(result == H1_FAULT ? parse.fault : H1_BAD_REQUEST),
+        print_error(e, h1_fault_cause(result == H1_FAULT ? parse.fault : H1_BAD_REQUEST),
                     str_of(result == H1_FAULT ? parse.why : "the head is not complete"));
         return;
     }

@@ -167,20 +167,6 @@ static enum receive receive(struct client *c, size_t max)
 
 // Each run_… returns true when there may be more to do at once.
 
-static enum end_cause cause_of(enum h1_fault fault)
-{
-    static const enum end_cause causes[] = {
-        [H1_OK] = END_INTERNAL,
-        [H1_BAD_REQUEST] = END_BAD_REQUEST,
-        [H1_URI_TOO_LONG] = END_URI_TOO_LONG,
-        [H1_HEAD_TOO_LARGE] = END_HEADERS_TOO_LARGE,
-        [H1_NOT_IMPLEMENTED] = END_NOT_IMPLEMENTED,
-        [H1_VERSION] = END_VERSION,
-        [H1_BAD_RESPONSE] = END_INTERNAL,
-    };
-    return causes[fault];
-}
-
 static bool run_idle(struct client *c)
 {
     if (c->out.blocked)
@@ -230,7 +216,7 @@ static bool run_head(struct client *c)
     case H1_FAULT:
         c->close_after = true;
         h1_set_state(c, CLIENT_EXCHANGE);
-        exchange_reject(x, cause_of(c->h1.parse.fault), str_of(c->h1.parse.why));
+        exchange_reject(x, h1_fault_cause(c->h1.parse.fault), str_of(c->h1.parse.why));
         return true;
     case H1_MORE: break;
     }

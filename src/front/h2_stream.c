@@ -162,16 +162,6 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
     return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
-static enum end_cause cause_of(enum h1_fault fault)
-{
-    switch (fault) {
-    case H1_URI_TOO_LONG: return END_URI_TOO_LONG;
-    case H1_HEAD_TOO_LARGE: return END_HEADERS_TOO_LARGE;
-    case H1_NOT_IMPLEMENTED: return END_NOT_IMPLEMENTED;
-    default: return END_BAD_REQUEST;
-    }
-}
-
 static void take_head(struct h2_stream *s, bool end_stream)
 {
     struct h2_client *h2 = s->h2;
@@ -181,7 +171,7 @@ static void take_head(struct h2_stream *s, bool end_stream)
                             (enum h1_underscores)client_settings(c)->underscores, &s->x->request)) {
     case H2_HEAD_GOOD: break;
     case H2_HEAD_REFUSED:
-        s->refused = (uint8_t)cause_of(h2->fields.fault);
+        s->refused = (uint8_t)h1_fault_cause(h2->fields.fault);
         s->why = h2->fields.why;
         break;
     case H2_HEAD_MALFORMED:

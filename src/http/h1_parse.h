@@ -6,9 +6,11 @@
 #pragma once
 
 #include "http/message.h"
+#include "observe/end.h"
 
 struct arena;
 
+// A head's faults, over HTTP/1 or 2.
 enum h1_fault {
     H1_OK = 0,
     H1_BAD_REQUEST,     // 400: grammar, ambiguous framing, Host
@@ -18,6 +20,9 @@ enum h1_fault {
     H1_VERSION,         // 505: not HTTP/1.x
     H1_BAD_RESPONSE,    // 502: from an upstream
 };
+
+// How an exchange with such a head ends.
+enum end_cause h1_fault_cause(enum h1_fault fault);
 
 struct h1_limits {
     uint32_t head_bytes; // request line or status line and fields, with line ends

@@ -165,3 +165,17 @@ bool head_is_bodiless(enum http_method method, unsigned status)
 {
     return method == METHOD_HEAD || status < 200 || status == 204 || status == 304;
 }
+
+enum end_cause h1_fault_cause(enum h1_fault fault)
+{
+    static const enum end_cause causes[] = {
+        [H1_OK] = END_INTERNAL,
+        [H1_BAD_REQUEST] = END_BAD_REQUEST,
+        [H1_URI_TOO_LONG] = END_URI_TOO_LONG,
+        [H1_HEAD_TOO_LARGE] = END_HEADERS_TOO_LARGE,
+        [H1_NOT_IMPLEMENTED] = END_NOT_IMPLEMENTED,
+        [H1_VERSION] = END_VERSION,
+        [H1_BAD_RESPONSE] = END_UPSTREAM_BAD_RESPONSE,
+    };
+    return causes[fault];
+}

@@ -94,7 +94,7 @@ static void test_fault_causes(void **state)
                                         [H1_NOT_IMPLEMENTED] = 501,
                                         [H1_VERSION] = 505};
     for (unsigned fault = H1_BAD_REQUEST; fault <= H1_VERSION; fault++)
-        assert_int_equal(end_row(admin_fault_cause((enum h1_fault)fault))->status, statuses[fault]);
+        assert_int_equal(end_row(h1_fault_cause((enum h1_fault)fault))->status, statuses[fault]);
 }
 
 static void test_accept(void **state)

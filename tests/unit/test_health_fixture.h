@@ -109,3 +109,22 @@ static inline void assert_says(struct scene *scene, const char *text)
     if (!strstr(endpoint_of(scene)->last_check, text))
         fail_msg("\"%s\" says nothing of \"%s\"", endpoint_of(scene)->last_check, text);
 }
+
+// Starts the checks; so many half turns later they are stopped, or begun anew as by a reload, whatever the
+// probe is doing.
+static inline void interrupt_checks(struct scene *scene, int half_turns, const char *says)
+{
+    scene_start(scene);
+    for (int i = 0; i < half_turns / 2; i++)
+        turn(scene);
+    if (half_turns % 2) {
+        scene_start(scene);
+        turn_checks(scene, 1);
+        assert_says(scene, says);
+        return;
+    }
+    health_stop(scene->health);
+    scene->health = NULL;
+    for (int i = 0; i < 5; i++)
+        turn(scene);
+}

@@ -563,19 +563,7 @@ static void test_stop_at_any_moment(void **state)
         struct script script = good_grpc;
         script.piece = 11;
         struct scene *scene = scene_grpc(&script, "shop.Orders");
-        scene_start(scene);
-        for (int i = 0; i < turns / 2; i++)
-            turn(scene);
-        if (turns % 2) {
-            scene_start(scene);
-            turn_checks(scene, 1);
-            assert_says(scene, "SERVING after");
-        } else {
-            health_stop(scene->health);
-            scene->health = NULL;
-            for (int i = 0; i < 5; i++)
-                turn(scene);
-        }
+        interrupt_checks(scene, turns, "SERVING after");
         scene_free(scene);
     }
 }

@@ -330,19 +330,7 @@ static void test_stop_at_any_moment(void **state)
     for (int turns = 0; turns < 20; turns++) {
         struct scene *scene = scene_new("127.0.0.1:0", "s.example");
         show(scene, &good);
-        scene_start(scene);
-        for (int i = 0; i < turns / 2; i++)
-            turn(scene);
-        if (turns % 2) {
-            scene_start(scene);
-            turn_checks(scene, 1);
-            assert_says(scene, "status 200 after");
-        } else {
-            health_stop(scene->health);
-            scene->health = NULL;
-            for (int i = 0; i < 5; i++)
-                turn(scene);
-        }
+        interrupt_checks(scene, turns, "status 200 after");
         drop(scene);
     }
 }

@@ -5,8 +5,11 @@
 #include "discovery/lookup.h"
 #include "exchange/exchange.h"
 #include "front/front.h"
+#include "http/grpc.h"
 #include "net/proxy_protocol.h"
+#include "net/tls.h"
 #include "route/route_regex.h"
+#include "upstream/grpc_health.h"
 #include "upstream/hash_ring.h"
 #include "upstream/health.h"
 
@@ -31,6 +34,11 @@ static const struct limit limits[] = {
     LIMIT(LISTENER_PAUSE_MS, "ms", "accepting pauses when descriptors run out"),
     LIMIT(OUT_GATHER, "bytes", "smaller spans are copied together: one send instead of many"),
     LIMIT(OUT_MAX, "bytes", "unsent on one connection; more is a fault of the flow control"),
+    LIMIT(LOOP_LATE_ROUNDS, "rounds", "of late work in a turn; the rest is the next turn's"),
+    LIMIT(TLS_CLIENT_HELLO_BYTES, "bytes", "of a ClientHello: a longer one ends the connection"),
+    LIMIT(TLS_CHAIN_DEPTH, "certificates", "of a peer's chain"),
+    LIMIT(TLS_TICKET_HOURS, "hours", "after which new session tickets are sealed with another key"),
+    LIMIT(TLS_TICKET_KEPT, "keys", "older ones that still open tickets"),
     LIMIT(H2_STREAMS, "streams", "at once on one HTTP/2 connection"),
     LIMIT(H2_STREAM_WINDOW, "bytes", "of a body over HTTP/2 that waits"),
     LIMIT(H2_CONNECTION_WINDOW, "bytes", "of all bodies of an HTTP/2 connection that wait"),
@@ -51,10 +59,13 @@ static const struct limit limits[] = {
     LIMIT(H2_EMPTIES_BURST, "frames", "at once"),
     LIMIT(H2_UPDATES_PER_S, "1/s", "WINDOW_UPDATE"),
     LIMIT(H2_UPDATES_BURST, "frames", "at once"),
+    LIMIT(H2_UPDATE_BYTES, "bytes", "of DATA sent allow the peer one WINDOW_UPDATE that is not counted"),
+    LIMIT(H2_ENTITLED_BYTES, "bytes", "of DATA sent, for which such are remembered"),
     LIMIT(H2_UNKNOWNS_PER_S, "1/s", "frames of unknown types"),
     LIMIT(H2_UNKNOWNS_BURST, "frames", "at once"),
     LIMIT(H2_OUT_BYTES, "bytes", "unsent on an HTTP/2 connection: no DATA is framed beyond it"),
     LIMIT(H2_HELD_BYTES, "bytes", "of a request body over HTTP/2 that the exchange does not take yet"),
+    LIMIT(H2_TURN_BYTES, "bytes", "read from one HTTP/2 connection before others have their turn"),
     LIMIT(H2_SPARE_STREAMS, "streams", "kept for the next requests"),
     LIMIT(CHUNK_EXTENSION_BYTES, "bytes", "of chunk extensions in one message (CVE-2023-39326)"),
     LIMIT(CHUNK_OVERHEAD_RATIO, "bytes",
@@ -79,6 +90,9 @@ static const struct limit limits[] = {
     LIMIT(DRAIN_BODY_BYTES, "bytes", "of an unread request body are read to keep the connection"),
     LIMIT(HEALTH_HEAD_BYTES, "bytes", "of the head that answers a health check"),
     LIMIT(HEALTH_HEAD_FIELDS, "fields", "of the head that answers a health check"),
+    LIMIT(GRPC_MESSAGE_BYTES, "bytes", "of a grpc-message of ours"),
+    LIMIT(GRPC_HEALTH_SERVICE_MAX, "bytes", "of a service's name in a gRPC health check"),
+    LIMIT(GRPC_HEALTH_ANSWER_MAX, "bytes", "of the message that answers one"),
     LIMIT(HEALTH_ANSWER_BYTES, "bytes", "of all that an endpoint says to one health check"),
     LIMIT(HEALTH_AT_ONCE, "checks", "at once: they leave descriptors to the clients"),
     LIMIT(PROXY_HEADER_MAX, "bytes", "of a PROXY protocol header, addresses and TLVs included"),

@@ -18,7 +18,6 @@ enum {
     H2_STREAM_WINDOW =
         256 * 1024, // of a body that waits; 256 KiB at 50 ms round trip: 5 MiB/s for one stream
     H2_CONNECTION_WINDOW = 1024 * 1024, // of all bodies that wait: bounds what one peer can make us hold
-    H2_FRAME_BYTES = 16384,             // of a frame that we take: the least that RFC 9113 4.2 allows
     H2_TABLE_BYTES = 4096,              // HPACK dynamic tables, either direction
     H2_CONTINUATIONS = 8,               // CONTINUATION frames of one header block (VU#421644)
     H2_BLOCK_BYTES =

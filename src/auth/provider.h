@@ -63,11 +63,3 @@ struct str auth_find_bearer(const struct request_head *request);
 // Fills in a denial; returns AUTH_DENY. error: of RFC 6750 3.1, "invalid_token"; NULL: none.
 enum auth_result auth_deny(struct auth_call *call, enum end_cause cause, struct str detail,
                            const char *error);
-// Counts a cache's answer: sallyport_auth_cache_total{provider,result}.
-enum auth_cache_result {
-    AUTH_CACHE_HIT,
-    AUTH_CACHE_MISS,
-    AUTH_CACHE_STALE,
-    AUTH_CACHE_NEGATIVE,
-    AUTH_CACHE_RESULTS
-};

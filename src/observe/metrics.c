@@ -84,6 +84,7 @@ void metrics_free(struct metrics *metrics)
     free(metrics->routes);
     free(metrics->upstreams);
     free(metrics->listeners);
+    free(metrics->providers);
     free(metrics);
 }
 
@@ -95,6 +96,8 @@ void metrics_reserve(struct metrics *metrics)
                sizeof *metrics->upstreams);
     grow_array(&metrics->listeners, &metrics->listener_count, metric_name_count(NAME_LISTENER),
                sizeof *metrics->listeners);
+    grow_array(&metrics->providers, &metrics->provider_count, metric_name_count(NAME_PROVIDER),
+               sizeof *metrics->providers);
 }
 
 // ---- series ----
@@ -267,6 +270,14 @@ void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, en
         slot->connections[state] += change;
 }
 
+void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_counter counter)
+{
+    if (unlikely(provider >= metrics->provider_count))
+        metrics_reserve(metrics);
+    if (likely(provider < metrics->provider_count))
+        metrics->providers[provider].counters[counter]++;
+}
+
 void metrics_count(struct metrics *metrics, enum metric_counter counter, uint64_t n)
 {
     metrics->counters[counter] += n;
@@ -332,6 +343,10 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     for (uint32_t i = 0; i < from->listener_count; i++)
         for (unsigned state = 0; state < CONNECTION_STATES; state++)
             into->listeners[i].connections[state] += from->listeners[i].connections[state];
+    grow_array(&into->providers, &into->provider_count, from->provider_count, sizeof *into->providers);
+    for (uint32_t i = 0; i < from->provider_count; i++)
+        for (unsigned k = 0; k < PROVIDER_COUNTER_COUNT; k++)
+            into->providers[i].counters[k] += from->providers[i].counters[k];
     for (uint32_t i = 0; i < from->route_count; i++)
         if (from->routes[i])
             route_merge(into, i, from->routes[i]);

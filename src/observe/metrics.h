@@ -11,7 +11,7 @@
 
 // ---- names: process-wide, locked, for configuration time and for scraping ----
 
-enum name_kind { NAME_LISTENER, NAME_ROUTE, NAME_UPSTREAM, NAME_ENDPOINT, NAME_KINDS };
+enum name_kind { NAME_LISTENER, NAME_ROUTE, NAME_UPSTREAM, NAME_ENDPOINT, NAME_PROVIDER, NAME_KINDS };
 
 // The id of a name, the same for the life of the process. Endpoint names are "upstream\0address" pairs.
 uint32_t metric_name_id(enum name_kind kind, struct str name);
@@ -54,6 +54,37 @@ enum connection_state { CONNECTIONS_ACTIVE, CONNECTIONS_IDLE, CONNECTION_STATES 
 void metrics_connections(struct metrics *metrics, uint32_t listener, enum connection_state state, int change);
 void metrics_upstream_connections(struct metrics *metrics, uint32_t upstream, enum connection_state state,
                                   int change);
+
+// What is counted for each provider of authentication. Rows of one family stand together: X(id, family, value
+// of the label "result").
+#define PROVIDER_FAMILIES(X)                                                                                \
+    X(PROVIDER_DECISIONS, "sallyport_auth_decisions_total", "Requests that a provider was asked about.")    \
+    X(PROVIDER_CACHE, "sallyport_auth_cache_total", "Of these, how the cache of decisions knew an answer.") \
+    X(PROVIDER_JWKS, "sallyport_jwks_refresh_total", "Fetches of key sets.")
+#define PROVIDER_COUNTERS(X)                               \
+    X(COUNT_AUTH_ALLOW, PROVIDER_DECISIONS, "allow")       \
+    X(COUNT_AUTH_DENY, PROVIDER_DECISIONS, "deny")         \
+    X(COUNT_AUTH_NONE, PROVIDER_DECISIONS, "none")         \
+    X(COUNT_AUTH_ERROR, PROVIDER_DECISIONS, "unavailable") \
+    X(COUNT_CACHE_HIT, PROVIDER_CACHE, "hit")              \
+    X(COUNT_CACHE_NEGATIVE, PROVIDER_CACHE, "negative")    \
+    X(COUNT_CACHE_STALE, PROVIDER_CACHE, "stale")          \
+    X(COUNT_CACHE_MISS, PROVIDER_CACHE, "miss")            \
+    X(COUNT_JWKS_OK, PROVIDER_JWKS, "success")             \
+    X(COUNT_JWKS_FAILED, PROVIDER_JWKS, "failure")
+enum provider_family {
+#define X(id, ...) id,
+    PROVIDER_FAMILIES(X)
+#undef X
+        PROVIDER_FAMILY_COUNT,
+};
+enum provider_counter {
+#define X(id, ...) id,
+    PROVIDER_COUNTERS(X)
+#undef X
+        PROVIDER_COUNTER_COUNT,
+};
+void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_counter counter);
 
 // Plain counters by name, for all that has no labels.
 #define METRIC_COUNTERS(X)                                                                                 \

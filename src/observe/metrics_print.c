@@ -390,6 +390,38 @@ static void print_certificates(struct page *page, const struct metrics_process *
     free(sorted);
 }
 
+static void print_providers(struct page *page, const struct metrics *total)
+{
+    static const struct {
+        struct str name, help;
+    } families[PROVIDER_FAMILY_COUNT] = {
+#define X(id, name, help) {{name, sizeof(name) - 1}, {help, sizeof(help) - 1}},
+        PROVIDER_FAMILIES(X)
+#undef X
+    };
+    static const struct {
+        enum provider_family family;
+        struct str result;
+    } rows[PROVIDER_COUNTER_COUNT] = {
+#define X(id, family, result) {family, {result, sizeof(result) - 1}},
+        PROVIDER_COUNTERS(X)
+#undef X
+    };
+    for (unsigned f = 0; f < PROVIDER_FAMILY_COUNT; f++) {
+        family(page, families[f].name, FAMILY_COUNTER, families[f].help);
+        for (uint32_t p = 0; p < total->provider_count; p++) {
+            for (unsigned i = 0; i < PROVIDER_COUNTER_COUNT; i++) {
+                if (rows[i].family != f)
+                    continue;
+                put_str(page, families[f].name);
+                label_first(page, "provider", metric_name(NAME_PROVIDER, p));
+                label(page, "result", rows[i].result);
+                sample_u64(page, total->providers[p].counters[i]);
+            }
+        }
+    }
+}
+
 static void print_counters(struct page *page, const struct metrics *total)
 {
     static const struct {
@@ -456,6 +488,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_durations(&page, total);
     print_upstream_states(&page, total);
     print_endpoints(&page, endpoints, endpoint_count);
+    print_providers(&page, total);
     print_counters(&page, total);
     print_gateway(&page, process);
     print_certificates(&page, process);

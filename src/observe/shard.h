@@ -65,6 +65,10 @@ struct metric_listener {
     int64_t connections[CONNECTION_STATES];
 };
 
+struct metric_provider {
+    uint64_t counters[PROVIDER_COUNTER_COUNT];
+};
+
 struct metric_chunk {
     struct metric_chunk *next;
     size_t used, size; // of the whole chunk, this head included
@@ -76,7 +80,8 @@ struct metrics {
     struct metric_route **routes; // by id + 1; 0: requests that matched no route
     struct metric_upstream **upstreams;
     struct metric_listener *listeners;
-    uint32_t route_count, upstream_count, listener_count;
+    struct metric_provider *providers;
+    uint32_t route_count, upstream_count, listener_count, provider_count;
     struct metric_chunk *chunks;
     size_t bytes; // taken from chunks, all in all
 };

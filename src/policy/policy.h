@@ -4,18 +4,14 @@
 // A new policy is one new file, one row in route/route_guards.c, one wire test, one page in docs/.
 #pragma once
 
-#include "base/arena.h"
+#include "auth/auth.h"
 #include "base/rand.h"
-#include "http/message.h"
-#include "net/addr.h"
-#include "observe/end.h"
-
 enum verdict {
     PASS,  // go on with the next policy
     REPLY, // answer filled in: the exchange ends with it
-    WAIT,  // call again after call->wait_ms, with call->again set
-    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error); answer.status, if not 0,
-           // replaces the status of the cause's row
+    WAIT,  // call again with call->again set: when call->ticket is redeemed, or after call->wait_ms
+    FAIL,  // call->cause filled in: an answer of the gateway's own (reply_error) with answer.headers added;
+           // answer.status, if not 0, replaces the status of the cause's row
 };
 
 // A full answer (REPLY).
@@ -31,9 +27,17 @@ struct policy_call {
     struct response_head *response; // on_response only
     struct arena *arena;            // lives as long as the exchange
     struct rand *rand;
-    uint64_t now_us;
-    const struct ip *client; // the client's address in force (trusted_proxies)
-    bool again;              // called after a WAIT
+    uint64_t now_us;             // monotonic
+    int64_t now_s;               // Unix seconds, when the request began
+    const struct ip *client;     // the client's address in force (trusted_proxies)
+    const struct tls_facts *tls; // of the client's connection; NULL: plain
+    struct str scheme, request_id;
+    struct ticket ticket; // what a late answer wakes this exchange by
+    struct auth_worker *auth;
+    const struct auth *providers; // of the snapshot
+    struct identity *identity;    // what authentication found, a reference; NULL: nobody
+    bool again;                   // called after a WAIT
+    void *state;                  // the policy's that waits
     // Filled in by the policy:
     uint64_t wait_ms;
     enum end_cause cause;
@@ -45,6 +49,8 @@ struct policy {
     const char *name;
     enum verdict (*on_request)(struct policy_call *call); // NULL: nothing to say
     void (*on_response)(struct policy_call *call);        // NULL: nothing to say
+    // The exchange ends while this policy waits. NULL: nothing is to be undone.
+    void (*on_forget)(struct policy_call *call);
 };
 
 // One use of a policy on a route.

@@ -64,27 +64,6 @@ void json_array_end(struct json *json)
     close_level(json, STR("]"));
 }
 
-// Length of the valid UTF-8 sequence (RFC 3629) at s, or 0.
-static size_t utf8_length(struct str s)
-{
-    unsigned char c = (unsigned char)s.p[0];
-    size_t n = c < 0x80                ? 1
-               : c >= 0xc2 && c < 0xe0 ? 2
-               : c >= 0xe0 && c < 0xf0 ? 3
-               : c >= 0xf0 && c < 0xf5 ? 4
-                                       : 0;
-    if (n == 0 || n > s.n)
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        if (((unsigned char)s.p[i] & 0xc0) != 0x80)
-            return 0;
-    unsigned char second = n > 1 ? (unsigned char)s.p[1] : 0;
-    if ((c == 0xe0 && second < 0xa0) || (c == 0xed && second > 0x9f) || (c == 0xf0 && second < 0x90) ||
-        (c == 0xf4 && second > 0x8f))
-        return 0;
-    return n;
-}
-
 static size_t escape_control(unsigned char c, char *out)
 {
     static const char hex[] = "0123456789abcdef";
@@ -112,7 +91,7 @@ size_t json_escape(struct str s, char *out)
             at += escape_control(c, at);
             s = str_skip(s, 1);
         } else {
-            size_t n = utf8_length(s);
+            size_t n = str_utf8_length(s);
             if (n) {
                 memcpy(at, s.p, n);
                 at += n;

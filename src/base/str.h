@@ -60,6 +60,9 @@ bool str_next_token(struct str *rest, struct str *token);
 // Decimal digits only, all of s, no sign; false when empty, not a number or above max.
 bool str_to_u64(struct str s, uint64_t max, uint64_t *value);
 
+// Length of the valid UTF-8 sequence (RFC 3629) that s, which is not empty, begins with; 0: none.
+size_t str_utf8_length(struct str s);
+
 // Writes value in decimal into out, returns the length (at most 20); no NUL.
 size_t u64_print(uint64_t value, char *out);
 

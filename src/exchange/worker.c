@@ -58,6 +58,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
         .metrics = worker->metrics,
         .slot = slot,
         .workers = count,
+        .tls_slot = slot + 1,
     };
     worker->upstreams = upstream_worker_new(&needs);
     worker->turn_end.on_turn_end = on_turn_end;

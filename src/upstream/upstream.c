@@ -182,7 +182,9 @@ static void set_host(struct upstream_pool *pool, struct str host)
 // Another protocol, or other certificates: what is connected serves its calls to their end, and no more.
 static void adopt_transport(struct upstream_local *local, const struct upstream *upstream)
 {
-    struct tls_client *tls = upstream->tls ? upstream->tls[local->worker->needs.slot + 1] : NULL;
+    unsigned slot = local->worker->needs.tls_slot;
+    check(!upstream->tls || slot < upstream->tls_count);
+    struct tls_client *tls = upstream->tls ? upstream->tls[slot] : NULL;
     const struct protocol *protocol =
         upstream->settings->protocol == UPSTREAM_H2 ? &h2_protocol : &h1_protocol;
     bool same = protocol == local->protocol && tls_client_same(tls, local->tls);

@@ -323,7 +323,8 @@ static int setup(void **state)
                                           .rand = &f->rand,
                                           .metrics = f->metrics,
                                           .slot = 0,
-                                          .workers = 1};
+                                          .workers = 1,
+                                          .tls_slot = 1};
     f->worker = upstream_worker_new(&needs);
     make_upstream(f, 1);
     struct upstream *all = &f->upstream;
@@ -649,7 +650,8 @@ static void test_stop_at_any_moment(void **state)
                                               .rand = &f->rand,
                                               .metrics = f->metrics,
                                               .slot = 0,
-                                              .workers = 1};
+                                              .workers = 1,
+                                              .tls_slot = 1};
         f->worker = upstream_worker_new(&needs);
         arena_reset(&t->arena);
         for (unsigned i = 0; i < 50 && f->peers[0].fd >= 0; i++)

@@ -2,10 +2,49 @@
 
 #include <stdlib.h>
 
-static void on_accept(struct listener *listener, int fd, const struct addr *peer)
+#define LIMITS                                                                                            \
+    {                                                                                                     \
+        .connections = ADMIN_CONNECTIONS,                                                                 \
+        .head = {.head_bytes = ADMIN_HEAD_BYTES, .uri_bytes = ADMIN_URI_BYTES, .headers = ADMIN_HEADERS}, \
+        .body_bytes = ADMIN_BODY_BYTES, .request_ms = ADMIN_REQUEST_MS, .idle_ms = ADMIN_IDLE_MS,         \
+        .write_ms = ADMIN_WRITE_MS, .linger_ms = ADMIN_LINGER_MS                                          \
+    }
+
+static const struct serve_row status_rows[] = {
+    {METHOD_GET, SERVE_PATH("/livez"), status_livez},
+    {METHOD_GET, SERVE_PATH("/readyz"), status_readyz},
+    {METHOD_GET, SERVE_PATH("/healthz"), status_healthz},
+    {METHOD_GET, SERVE_PATH("/metrics"), status_metrics},
+};
+
+static const struct serve_row api_rows[] = {
+    {METHOD_GET, SERVE_PATH("/api/v1/config"), api_config},
+    {METHOD_GET, SERVE_PATH("/api/v1/routes"), api_routes},
+    {METHOD_GET, SERVE_PATH("/api/v1/upstreams"), api_upstreams},
+    {METHOD_GET, SERVE_PATH("/api/v1/limits"), api_limits},
+    {METHOD_GET, SERVE_PATH("/api/v1/exchanges"), api_exchanges},
+    {METHOD_GET, SERVE_PATH("/api/v1/info"), api_info},
+    {METHOD_POST, SERVE_PATH("/api/v1/reload"), api_reload},
+    {METHOD_POST, SERVE_PATH("/api/v1/drain"), api_drain},
+    {METHOD_POST, SERVE_PATH("/api/v1/explain"), api_explain},
+};
+
+static bool admit_api(struct serve_client *c, struct serve_problem *problem)
 {
-    admin_accept(container_of(listener, struct admin_door, listener), fd, peer);
+    return admin_guard(host_of(c)->gateway->settings.admin.token, &c->peer, &c->request, problem);
 }
+
+static const struct serve_settings settings[ADMIN_KINDS] = {
+    [ADMIN_API] = {.limits = LIMITS,
+                   .rows = api_rows,
+                   .row_count = countof(api_rows),
+                   .no_row = STR("there is nothing here; see docs/ADMIN.md"),
+                   .admit = admit_api},
+    [ADMIN_STATUS] = {.limits = LIMITS,
+                      .rows = status_rows,
+                      .row_count = countof(status_rows),
+                      .no_row = STR("there is nothing here; see docs/ADMIN.md")},
+};
 
 struct admin *admin_new(struct loop *loop, struct admin_host *host)
 {
@@ -15,62 +54,23 @@ struct admin *admin_new(struct loop *loop, struct admin_host *host)
     admin->host = host;
     rand_init(&admin->rand);
     list_init(&admin->under_way);
-    for (unsigned kind = 0; kind < ADMIN_KINDS; kind++) {
-        struct admin_door *door = &admin->doors[kind];
-        door->admin = admin;
-        door->kind = (enum admin_kind)kind;
-        door->listener.on_accept = on_accept;
-        list_init(&door->clients);
-    }
+    for (unsigned kind = 0; kind < ADMIN_KINDS; kind++)
+        serve_init(&admin->doors[kind], loop, &settings[kind], &admin->rand, admin);
     return admin;
-}
-
-static void shut(struct admin_door *door)
-{
-    if (door->listening)
-        listener_stop(&door->listener);
-    door->listening = false;
 }
 
 bool admin_listen(struct admin *admin, enum admin_kind kind, int fd)
 {
-    struct admin_door *door = &admin->doors[kind];
-    shut(door);
-    door->listening = listener_start(&door->listener, admin->loop, fd) == ERR_OK;
-    return door->listening;
+    return serve_listen(&admin->doors[kind], fd);
 }
 
 void admin_free(struct admin *admin)
 {
-    for (unsigned kind = 0; kind < ADMIN_KINDS; kind++) {
-        shut(&admin->doors[kind]);
-        list_each (&admin->doors[kind].clients, node)
-            admin_client_close(container_of(node, struct admin_client, node));
-    }
+    for (unsigned kind = 0; kind < ADMIN_KINDS; kind++)
+        serve_fini(&admin->doors[kind]);
     list_each (&admin->under_way, node) { // freed when the last worker answers
         container_of(node, struct collection, node)->admin = NULL;
         list_remove(node);
     }
     free(admin);
 }
-
-#define PATH(literal)                \
-    {                                \
-        literal, sizeof(literal) - 1 \
-    }
-const struct admin_row admin_rows[] = {
-    {ADMIN_STATUS, METHOD_GET, PATH("/livez"), status_livez},
-    {ADMIN_STATUS, METHOD_GET, PATH("/readyz"), status_readyz},
-    {ADMIN_STATUS, METHOD_GET, PATH("/healthz"), status_healthz},
-    {ADMIN_STATUS, METHOD_GET, PATH("/metrics"), status_metrics},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/config"), api_config},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/routes"), api_routes},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/upstreams"), api_upstreams},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/limits"), api_limits},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/exchanges"), api_exchanges},
-    {ADMIN_API, METHOD_GET, PATH("/api/v1/info"), api_info},
-    {ADMIN_API, METHOD_POST, PATH("/api/v1/reload"), api_reload},
-    {ADMIN_API, METHOD_POST, PATH("/api/v1/drain"), api_drain},
-    {ADMIN_API, METHOD_POST, PATH("/api/v1/explain"), api_explain},
-};
-const size_t admin_row_count = countof(admin_rows);

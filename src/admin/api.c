@@ -1,10 +1,10 @@
 // What the admin API may do, and explain.
-#include "admin/client.h"
 #include "admin/json_read.h"
+#include "admin/room.h"
 
-void api_reload(struct admin_client *c)
+void api_reload(struct serve_client *c)
 {
-    struct admin_host *host = c->admin->host;
+    struct admin_host *host = host_of(c);
     struct arena arena;
     arena_init(&arena, NULL);
     struct config_report report = {.arena = &arena};
@@ -17,8 +17,8 @@ void api_reload(struct admin_client *c)
         json_field_bool(&json, "reloaded", true);
         json_field_u64(&json, "generation", host->gateway->generation);
     } else {
-        admin_begin_problem(c, &json,
-                            &(struct admin_problem){422, STR("invalid_configuration"),
+        serve_begin_problem(c, &json,
+                            &(struct serve_problem){422, STR("invalid_configuration"),
                                                     STR("the file was not taken; what was in force stays")});
         json_field_bool(&json, "reloaded", false);
         json_key(&json, STR("errors"));
@@ -27,16 +27,16 @@ void api_reload(struct admin_client *c)
     json_object_end(&json);
     arena_reset(&arena);
     if (good)
-        admin_reply_json(c, 200, &body);
+        serve_reply_json(c, 200, &body);
     else
-        admin_reply_problem_json(c, 422, &body);
+        serve_reply_problem_json(c, 422, &body);
 }
 
-void api_drain(struct admin_client *c)
+void api_drain(struct serve_client *c)
 {
-    struct admin_host *host = c->admin->host;
+    struct admin_host *host = host_of(c);
     host->drain(host);
-    admin_reply(c, 202, STR("application/json"), STR("{\"draining\":true}\n"));
+    serve_reply(c, 202, STR("application/json"), STR("{\"draining\":true}\n"));
 }
 
 // ---- explain ----
@@ -115,9 +115,9 @@ static void print_live(const struct admin_host *host, const struct explained *ex
     json_object_end(json);
 }
 
-static void explain(struct admin_client *c, const struct question *question)
+static void explain(struct serve_client *c, const struct question *question)
 {
-    const struct admin_host *host = c->admin->host;
+    const struct admin_host *host = host_of(c);
     struct explained explained = {0};
     struct err err = {0};
     struct buf body = {0};
@@ -128,20 +128,20 @@ static void explain(struct admin_client *c, const struct question *question)
                          &explained, &err)) {
         buf_free(&body);
         struct str detail = arena_printf(&c->arena, "%s: %s", err.where, err.what);
-        admin_reply_problem(c, &(struct admin_problem){400, STR("bad_request"), detail});
+        serve_reply_problem(c, &(struct serve_problem){400, STR("bad_request"), detail});
         return;
     }
     print_live(host, &explained, &json);
     json_object_end(&json);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }
 
-void api_explain(struct admin_client *c)
+void api_explain(struct serve_client *c)
 {
     struct question question = {0};
     struct json_reader reader = {.rest = c->body.base ? buf_str(&c->body) : STR_NULL, .arena = &c->arena};
     if (read_question(&reader, &question))
         explain(c, &question);
     else
-        admin_reply_problem(c, &(struct admin_problem){400, STR("bad_request"), str_of(reader.why)});
+        serve_reply_problem(c, &(struct serve_problem){400, STR("bad_request"), str_of(reader.why)});
 }

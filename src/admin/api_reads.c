@@ -7,12 +7,12 @@
 #include <time.h>
 #include <unistd.h>
 
-void api_config(struct admin_client *c)
+void api_config(struct serve_client *c)
 {
-    const struct gateway *gateway = c->admin->host->gateway;
+    const struct gateway *gateway = host_of(c)->gateway;
     struct buf body = {0};
     config_dump(&gateway_object, &gateway->settings, true, &body);
-    admin_reply(c, 200, STR("application/json"), buf_str(&body));
+    serve_reply(c, 200, STR("application/json"), buf_str(&body));
     buf_free(&body);
 }
 
@@ -51,9 +51,9 @@ void admin_print_route(struct json *json, const struct route *route)
     arena_reset(&arena);
 }
 
-void api_routes(struct admin_client *c)
+void api_routes(struct serve_client *c)
 {
-    const struct gateway *gateway = c->admin->host->gateway;
+    const struct gateway *gateway = host_of(c)->gateway;
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
@@ -65,7 +65,7 @@ void api_routes(struct admin_client *c)
         admin_print_route(&json, route_table_at(gateway->routes, i));
     json_array_end(&json);
     json_object_end(&json);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }
 
 // ---- upstreams ----
@@ -112,9 +112,9 @@ static void print_upstream(struct json *json, const struct upstream *upstream,
     arena_reset(&arena);
 }
 
-static void on_upstreams(struct admin_client *c, struct collection *collection)
+static void on_upstreams(struct serve_client *c, struct collection *collection)
 {
-    const struct gateway *gateway = c->admin->host->gateway;
+    const struct gateway *gateway = host_of(c)->gateway;
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
@@ -127,17 +127,17 @@ static void on_upstreams(struct admin_client *c, struct collection *collection)
         print_upstream(&json, gateway->upstreams[i], collection);
     json_array_end(&json);
     json_object_end(&json);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }
 
-void api_upstreams(struct admin_client *c)
+void api_upstreams(struct serve_client *c)
 {
     collect_start(c, COLLECT_LOAD, on_upstreams);
 }
 
 // ---- exchanges ----
 
-static void on_exchanges(struct admin_client *c, struct collection *collection)
+static void on_exchanges(struct serve_client *c, struct collection *collection)
 {
     uint64_t live = 0, printed = 0;
     struct buf list = {0};
@@ -164,10 +164,10 @@ static void on_exchanges(struct admin_client *c, struct collection *collection)
     json_array_end(&json);
     json_object_end(&json);
     buf_free(&list);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }
 
-void api_exchanges(struct admin_client *c)
+void api_exchanges(struct serve_client *c)
 {
     collect_start(c, COLLECT_LIVE, on_exchanges);
 }
@@ -236,9 +236,9 @@ static void print_certificates(struct json *json, const struct gateway_tls *tls)
     json_array_end(json);
 }
 
-static void on_info(struct admin_client *c, struct collection *collection)
+static void on_info(struct serve_client *c, struct collection *collection)
 {
-    const struct admin_host *host = c->admin->host;
+    const struct admin_host *host = host_of(c);
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
@@ -263,10 +263,10 @@ static void on_info(struct admin_client *c, struct collection *collection)
     print_certificates(&json, &host->gateway->tls);
     print_workers(&json, collection, host);
     json_object_end(&json);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }
 
-void api_info(struct admin_client *c)
+void api_info(struct serve_client *c)
 {
     collect_start(c, COLLECT_LOAD, on_info);
 }

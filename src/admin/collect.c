@@ -81,12 +81,12 @@ static void collection_free(struct collection *collection)
 
 static void deliver(struct collection *collection)
 {
-    struct admin_client *c = collection->client;
+    struct serve_client *c = collection->client;
     if (!c)
         return;
     loop_timer_stop(collection->control, &collection->deadline);
     collection->client = NULL;
-    c->collection = NULL;
+    serve_resume(c);
     collection->on_done(c, collection);
 }
 
@@ -102,8 +102,10 @@ static void on_deadline(struct loop_timer *timer)
     deliver(container_of(timer, struct collection, deadline)); // freed when the last worker answers
 }
 
-void collect_abandon(struct collection *collection)
+// The client is gone.
+static void abandon(void *pending)
 {
+    struct collection *collection = pending;
     loop_timer_stop(collection->control, &collection->deadline);
     collection->client = NULL;
 }
@@ -123,17 +125,17 @@ static void prepare(struct collection *collection, unsigned i)
     check(part->active);
 }
 
-void collect_start(struct admin_client *c, enum collect_what what,
-                   void (*on_done)(struct admin_client *c, struct collection *collection))
+void collect_start(struct serve_client *c, enum collect_what what,
+                   void (*on_done)(struct serve_client *c, struct collection *collection))
 {
-    struct admin *admin = c->admin;
+    struct admin *admin = admin_of(c);
     unsigned count = admin->host->worker_count;
     struct collection *collection = admin->collections < COLLECT_AT_ONCE
                                         ? calloc(1, sizeof *collection + count * sizeof *collection->parts)
                                         : NULL;
     if (!collection) {
-        admin_reply_problem(
-            c, &(struct admin_problem){503, STR("overloaded"), STR("the workers do not answer")});
+        serve_reply_problem(
+            c, &(struct serve_problem){503, STR("overloaded"), STR("the workers do not answer")});
         return;
     }
     *collection = (struct collection){
@@ -146,7 +148,7 @@ void collect_start(struct admin_client *c, enum collect_what what,
         .count = count,
     };
     admin->collections++;
-    c->collection = collection;
+    serve_wait(c, collection, abandon);
     list_push_back(&admin->under_way, &collection->node);
     atomic_init(&collection->remaining, count);
     loop_timer_init(&collection->deadline, on_deadline);

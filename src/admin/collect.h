@@ -7,7 +7,7 @@
 // has answered, however late: only then is it freed.
 #pragma once
 
-#include "admin/client.h"
+#include "admin/room.h"
 
 enum {
     COLLECT_AT_ONCE = 256,    // collections under way: workers that do not answer must not pile them up
@@ -37,9 +37,9 @@ struct collect_part {
 
 struct collection {
     struct admin *admin;         // NULL: the room is gone
-    struct admin_client *client; // NULL: nobody waits any more
+    struct serve_client *client; // NULL: nobody waits any more
     enum collect_what what;
-    void (*on_done)(struct admin_client *c, struct collection *collection);
+    void (*on_done)(struct serve_client *c, struct collection *collection);
     struct loop *control;
     struct loop_timer deadline;
     atomic_uint remaining;
@@ -50,10 +50,8 @@ struct collection {
 };
 
 // on_done replies. Replies 503 itself when there are too many.
-void collect_start(struct admin_client *c, enum collect_what what,
-                   void (*on_done)(struct admin_client *c, struct collection *collection));
-// The client is gone.
-void collect_abandon(struct collection *collection);
+void collect_start(struct serve_client *c, enum collect_what what,
+                   void (*on_done)(struct serve_client *c, struct collection *collection));
 // The part when it has come in, else NULL.
 const struct collect_part *collect_part(const struct collection *collection, unsigned i);
 bool collect_complete(const struct collection *collection);

@@ -1,6 +1,6 @@
 // What would happen to a request: it is written as an HTTP/1.1 head and read by the parser that clients'
 // requests go through, so that the same grammar and the same bounds hold, then matched by the same table.
-#include "admin/client.h"
+#include "admin/room.h"
 
 #include "http/uri.h"
 

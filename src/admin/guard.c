@@ -1,4 +1,4 @@
-#include "admin/client.h"
+#include "admin/room.h"
 
 #include "http/uri.h"
 
@@ -12,13 +12,13 @@ static bool equal_constant_time(struct str presented, struct str secret)
     return difference == 0;
 }
 
-static bool refuse(struct admin_problem *problem, unsigned status, struct str code, struct str detail)
+static bool refuse(struct serve_problem *problem, unsigned status, struct str code, struct str detail)
 {
-    *problem = (struct admin_problem){.status = status, .code = code, .detail = detail};
+    *problem = (struct serve_problem){.status = status, .code = code, .detail = detail};
     return false;
 }
 
-static bool guard_token(struct str token, const struct request_head *request, struct admin_problem *problem)
+static bool guard_token(struct str token, const struct request_head *request, struct serve_problem *problem)
 {
     const struct header *authorization = headers_find(&request->headers, HEADER_AUTHORIZATION);
     struct str scheme = STR("Bearer ");
@@ -75,7 +75,7 @@ static bool came_through_a_route(const struct request_head *request)
 }
 
 bool admin_guard(struct str token, const struct addr *peer, const struct request_head *request,
-                 struct admin_problem *problem)
+                 struct serve_problem *problem)
 {
     if (came_through_a_route(request))
         return refuse(problem, 403, STR("route_denied"), STR("no route leads to this API"));

@@ -154,9 +154,9 @@ static void print_configured(struct json *json, const struct config_node *root, 
     json_array_end(json);
 }
 
-void api_limits(struct admin_client *c)
+void api_limits(struct serve_client *c)
 {
-    const struct gateway *gateway = c->admin->host->gateway;
+    const struct gateway *gateway = host_of(c)->gateway;
     const struct config_node *root = config_encode(&gateway_object, &gateway->settings, &c->arena);
     struct buf body = {0};
     struct json json;
@@ -166,5 +166,5 @@ void api_limits(struct admin_client *c)
     print_configured(&json, root, "listeners");
     print_configured(&json, root, "upstreams");
     json_object_end(&json);
-    admin_reply_json(c, 200, &body);
+    serve_reply_json(c, 200, &body);
 }

@@ -9,14 +9,14 @@ struct str admin_state_name(enum admin_state state)
     return names[state];
 }
 
-void status_livez(struct admin_client *c)
+void status_livez(struct serve_client *c)
 {
-    admin_reply(c, 200, STR("application/json"), STR("{\"status\":\"alive\"}\n"));
+    serve_reply(c, 200, STR("application/json"), STR("{\"status\":\"alive\"}\n"));
 }
 
-void status_readyz(struct admin_client *c)
+void status_readyz(struct serve_client *c)
 {
-    enum admin_state state = c->admin->host->state;
+    enum admin_state state = host_of(c)->state;
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
@@ -25,7 +25,7 @@ void status_readyz(struct admin_client *c)
     if (state != ADMIN_READY)
         json_field_string(&json, "reason", admin_state_name(state));
     json_object_end(&json);
-    admin_reply_json(c, state == ADMIN_READY ? 200 : 503, &body);
+    serve_reply_json(c, state == ADMIN_READY ? 200 : 503, &body);
 }
 
 static uint32_t count_up(const struct upstream *upstream)
@@ -62,9 +62,9 @@ static void print_upstreams(const struct gateway *gateway, struct json *json)
     json_array_end(json);
 }
 
-void status_healthz(struct admin_client *c)
+void status_healthz(struct serve_client *c)
 {
-    const struct admin_host *host = c->admin->host;
+    const struct admin_host *host = host_of(c);
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
@@ -83,51 +83,10 @@ void status_healthz(struct admin_client *c)
     json_field_bool(&json, "last_reload_ok", host->process.last_reload_ok);
     json_object_end(&json);
     json_object_end(&json);
-    admin_reply_json(c, host->state == ADMIN_READY ? 200 : 503, &body);
+    serve_reply_json(c, host->state == ADMIN_READY ? 200 : 503, &body);
 }
 
 // ---- metrics ----
-
-// "q=0.5" among a media range's parameters, in thousandths; 1000 when there is none (RFC 9110 12.4.2).
-static unsigned quality_of(struct str parameters)
-{
-    while (parameters.n) {
-        struct str parameter = {parameters.p, str_find(parameters, ';')};
-        parameters = str_skip(parameters, parameter.n < parameters.n ? parameter.n + 1 : parameter.n);
-        parameter = str_trim(parameter);
-        if (parameter.n < 3 || ascii_lower(parameter.p[0]) != 'q' || parameter.p[1] != '=')
-            continue;
-        unsigned quality = 0, unit = 1000;
-        for (size_t i = 2; i < parameter.n && unit; i++) {
-            if (parameter.p[i] == '.')
-                continue;
-            quality += (unsigned)(parameter.p[i] - '0') % 10 * unit;
-            unit /= 10;
-        }
-        return quality;
-    }
-    return 1000;
-}
-
-bool accepts_openmetrics(const struct headers *headers)
-{
-    unsigned openmetrics = 0, text = 0;
-    for (uint32_t i = 0; i < headers->count; i++) {
-        if (headers->v[i].id == HEADER_GONE || !str_eq_fold(headers->v[i].name, STR("Accept")))
-            continue;
-        struct str rest = headers->v[i].value, range;
-        while (str_next_token(&rest, &range)) {
-            struct str type = {range.p, str_find(range, ';')};
-            unsigned quality = quality_of(str_skip(range, type.n));
-            type = str_trim(type);
-            if (str_eq_fold(type, STR("application/openmetrics-text")) && quality > openmetrics)
-                openmetrics = quality;
-            if (str_eq_fold(type, STR("text/plain")) && quality > text)
-                text = quality;
-        }
-    }
-    return openmetrics > 0 && openmetrics >= text;
-}
 
 static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpoint **endpoints)
 {
@@ -161,10 +120,10 @@ static size_t list_certificates(const struct gateway *gateway, struct metrics_ce
     return tls->certificate_count;
 }
 
-static void on_metrics(struct admin_client *c, struct collection *collection)
+static void on_metrics(struct serve_client *c, struct collection *collection)
 {
-    const struct admin_host *host = c->admin->host;
-    bool openmetrics = accepts_openmetrics(&c->request.headers);
+    const struct admin_host *host = host_of(c);
+    bool openmetrics = serve_accepts_openmetrics(&c->request.headers);
     struct metrics *total = metrics_new();
     struct metrics_endpoint *endpoints;
     struct metrics_certificate *certificates;
@@ -180,10 +139,7 @@ static void on_metrics(struct admin_client *c, struct collection *collection)
     process.certificate_count = list_certificates(host->gateway, &certificates);
     process.certificates = certificates;
     metrics_print(total, &process, endpoints, count, openmetrics, &body);
-    admin_reply(c, 200,
-                openmetrics ? STR("application/openmetrics-text; version=1.0.0; charset=utf-8")
-                            : STR("text/plain; version=0.0.4; charset=utf-8"),
-                buf_str(&body));
+    serve_reply(c, 200, serve_metrics_type(openmetrics), buf_str(&body));
     buf_free(&body);
     free(endpoints);
     free(certificates);
@@ -191,17 +147,17 @@ static void on_metrics(struct admin_client *c, struct collection *collection)
 }
 
 // Sums of counters must not go back because one worker is late: without all of them there is no answer.
-static void on_metrics_collected(struct admin_client *c, struct collection *collection)
+static void on_metrics_collected(struct serve_client *c, struct collection *collection)
 {
     if (collect_complete(collection)) {
         on_metrics(c, collection);
         return;
     }
-    admin_reply_problem(
-        c, &(struct admin_problem){503, STR("overloaded"), STR("a worker did not answer in time")});
+    serve_reply_problem(
+        c, &(struct serve_problem){503, STR("overloaded"), STR("a worker did not answer in time")});
 }
 
-void status_metrics(struct admin_client *c)
+void status_metrics(struct serve_client *c)
 {
     collect_start(c, COLLECT_METRICS, on_metrics_collected);
 }

@@ -1,7 +1,7 @@
 // Who may use the admin API.
 #include "unit.h"
 
-#include "admin/client.h"
+#include "admin/room.h"
 
 struct row {
     const char *token, *peer, *headers;
@@ -54,7 +54,7 @@ static const struct row rows[] = {
     {"secret", "127.0.0.1:5000", "Host: localhost\r\nAuthorization: Bearer xecret", "invalid_token"},
 };
 
-static const char *judge(const struct row *row, struct admin_problem *problem)
+static const char *judge(const struct row *row, struct serve_problem *problem)
 {
     static const struct h1_limits limits = {8192, 2048, 100, false};
     char text[512];
@@ -76,7 +76,7 @@ static void test_rows(void **state)
 {
     (void)state;
     for (size_t i = 0; i < countof(rows); i++) {
-        struct admin_problem problem = {0};
+        struct serve_problem problem = {0};
         const char *got = judge(&rows[i], &problem);
         if (strcmp(got, rows[i].want) != 0)
             fail_msg("%s, %s: got \"%s\", want \"%s\"", rows[i].peer, rows[i].headers, got, rows[i].want);
@@ -121,7 +121,7 @@ static void test_accept(void **state)
         struct headers headers = {0};
         arena_init(&arena, NULL);
         headers_add(&headers, &arena, STR("Accept"), str_of(cases[i].accept));
-        if (accepts_openmetrics(&headers) != cases[i].openmetrics)
+        if (serve_accepts_openmetrics(&headers) != cases[i].openmetrics)
             fail_msg("Accept: %s", cases[i].accept);
         arena_reset(&arena);
     }

@@ -582,7 +582,7 @@ def test_every_endpoint_is_documented(gateway):
     root = pathlib.Path(__file__).resolve().parents[2]
     text = (root / "docs" / "ADMIN.md").read_text()
     source = (root / "src" / "admin" / "admin.c").read_text()
-    paths = re.findall(r'ADMIN_\w+, METHOD_(\w+), PATH\("([^"]+)"\)', source)
+    paths = re.findall(r'METHOD_(\w+), SERVE_PATH\("([^"]+)"\)', source)
     assert len(paths) == 13
     for method, path in paths:
         assert f"`{method} {path}`" in text

@@ -13,10 +13,13 @@ struct auth;
 struct auth_provider;
 
 struct identity {
-    uint32_t references;                  // of one worker: its cache and its exchanges
-    size_t bytes;                         // of memory in all
-    const struct auth_provider *provider; // valid while the exchange holds its snapshot
-    struct str subject, consumer;         // n == 0: not known
+    uint32_t references; // of one worker: its cache and its exchanges
+    size_t bytes;        // of memory in all
+    // Whose: the provider's id, named by metric_name(NAME_PROVIDER, id). No pointer, since what is cached
+    // outlives the snapshot it was made under.
+    uint32_t provider;
+    bool revocable;               // the deny list is asked about it (auth_still_good)
+    struct str subject, consumer; // n == 0: not known
     struct str_list roles, scopes;
     struct str issuer, jti; // of a token, for revocation; n == 0: none
     int64_t issued_at;      // Unix seconds; INT64_MIN: not said
@@ -40,6 +43,7 @@ void identity_unref(struct identity *identity); // NULL is harmless
 // What a provider fills in to have an identity made; spans may be anywhere.
 struct identity_facts {
     const struct auth_provider *provider;
+    bool revocable;
     struct str subject, consumer, issuer, jti;
     struct str_list roles, scopes;
     int64_t issued_at, expires;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "auth/auth.h"
+#include "auth/breaker.h"
 #include "auth/cache.h"
 #include "upstream/fetch.h"
 
@@ -45,7 +46,8 @@ struct auth_local {
     struct token_verifier *verifier; // jwt
     uint64_t keys_version;           // that it was made of
     struct list waiting;             // jwt: questions that wait for a fetch of keys
-    struct auth_breaker *breaker;    // introspection, forward
+    struct auth_breaker breaker;     // introspection, forward
+    uint64_t complained_ms;          // about it, in the log; 0: never
 };
 
 struct auth_worker {
@@ -53,7 +55,7 @@ struct auth_worker {
     struct auth_cache *cache; // of all providers
     struct auth_local **locals;
     uint32_t local_count;
-    struct list questions; // under way to Auth Services (question.h)
+    struct question_table *questions; // under way to Auth Services (question.h); NULL: none yet
 };
 
 struct auth_local *auth_local_of(struct auth_worker *worker, const struct auth_provider *provider);

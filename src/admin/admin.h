@@ -20,6 +20,7 @@ struct admin_host {
     struct gateway *gateway; // in force
     enum admin_state state;
     struct metrics_process process;
+    struct metrics *own; // what the control thread counts by itself; NULL: nothing
     uint64_t started_us; // monotonic
     unsigned listening;  // listeners accepting
     // Loads the file again; false and the mistakes in *report (its arena is the caller's) when it is bad.

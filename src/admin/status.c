@@ -130,6 +130,8 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     struct metrics_process process = host->process;
     struct buf body = {0};
     metrics_reserve(total);
+    if (host->own)
+        metrics_merge(total, host->own);
     for (unsigned i = 0; i < collection->count; i++) {
         const struct collect_part *part = collect_part(collection, i);
         if (part)

@@ -240,6 +240,7 @@ static bool start(struct process *process, struct config_report *report, struct 
     host->reload = reload_for_admin;
     host->drain = drain_for_admin;
     host->started_us = clock_monotonic_us();
+    host->own = metrics_new();
     if (loop_init(&process->loop, err) != ERR_OK)
         return false;
     process->turn_end.on_turn_end = on_turn_end;
@@ -287,6 +288,7 @@ static void finish(struct process *process)
     free(process->places.v);
     free(process->host.workers);
     free(process->host.fronts);
+    metrics_free(process->host.own);
     loop_fini(&process->loop);
 }
 

@@ -16,6 +16,12 @@ static const uint64_t bounds_us[METRIC_BUCKETS] = {
 #undef X
 };
 
+static const uint64_t redis_bounds_us[METRIC_BUCKETS] = {
+#define X(us, text) us,
+    REDIS_BOUNDS(X)
+#undef X
+};
+
 // ---- memory ----
 
 static size_t round_to_line(size_t size)
@@ -165,10 +171,10 @@ static inline struct metric_series *table_series(struct metrics *metrics, struct
     return likely(last && last->key == key) ? last : table_find(metrics, table, key, duration);
 }
 
-static inline void histogram_add(struct metric_histogram *histogram, uint64_t us)
+static inline void histogram_add(struct metric_histogram *histogram, const uint64_t *bounds, uint64_t us)
 {
     unsigned i = 0;
-    while (i < METRIC_BUCKETS && us > bounds_us[i])
+    while (i < METRIC_BUCKETS && us > bounds[i])
         i++;
     histogram->counts[i]++;
     histogram->sum_us += us;
@@ -209,7 +215,7 @@ void metrics_request(struct metrics *metrics, const struct metric_request *reque
     if (unlikely(!series))
         return;
     series->count++;
-    histogram_add(series->duration, request->duration_us);
+    histogram_add(series->duration, bounds_us, request->duration_us);
 }
 
 static __attribute__((noinline)) struct metric_upstream *upstream_make(struct metrics *metrics, uint32_t id)
@@ -244,7 +250,7 @@ void metrics_upstream(struct metrics *metrics, uint32_t upstream, unsigned statu
     if (unlikely(!series))
         return;
     series->count++;
-    histogram_add(slot->duration, duration_us);
+    histogram_add(slot->duration, bounds_us, duration_us);
 }
 
 void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason)
@@ -276,6 +282,13 @@ void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_
         metrics_reserve(metrics);
     if (likely(provider < metrics->provider_count))
         metrics->providers[provider].counters[counter]++;
+}
+
+void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us)
+{
+    metrics->redis_results[result]++;
+    if (result == REDIS_COMMAND_OK || result == REDIS_COMMAND_ERROR)
+        histogram_add(&metrics->redis_duration, redis_bounds_us, duration_us);
 }
 
 void metrics_count(struct metrics *metrics, enum metric_counter counter, uint64_t n)
@@ -339,6 +352,9 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
         into->ends[i] += from->ends[i];
     for (unsigned i = 0; i < METRIC_COUNTER_COUNT; i++)
         into->counters[i] += from->counters[i];
+    for (unsigned i = 0; i < REDIS_RESULT_COUNT; i++)
+        into->redis_results[i] += from->redis_results[i];
+    histogram_merge(&into->redis_duration, &from->redis_duration);
     grow_array(&into->listeners, &into->listener_count, from->listener_count, sizeof *into->listeners);
     for (uint32_t i = 0; i < from->listener_count; i++)
         for (unsigned state = 0; state < CONNECTION_STATES; state++)

@@ -86,6 +86,22 @@ enum provider_counter {
 };
 void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_counter counter);
 
+// Commands to Redis, by how they ended: X(id, value of the label "result").
+#define REDIS_RESULTS(X)                                         \
+    X(REDIS_COMMAND_OK, "ok")                                    \
+    X(REDIS_COMMAND_ERROR, "error")       /* Redis's own */      \
+    X(REDIS_COMMAND_DOWN, "down")         /* no connection */    \
+    X(REDIS_COMMAND_DEADLINE, "deadline") /* no reply in time */ \
+    X(REDIS_COMMAND_FULL, "full")         /* too much under way */
+enum redis_result {
+#define X(id, ...) id,
+    REDIS_RESULTS(X)
+#undef X
+        REDIS_RESULT_COUNT,
+};
+// duration_us counts when there was a reply in time.
+void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us);
+
 // Plain counters by name, for all that has no labels.
 #define METRIC_COUNTERS(X)                                                                                 \
     X(COUNT_ACCEPTED, "sallyport_accepted_connections_total", "Connections accepted.")                     \

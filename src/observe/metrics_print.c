@@ -21,6 +21,12 @@ static const struct str bounds_text[] = {
 #undef X
 };
 
+static const struct str redis_bounds_text[METRIC_BUCKETS] = {
+#define X(us, text) {text, sizeof(text) - 1},
+    REDIS_BOUNDS(X)
+#undef X
+};
+
 struct str metric_method_name(unsigned method)
 {
     static const struct str names[] = {STR("OTHER"), STR("GET"),    STR("HEAD"),  STR("POST"),
@@ -148,8 +154,8 @@ static void plain_sample(struct page *page, struct str name, enum family_type ty
     put(page, " ");
 }
 
-// labels: `{route="x",code_class="2xx"`, not yet closed.
-static void put_histogram(struct page *page, struct str name, struct str labels,
+// labels: `{route="x",code_class="2xx"`, not yet closed; n == 0: none.
+static void put_histogram(struct page *page, struct str name, struct str labels, const struct str *bounds,
                           const struct metric_histogram *histogram)
 {
     uint64_t below = 0;
@@ -158,9 +164,9 @@ static void put_histogram(struct page *page, struct str name, struct str labels,
         put_str(page, name);
         put(page, "_bucket");
         put_str(page, labels);
-        put(page, ",le=\"");
-        put_str(page, i < METRIC_BUCKETS ? bounds_text[i] : STR("+Inf"));
-        if (page->openmetrics && i < METRIC_BUCKETS && str_find(bounds_text[i], '.') == bounds_text[i].n)
+        put_str(page, labels.n ? STR(",le=\"") : STR("{le=\""));
+        put_str(page, i < METRIC_BUCKETS ? bounds[i] : STR("+Inf"));
+        if (page->openmetrics && i < METRIC_BUCKETS && str_find(bounds[i], '.') == bounds[i].n)
             put(page, ".0");
         put(page, "\"");
         sample_u64(page, below);
@@ -168,13 +174,15 @@ static void put_histogram(struct page *page, struct str name, struct str labels,
     put_str(page, name);
     put(page, "_sum");
     put_str(page, labels);
-    put(page, "} ");
+    put_str(page, labels.n ? STR("} ") : STR(" "));
     put_seconds(page, histogram->sum_us);
     put(page, "\n");
     put_str(page, name);
     put(page, "_count");
     put_str(page, labels);
-    sample_u64(page, below);
+    put_str(page, labels.n ? STR("} ") : STR(" "));
+    put_u64(page, below);
+    put(page, "\n");
 }
 
 // ---- families ----
@@ -220,7 +228,8 @@ static void print_durations(struct page *page, const struct metrics *total)
             labels.start = labels.end = 0;
             label_first(&label_page, "route", route_name(r));
             label(&label_page, "code_class", classes[class]);
-            put_histogram(page, STR("sallyport_http_request_duration_seconds"), buf_str(&labels), duration);
+            put_histogram(page, STR("sallyport_http_request_duration_seconds"), buf_str(&labels), bounds_text,
+                          duration);
         }
     }
     buf_free(&labels);
@@ -301,7 +310,7 @@ static void print_upstream_durations(struct page *page, const struct metrics *to
             continue;
         labels.start = labels.end = 0;
         label_first(&label_page, "upstream", metric_name(NAME_UPSTREAM, u));
-        put_histogram(page, STR("sallyport_upstream_request_duration_seconds"), buf_str(&labels),
+        put_histogram(page, STR("sallyport_upstream_request_duration_seconds"), buf_str(&labels), bounds_text,
                       total->upstreams[u]->duration);
     }
     buf_free(&labels);
@@ -422,6 +431,26 @@ static void print_providers(struct page *page, const struct metrics *total)
     }
 }
 
+static void print_redis(struct page *page, const struct metrics *total)
+{
+    static const struct str results[REDIS_RESULT_COUNT] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        REDIS_RESULTS(X)
+#undef X
+    };
+    family(page, STR("sallyport_redis_commands_total"), FAMILY_COUNTER,
+           STR("Commands to Redis, by how they ended."));
+    for (unsigned i = 0; i < REDIS_RESULT_COUNT; i++) {
+        put(page, "sallyport_redis_commands_total");
+        label_first(page, "result", results[i]);
+        sample_u64(page, total->redis_results[i]);
+    }
+    family(page, STR("sallyport_redis_command_duration_seconds"), FAMILY_HISTOGRAM,
+           STR("How long replies of Redis took that came in time."));
+    put_histogram(page, STR("sallyport_redis_command_duration_seconds"), STR_NULL, redis_bounds_text,
+                  &total->redis_duration);
+}
+
 static void print_counters(struct page *page, const struct metrics *total)
 {
     static const struct {
@@ -489,6 +518,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_states(&page, total);
     print_endpoints(&page, endpoints, endpoint_count);
     print_providers(&page, total);
+    print_redis(&page, total);
     print_counters(&page, total);
     print_gateway(&page, process);
     print_certificates(&page, process);

@@ -27,6 +27,23 @@
     X(7500000, "7.5")    \
     X(10000000, "10")
 
+// A server next door answers in a tenth of a millisecond: as many bounds, but finer ones.
+#define REDIS_BOUNDS(X) \
+    X(100, "0.0001")    \
+    X(250, "0.00025")   \
+    X(500, "0.0005")    \
+    X(1000, "0.001")    \
+    X(2500, "0.0025")   \
+    X(5000, "0.005")    \
+    X(10000, "0.01")    \
+    X(25000, "0.025")   \
+    X(50000, "0.05")    \
+    X(100000, "0.1")    \
+    X(250000, "0.25")   \
+    X(500000, "0.5")    \
+    X(1000000, "1")     \
+    X(2500000, "2.5")
+
 #define X(us, text) +1
 enum { METRIC_BUCKETS = METRIC_BOUNDS(X) };
 #undef X
@@ -77,7 +94,9 @@ struct metric_chunk {
 struct metrics {
     uint64_t ends[END_CAUSE_COUNT];
     uint64_t counters[METRIC_COUNTER_COUNT];
-    struct metric_route **routes; // by id + 1; 0: requests that matched no route
+    uint64_t redis_results[REDIS_RESULT_COUNT];
+    struct metric_histogram redis_duration; // by REDIS_BOUNDS
+    struct metric_route **routes;           // by id + 1; 0: requests that matched no route
     struct metric_upstream **upstreams;
     struct metric_listener *listeners;
     struct metric_provider *providers;

@@ -235,6 +235,34 @@ static void test_histogram_lines(void **state)
     metrics_free(metrics);
 }
 
+static void test_redis_commands(void **state)
+{
+    (void)state;
+    struct metrics *metrics = metrics_new(), *total = metrics_new();
+    metrics_redis(metrics, REDIS_COMMAND_OK, 100);
+    metrics_redis(metrics, REDIS_COMMAND_ERROR, 101);
+    metrics_redis(metrics, REDIS_COMMAND_OK, 9000000);
+    metrics_redis(metrics, REDIS_COMMAND_DEADLINE, 5000); // none came: no duration
+    metrics_merge(total, metrics);
+    metrics_merge(total, metrics);
+    char *page = print(total, false), *open = print(total, true);
+    assert_line(page, "sallyport_redis_commands_total{result=\"ok\"} 4");
+    assert_line(page, "sallyport_redis_commands_total{result=\"error\"} 2");
+    assert_line(page, "sallyport_redis_commands_total{result=\"deadline\"} 2");
+    assert_line(page, "sallyport_redis_commands_total{result=\"full\"} 0");
+    assert_line(page, "sallyport_redis_command_duration_seconds_bucket{le=\"0.0001\"} 2");
+    assert_line(page, "sallyport_redis_command_duration_seconds_bucket{le=\"0.00025\"} 4");
+    assert_line(page, "sallyport_redis_command_duration_seconds_bucket{le=\"1\"} 4");
+    assert_line(page, "sallyport_redis_command_duration_seconds_bucket{le=\"+Inf\"} 6");
+    assert_line(page, "sallyport_redis_command_duration_seconds_sum 18.000402");
+    assert_line(page, "sallyport_redis_command_duration_seconds_count 6");
+    assert_line(open, "sallyport_redis_command_duration_seconds_bucket{le=\"1.0\"} 4");
+    free(page);
+    free(open);
+    metrics_free(metrics);
+    metrics_free(total);
+}
+
 static void test_upstreams_and_gauges(void **state)
 {
     (void)state;
@@ -558,8 +586,8 @@ static void test_openmetrics_shape(void **state)
             else if (strcmp(type, "gauge") == 0)
                 assert_true(*suffix == '{' || *suffix == ' ');
             else
-                assert_true(strncmp(suffix, "_bucket{", 8) == 0 || strncmp(suffix, "_sum{", 5) == 0 ||
-                            strncmp(suffix, "_count{", 7) == 0);
+                assert_true(strncmp(suffix, "_bucket{", 8) == 0 || strncmp(suffix, "_sum", 4) == 0 ||
+                            strncmp(suffix, "_count", 6) == 0);
         }
     }
     assert_true(end);
@@ -578,6 +606,7 @@ int main(void)
         cmocka_unit_test(test_many_series_of_one_route),
         cmocka_unit_test(test_bucket_bounds_are_inclusive),
         cmocka_unit_test(test_histogram_lines),
+        cmocka_unit_test(test_redis_commands),
         cmocka_unit_test(test_upstreams_and_gauges),
         cmocka_unit_test(test_ids_beyond_the_arrays),
         cmocka_unit_test(test_unused_routes_cost_a_pointer),

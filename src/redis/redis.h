@@ -3,12 +3,17 @@
 //
 //   redis_command ─▶ gathered, sent once a turn ─▶ on_reply, or on_reply with a failure at the deadline
 //
-// A reply that comes after its deadline is dropped by its place in the line; the connection goes on.
+// A reply that comes after its deadline is dropped by its place in the line; the connection goes on. When the
+// oldest one is overdue by far (REDIS_CUT_MS), nobody is there any more: the connection is cut and made anew.
+//
+// This is one server's connection. What knows several of them (Sentinel, Cluster: MOVED and ASK are errors
+// like any other here) is to be built on top.
 #pragma once
 
 #include "base/err.h"
 #include "config/config.h"
 #include "loop/loop.h"
+#include "net/addr.h"
 #include "redis/resp.h"
 
 enum {
@@ -17,14 +22,26 @@ enum {
     REDIS_REPLY_BYTES = 64 * 1024 * 1024,
     REDIS_BACKOFF_MS = 100, // doubles, ±50 %, up to:
     REDIS_BACKOFF_MAX_MS = 1000,
-    REDIS_CONNECT_MS = 1000, // connect, TLS, AUTH, HELLO
+    REDIS_CONNECT_MS = 1000, // connect, TLS, HELLO or AUTH, SELECT, SUBSCRIBE
+    REDIS_CUT_MS = 1000,     // past a command's deadline, or nine times the settings' when that is longer
+    REDIS_PING_MS = 5000,    // without a word from the server: it is asked for one
+    REDIS_ADDRS = 8,
+};
+
+struct redis_url { // redis[s]://[[user]:password@]host[:port][/database]
+    struct str text;
+    bool tls;
+    struct str address; // host:port
+    struct str host;    // an IPv6 address without brackets
+    struct str username, password;
+    unsigned database;
 };
 
 struct redis_settings { // sallyport.yaml: redis
     CONFIG_POSITION_FIELDS;
-    struct str url;
-    struct str username, password;
-    int mode; // enum redis_mode
+    struct redis_url url;
+    struct str username, password; // n == 0: those of the url
+    int mode;                      // enum redis_mode
     struct str_list nodes;
     struct str master, ca;
     uint64_t deadline_us;
@@ -33,6 +50,9 @@ struct redis_settings { // sallyport.yaml: redis
 enum redis_mode { REDIS_STANDALONE, REDIS_SENTINEL, REDIS_CLUSTER };
 extern const struct config_object redis_object;
 
+// False: *why says why not (static).
+bool redis_url_parse(struct str text, struct arena *arena, struct redis_url *url, const char **why);
+
 enum redis_failure {
     REDIS_OK,       // there is a reply; it may be an error of Redis's own (RESP_ERROR)
     REDIS_DOWN,     // not connected, or the connection broke: whether it was carried out is not known
@@ -40,10 +60,12 @@ enum redis_failure {
     REDIS_FULL,     // too much is under way
 };
 
+struct metrics;
 struct redis; // one server's connection
 
-struct redis_events {
-    void (*on_up)(void *context); // connected and authenticated; NULL: nobody asks
+struct redis_events { // each may be NULL: nobody asks. redis_free must not be called from within them
+    void (*on_up)(void *context); // connected, authenticated, subscribed
+    // It was up and is not any more, or one more try has failed.
     void (*on_down)(void *context, const char *why);
     // A message on a channel; spans are valid during the call.
     void (*on_message)(void *context, struct str channel, struct str payload);
@@ -52,15 +74,22 @@ struct redis_events {
 struct redis_options {
     struct loop *loop;
     unsigned tls_slot;                     // of net/tls.h
-    const struct redis_settings *settings; // must outlive the client
+    const struct redis_settings *settings; // copied
+    // What the url's host means, tried in turn; count 0: it is a numeric address. This room looks up no name.
+    const struct addr *addrs;
+    unsigned addr_count;
+    struct metrics *metrics; // of the loop's thread; NULL: nothing is counted
+    const char *purpose;     // what the log calls it, static; NULL: it logs nothing
     const struct redis_events *events;
     void *context;
 };
 
-// Connects by itself, again and again. NULL and *err: the settings make no sense.
+// Connects by itself from the next turn on, again and again. NULL and *err: the settings make no sense.
 struct redis *redis_new(const struct redis_options *options, struct err *err);
-void redis_free(struct redis *redis); // everything under way fails with REDIS_DOWN first
+void redis_free(struct redis *redis); // everything under way fails with REDIS_DOWN first; NULL is harmless
 bool redis_is_up(const struct redis *redis);
+// Whether both were made of the same settings, addresses and trust.
+bool redis_is_same(const struct redis *a, const struct redis *b);
 
 // argv: copied. on_reply is called once, from the loop, never from inside; reply is valid during the call,
 // NULL unless REDIS_OK. deadline_us 0: the settings'.
@@ -68,5 +97,6 @@ void redis_command(struct redis *redis, const struct str *argv, unsigned argc, u
                    void *context,
                    void (*on_reply)(void *context, enum redis_failure failure,
                                     const struct resp_value *reply));
-// From now on, across reconnects. A client that subscribes takes no other commands with RESP2.
+// From now on, across reconnects; the client is not up before the server has confirmed it. A client that
+// subscribes takes no other commands with RESP2 (they fail with REDIS_DOWN).
 void redis_subscribe(struct redis *redis, struct str channel);

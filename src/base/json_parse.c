@@ -272,6 +272,7 @@ static bool parse_children(struct parser *parser, struct json_value *parent, cha
     if (++parser->depth > JSON_PARSE_DEPTH)
         return fail(parser, "nested too deeply");
     const struct json_value **link = &parent->first;
+    const char *begin = parser->at - 1;
     bool more = peek(parser) != end;
     while (more) {
         struct json_value *child = new_value(parser);
@@ -286,14 +287,16 @@ static bool parse_children(struct parser *parser, struct json_value *parent, cha
     if (!take(parser, end, "expected a comma or the end of an object or array"))
         return false;
     parser->depth--;
+    parent->text = str_range(begin, parser->at);
     return end == '}' && has_duplicate(parent, parser->arena) ? fail(parser, "a member is there twice")
                                                               : true;
 }
 
-static bool parse_word(struct parser *parser, struct str word)
+static bool parse_word(struct parser *parser, struct str word, struct str *text)
 {
     if (!str_starts(str_range(parser->at, parser->end), word))
         return fail(parser, "expected a value");
+    *text = str_range(parser->at, parser->at + word.n);
     parser->at += word.n;
     return true;
 }
@@ -305,9 +308,9 @@ static bool parse_value(struct parser *parser, struct json_value *value)
     case '"': value->kind = JSON_STRING; return parser->at++, parse_string(parser, &value->text);
     case '{': value->kind = JSON_OBJECT; return parser->at++, parse_children(parser, value, '}');
     case '[': value->kind = JSON_ARRAY; return parser->at++, parse_children(parser, value, ']');
-    case 't': value->kind = JSON_TRUE; return parse_word(parser, STR("true"));
-    case 'f': value->kind = JSON_FALSE; return parse_word(parser, STR("false"));
-    case 'n': value->kind = JSON_NULL; return parse_word(parser, STR("null"));
+    case 't': value->kind = JSON_TRUE; return parse_word(parser, STR("true"), &value->text);
+    case 'f': value->kind = JSON_FALSE; return parse_word(parser, STR("false"), &value->text);
+    case 'n': value->kind = JSON_NULL; return parse_word(parser, STR("null"), &value->text);
     default: break;
     }
     if (c != '-' && (c < '0' || c > '9'))

@@ -15,7 +15,7 @@ enum json_kind { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSO
 struct json_value {
     enum json_kind kind;
     uint32_t count;                        // of elements or members
-    struct str text;                       // STRING: decoded, may hold NUL; NUMBER: as written
+    struct str text;                       // STRING: decoded, may hold NUL; others: as written
     struct str key;                        // of a member: decoded
     const struct json_value *first, *next; // children, siblings
 };

@@ -77,9 +77,10 @@ struct str token_fault_words(enum token_fault fault);
 
 struct token_keys; // immutable, reference-counted, any thread
 
-// A JWK Set, or one JWK. Keys that no algorithm here can use (enc, unknown kty or crv, RSA below 2048 bits)
-// are passed over (RFC 7517 5); a set without any usable key, duplicate kids of one kind, private or
-// symmetric keys in a set from the network are ERR_INVALID with words.
+// A JWK Set, or one JWK. Keys that no algorithm here can use (enc, unknown kty or crv, RSA below 2048 bits,
+// an alg that does not fit, a point not on its curve) are passed over (RFC 7517 5); a set without any usable
+// key, duplicate kids of one kind, private or symmetric keys in a set from the network are ERR_INVALID with
+// words.
 struct token_keys *token_keys_parse(struct str json, struct err *err);
 // The same, with symmetric keys allowed (`sallyport verify --lines`: the vectors of RFC 7515 have some).
 struct token_keys *token_keys_parse_private(struct str json, struct err *err);
@@ -112,12 +113,12 @@ struct token {
 
 // Splits and decodes; no key is touched. What it points to is in arena and in text. TOKEN_TOO_LONG,
 // TOKEN_MALFORMED (not exactly three parts, not canonical base64url, not JSON, duplicate members),
-// TOKEN_BAD_ALGORITHM (none, unknown), TOKEN_BAD_HEADER (crit, b64; jwk, jku, x5u, x5c are ignored or
-// refused, never followed).
+// TOKEN_BAD_ALGORITHM (none, unknown), TOKEN_BAD_HEADER (crit and b64, which ask for more; jwk, jku, x5u and
+// x5c, which choose the key: RFC 8725 3.10; a kid that is no string of 1 to TOKEN_KID_BYTES bytes).
 enum token_fault token_parse(struct str text, struct arena *arena, struct token *token);
 // The signature. algorithms: those that the caller allows. TOKEN_BAD_ALGORITHM, TOKEN_UNKNOWN_KEY (the kid is
-// not in the set; or no kid, and no key fits the algorithm), TOKEN_BAD_SIGNATURE. Without a kid, every
-// fitting key is tried, at most four.
+// not in the set, and no key that bears no kid verifies it; or no kid, and no key fits the algorithm),
+// TOKEN_BAD_SIGNATURE. Where the kid does not say which key, every fitting one is tried, at most four.
 enum token_fault token_verify(struct token_verifier *verifier, const struct token *token,
                               unsigned algorithms);
 
@@ -137,6 +138,9 @@ struct token_facts { // of a token that was judged good; spans of its claims
 };
 
 // The claims, all typed (RFC 7519 4.1): exp, nbf, iat numbers, iss, sub, jti strings, aud a string or an
-// array of strings. now_s: Unix time. *missing names the first required claim that is not there.
+// array of strings. now_s: Unix time. *missing names the first required claim that is not there (or null).
+// The header's typ, which says what a token is for (RFC 8725 3.11), must be JWT or at+jwt, with or without
+// "application/", when there is one; else TOKEN_BAD_HEADER: a logout token or a proof of possession is no
+// access token, though the same key signs it.
 enum token_fault token_judge(const struct token *token, const struct token_rules *rules, int64_t now_s,
                              struct token_facts *facts, struct str *missing);

@@ -260,8 +260,9 @@ static void test_tree(void **state)
 {
     (void)state;
     struct parsed parsed;
-    parse(&parsed,
-          STR("{\"n\":-1.50e2,\"list\":[true,\"x\",{}],\"o\":{\"in\":null},\"s\":\"v\",\"z\":false}"));
+    static const char text[] =
+        "{\"n\":-1.50e2,\"list\":[true,\"x\",{}],\"o\":{\"in\":null},\"s\":\"v\",\"z\":false}";
+    parse(&parsed, STR(text));
     const struct json_value *root = parsed.value, *list = json_get(root, STR("list"));
     assert_non_null(root);
     assert_int_equal(root->kind, JSON_OBJECT);
@@ -270,6 +271,9 @@ static void test_tree(void **state)
     assert_int_equal(root->first->kind, JSON_NUMBER);
     assert_true(str_eq(root->first->text, STR("-1.50e2")));
     assert_ptr_equal(root->first->next, list);
+    assert_true(str_eq(root->text, str_of(text)));
+    assert_true(str_eq(list->text, STR("[true,\"x\",{}]")));
+    assert_true(str_eq(list->first->text, STR("true")));
     assert_int_equal(list->kind, JSON_ARRAY);
     assert_int_equal(list->count, 3);
     assert_int_equal(list->first->kind, JSON_TRUE);

@@ -4,16 +4,26 @@
 //   by jti:               refused until the token would have expired anyhow
 //   by sub, issued before: every token of the subject that was issued up to that time
 //
-// With Redis (redis_deny.c) the list of all gateways is the sorted set PREFIXdeny: the member is the entry as
-// JSON, the score when it can be forgotten. Who revokes adds a member and publishes it on the channel
-// PREFIXdeny. A gateway subscribes, and reads the whole set every DENY_RESYNC_MS and after each reconnect;
-// while Redis is down the last copy stays in force.
+// With Redis (redis_deny.h) the list of all gateways is the sorted set PREFIXdeny: the member is the entry as
+// JSON (deny_print), the score when it can be forgotten. Who revokes adds a member and publishes on the
+// channel PREFIXdeny, in one transaction: the score, a space, the member. A gateway subscribes, and reads the
+// whole set every DENY_RESYNC_MS and after each reconnect; while Redis is down the last copy stays in force.
+// An entry is never taken back: it ends by itself.
+//
+// The list keeps no text: an entry is found by a SipHash of its names under a key that only this process
+// knows (base/siphash.h).
 #pragma once
 
 #include "base/arena.h"
 #include "base/err.h"
 
-enum { DENY_ENTRIES = 1000000, DENY_RESYNC_MS = 30000, DENY_TEXT_BYTES = 1024, DENY_KEPT_S = 30 * 86400 };
+enum {
+    DENY_ENTRIES = 1000000,
+    DENY_RESYNC_MS = 30000,
+    DENY_TEXT_BYTES = 1024,   // of an entry's names together
+    DENY_KEPT_S = 30 * 86400, // of an entry that does not say until when
+    DENY_LEEWAY_S = 3600,     // past a token's exp, since it is good a little longer (leeway)
+};
 
 struct deny_entry {
     struct str issuer; // n == 0: of any issuer
@@ -23,10 +33,16 @@ struct deny_entry {
     int64_t until;  // when the entry can be forgotten; Unix seconds
 };
 
-// Any thread. False: the list is full, or an entry is too long.
-must_check bool deny_add(const struct deny_entry *entry);
+enum deny_result { DENY_ADDED, DENY_KNOWN, DENY_PAST, DENY_FULL, DENY_BAD };
+
+// Any thread, as all of these. DENY_KNOWN: it is there already, for as long. DENY_PAST: until is over.
+// DENY_FULL: it is not in force. DENY_BAD: too long, or not exactly one of jti and subject.
+must_check enum deny_result deny_add(const struct deny_entry *entry, int64_t now_s);
+// issued_at INT64_MIN: not said, and so before any time.
 bool deny_has(struct str issuer, struct str jti, struct str subject, int64_t issued_at, int64_t now_s);
-uint64_t deny_version(void); // changes with each entry
+// Changes with each entry that is new, never 0. Take it before asking deny_has: as long as it is the same,
+// the answer is.
+uint64_t deny_version(void);
 uint32_t deny_count(void);
 // Forgets what is past; now and then.
 void deny_sweep(int64_t now_s);

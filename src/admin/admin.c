@@ -27,6 +27,8 @@ static const struct serve_row api_rows[] = {
     {METHOD_POST, SERVE_PATH("/api/v1/reload"), api_reload},
     {METHOD_POST, SERVE_PATH("/api/v1/drain"), api_drain},
     {METHOD_POST, SERVE_PATH("/api/v1/explain"), api_explain},
+    {METHOD_GET, SERVE_PATH("/api/v1/revocations"), api_revocations},
+    {METHOD_POST, SERVE_PATH("/api/v1/revocations"), api_revoke},
 };
 
 static bool admit_api(struct serve_client *c, struct serve_problem *problem)

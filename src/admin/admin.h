@@ -3,14 +3,24 @@
 //
 //   status: GET /livez /readyz /healthz /metrics
 //   admin:  GET /api/v1/config|routes|upstreams|limits|exchanges|info   POST /api/v1/reload|drain|explain
+//          GET and POST /api/v1/revocations
 //
 // What lives in workers (metrics, exchanges) is asked for by a task posted to each worker's loop; the answer
 // waits for all of them, at most ADMIN_COLLECT_MS, then goes out with what has come.
 #pragma once
 
+#include "auth/deny.h"
 #include "front/front.h"
 
 enum admin_state { ADMIN_STARTING, ADMIN_READY, ADMIN_DRAINING };
+
+enum admin_revoked {
+    ADMIN_REVOKED,
+    ADMIN_REVOKED_HERE, // but other gateways cannot be told
+    ADMIN_REVOKED_PAST,
+    ADMIN_REVOKED_FULL,
+    ADMIN_REVOKED_BAD,
+};
 
 // What the admin room asks of the program; implemented by the process (cli/process.c). Control thread only.
 struct admin_host {
@@ -26,6 +36,9 @@ struct admin_host {
     // Loads the file again; false and the mistakes in *report (its arena is the caller's) when it is bad.
     bool (*reload)(struct admin_host *host, struct config_report *report);
     void (*drain)(struct admin_host *host);
+    // From now on these tokens are refused, here and by all gateways that share a Redis.
+    enum admin_revoked (*revoke)(struct admin_host *host, const struct deny_entry *entry);
+    struct str (*redis_state)(struct admin_host *host); // up, down or off; static
 };
 
 struct admin;

@@ -65,6 +65,8 @@ void api_info(struct serve_client *c);
 void api_reload(struct serve_client *c);
 void api_drain(struct serve_client *c);
 void api_explain(struct serve_client *c);
+void api_revocations(struct serve_client *c);
+void api_revoke(struct serve_client *c);
 
 struct str admin_state_name(enum admin_state state);
 // explain_request, which also tells the upstreams that the request may go to: at most EXPLAIN_UPSTREAMS of

@@ -248,7 +248,9 @@ static bool start(struct process *process, struct config_report *report, struct 
     process->early_task.run = on_early;
     loop_timer_init(&process->leave_timer, process_on_leave_timer);
     loop_timer_init(&process->certificates.timer, process_on_certificates_timer);
-    if (!process_listen(process, host->gateway, report) ||
+    process_start_revocation(process);
+    if (!process_use_redis(process, host->gateway, report) ||
+        !process_listen(process, host->gateway, report) ||
         !process_open_log(process, host->gateway->settings.telemetry.access_log.output, report) ||
         !start_crew(process, err))
         return false;
@@ -270,6 +272,7 @@ static void finish(struct process *process)
 {
     if (process->admin)
         admin_free(process->admin);
+    process_end_revocation(process);
     if (!crew_stop(&process->crew))
         _exit(1);                 // nothing more can be given back in order
     loop_turn(&process->loop, 0); // orders carried out in the last moment

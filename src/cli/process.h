@@ -58,6 +58,8 @@ struct process {
     struct place_list places;
     struct log_output *output, *outputs_before;
     struct health *health;
+    struct redis_deny *deny; // NULL: the configuration has no redis
+    struct loop_timer sweep_timer;
     struct admin *admin;
     struct admin_host host;
     enum process_leaving leaving;
@@ -125,6 +127,14 @@ void process_on_certificates_timer(struct loop_timer *timer);
 void process_forget_certificates(struct process *process);
 // Logs what runs out soon.
 void process_warn_of_expiry(const struct process *process);
+
+// ---- process_redis.c ----
+
+void process_start_revocation(struct process *process);
+void process_end_revocation(struct process *process);
+// Talks to the Redis of the configuration; what is as it was stays connected. False, and a mistake in
+// *report: nothing has changed.
+bool process_use_redis(struct process *process, const struct gateway *gateway, struct config_report *report);
 
 // ---- process_drain.c ----
 

@@ -1,5 +1,7 @@
 #include "exchange/gateway.h"
 
+#include "discovery/lookup.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -112,6 +114,23 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
     return report->count == 0;
 }
 
+static bool look_up_redis(struct gateway *gateway, struct config_report *report)
+{
+    const struct redis_settings *redis = &gateway->settings.redis;
+    struct addr addrs[LOOKUP_MAX];
+    unsigned count;
+    struct err err = {0};
+    if (!gateway->settings.has_redis)
+        return true;
+    if (lookup_target(redis->url.address, addrs, &count, &err) != ERR_OK) {
+        report_failure(report, gateway->file, redis->line, redis->column, STR("redis.url"), &err);
+        return false;
+    }
+    gateway->redis_addr_count = count < REDIS_ADDRS ? count : REDIS_ADDRS;
+    memcpy(gateway->redis_addrs, addrs, gateway->redis_addr_count * sizeof *addrs);
+    return true;
+}
+
 struct name_lookup {
     struct route_names names;
     const struct gateway *gateway;
@@ -184,6 +203,7 @@ struct gateway *gateway_new(struct str file, struct str text, const struct gatew
     bool good = !use || gateway_tls_check(&gateway->settings, gateway->file, use, &gateway->arena,
                                           &gateway->tls, report);
     gateway_tls_read_from(&gateway->tls);
+    good = (!use || look_up_redis(gateway, report)) && good;
     good = compile_upstreams(gateway, report) && good && compile_routes(gateway, report) &&
            compile_telemetry(gateway, report) && compile_tls(gateway, use, report);
     gateway_tls_read_from(NULL);

@@ -34,6 +34,8 @@ struct gateway {
     struct upstream **upstreams;
     uint32_t upstream_count;
     struct route_table *routes;
+    struct addr redis_addrs[REDIS_ADDRS]; // of redis.url
+    unsigned redis_addr_count;
     const struct access_format *log_format;
     enum header_id request_id_header; // of telemetry.headers.request_id; HEADER_OTHER: looked up by name
     uint64_t generation;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "net/tls.h"
+#include "redis/redis.h"
 #include "route/route_config.h"
 #include "upstream/upstream_config.h"
 
@@ -74,6 +75,8 @@ struct gateway_settings {
     struct {
         struct str address;
     } status;
+    bool has_redis;
+    struct redis_settings redis;
     struct config_list upstreams; // of upstream_settings
     struct config_list routes;    // of route_settings
     struct telemetry_settings telemetry;

@@ -244,6 +244,12 @@ static void check_upstream(struct checking *checking, const struct upstream_sett
                                     });
 }
 
+static void check_redis(struct checking *checking, const struct redis_settings *redis)
+{
+    struct place place = {redis->line, redis->column, STR("redis")};
+    check_authorities(checking, &place, "ca", redis->ca);
+}
+
 bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
                        const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
                        struct config_report *report)
@@ -260,6 +266,8 @@ bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
     for (uint32_t i = 0; i < settings->upstreams.count; i++)
         if (upstreams[i].has_tls)
             check_upstream(&checking, &upstreams[i]);
+    if (settings->has_redis)
+        check_redis(&checking, &settings->redis);
     gateway_tls_read_from(NULL);
     return report->count == before;
 }

@@ -268,8 +268,7 @@ const struct config_object redis_object = {
     .name = "redis",
     .doc = "A Redis or Valkey server that gateways share. Without it, everything lives in the process.",
     .example = "url: \"rediss://redis.internal:6379/0\"\n"
-               "username: gateway\n"
-               "password: { env: REDIS_PASSWORD }\n"
+               "deadline: 5ms\n"
                "ca: certs/redis-ca.pem\n",
     .size = sizeof(struct redis_settings),
     .fields = fields,

@@ -29,7 +29,8 @@ struct token_verifier {
     OSSL_LIB_CTX *library;
     EVP_MD *digests[DIGEST_COUNT];
     EVP_MAC *hmac;
-    EVP_MD_CTX *scratch;
+    // Two: DigestVerifyInit leaves its key in a context, and a hash cannot begin there any more.
+    EVP_MD_CTX *hashing, *eddsa;
     uint32_t count;
     struct prepared prepared[];
 };
@@ -59,8 +60,9 @@ static bool fetch_algorithms(struct token_verifier *verifier)
             return false;
     }
     verifier->hmac = EVP_MAC_fetch(verifier->library, "HMAC", NULL);
-    verifier->scratch = EVP_MD_CTX_new();
-    return verifier->hmac && verifier->scratch;
+    verifier->hashing = EVP_MD_CTX_new();
+    verifier->eddsa = EVP_MD_CTX_new();
+    return verifier->hmac && verifier->hashing && verifier->eddsa;
 }
 
 struct token_verifier *token_verifier_new(struct token_keys *keys, void *library)
@@ -103,7 +105,8 @@ void token_verifier_free(struct token_verifier *verifier)
     for (unsigned i = 0; i < DIGEST_COUNT; i++)
         EVP_MD_free(verifier->digests[i]);
     EVP_MAC_free(verifier->hmac);
-    EVP_MD_CTX_free(verifier->scratch);
+    EVP_MD_CTX_free(verifier->hashing);
+    EVP_MD_CTX_free(verifier->eddsa);
     token_keys_unref(verifier->keys);
     free(verifier);
 }
@@ -144,9 +147,9 @@ static bool verify_hash(struct token_verifier *verifier, struct prepared *prepar
     uint8_t hash[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     return *context &&
-           EVP_DigestInit_ex2(verifier->scratch, verifier->digests[digest_of(token->algorithm)], NULL) == 1 &&
-           EVP_DigestUpdate(verifier->scratch, token->signing_input.p, token->signing_input.n) == 1 &&
-           EVP_DigestFinal_ex(verifier->scratch, hash, &n) == 1 &&
+           EVP_DigestInit_ex2(verifier->hashing, verifier->digests[digest_of(token->algorithm)], NULL) == 1 &&
+           EVP_DigestUpdate(verifier->hashing, token->signing_input.p, token->signing_input.n) == 1 &&
+           EVP_DigestFinal_ex(verifier->hashing, hash, &n) == 1 &&
            EVP_PKEY_verify(*context, (const unsigned char *)signature.p, signature.n, hash, n) == 1;
 }
 
@@ -199,10 +202,10 @@ static bool verify_ec(struct token_verifier *verifier, struct prepared *prepared
 static bool verify_ed25519(struct token_verifier *verifier, struct prepared *prepared,
                            const struct token *token)
 {
-    return EVP_MD_CTX_reset(verifier->scratch) == 1 &&
-           EVP_DigestVerifyInit_ex(verifier->scratch, NULL, NULL, verifier->library, NULL, prepared->opened,
+    return EVP_MD_CTX_reset(verifier->eddsa) == 1 &&
+           EVP_DigestVerifyInit_ex(verifier->eddsa, NULL, NULL, verifier->library, NULL, prepared->opened,
                                    NULL) == 1 &&
-           EVP_DigestVerify(verifier->scratch, (const unsigned char *)token->signature.p, token->signature.n,
+           EVP_DigestVerify(verifier->eddsa, (const unsigned char *)token->signature.p, token->signature.n,
                             (const unsigned char *)token->signing_input.p, token->signing_input.n) == 1;
 }
 

@@ -192,6 +192,28 @@ static void test_signed(void **state)
     close_world(&world);
 }
 
+// What one token leaves behind, good or not, must not be seen by the next one of any other algorithm.
+static void test_one_after_another(void **state)
+{
+    (void)state;
+    struct world world;
+    open_world(&world);
+    struct str texts[countof(generated)];
+    for (size_t i = 0; i < countof(generated); i++)
+        texts[i] = token_sign(world.signers[i], STR("JWT"), STR("{}"), &world.arena);
+    for (size_t first = 0; first < countof(generated); first++)
+        for (size_t next = 0; next < countof(generated); next++) {
+            struct token bad;
+            assert_int_equal(token_parse(texts[first], &world.arena, &bad), TOKEN_GOOD);
+            assert_int_equal(token_verify(world.verifier, &bad, ALGORITHMS_ALL), TOKEN_GOOD);
+            assert_int_equal(verify(&world, texts[next], ALGORITHMS_ALL), TOKEN_GOOD);
+            ((char *)bad.signature.p)[3] ^= 1;
+            assert_int_equal(token_verify(world.verifier, &bad, ALGORITHMS_ALL), TOKEN_BAD_SIGNATURE);
+            assert_int_equal(verify(&world, texts[next], ALGORITHMS_ALL), TOKEN_GOOD);
+        }
+    close_world(&world);
+}
+
 // Any bit of the signature or of what is signed.
 static void test_every_bit_counts(void **state)
 {
@@ -555,6 +577,7 @@ int main(void)
         cmocka_unit_test(test_structure),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_signed),
+        cmocka_unit_test(test_one_after_another),
         cmocka_unit_test(test_every_bit_counts),
         cmocka_unit_test(test_signature_lengths),
         cmocka_unit_test(test_ecdsa_ranges),

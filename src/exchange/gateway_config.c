@@ -178,7 +178,7 @@ static const struct config_field access_log_fields[] = {
     {0},
 };
 
-static const struct config_object access_log_object = {
+const struct config_object access_log_object = {
     .name = "access_log",
     .doc = "One line for each request.",
     .example = "{ format: json, output: stdout, sample: 1.0 }",

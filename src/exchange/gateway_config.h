@@ -53,6 +53,7 @@ struct access_log_settings {
     struct str output;   // stdout | stderr | off | a path
     double sample;
 };
+extern const struct config_object access_log_object; // the Auth Service has one, too
 
 struct telemetry_settings {
     struct access_log_settings access_log;

@@ -8,7 +8,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SALLYPORT_BUILD") or ROOT / "build").resolve()
-NAMES = ["HTTP", "HTTPS", "ADMIN", "STATUS", "ECHO_1", "ECHO_2"]
+NAMES = ["HTTP", "HTTPS", "ADMIN", "STATUS", "ECHO_1", "ECHO_2", "AUTH"]
 DEADLINE_S = 60
 
 

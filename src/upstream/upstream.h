@@ -73,7 +73,7 @@ struct upstream_worker_needs { // borrowed from the worker
     unsigned slot, workers; // which worker of how many: limits are shared. The control thread: 0 of 1, so
                             // that what it asks is counted with the workers' calls, or by itself when limits
                             // are too large to be counted together
-    unsigned tls_slot; // of upstream->tls: TLS_SLOT_CONTROL, or n + 1 for worker n
+    unsigned tls_slot;      // of upstream->tls: TLS_SLOT_CONTROL, or n + 1 for worker n
 };
 struct upstream_worker *upstream_worker_new(const struct upstream_worker_needs *needs);
 void upstream_worker_free(struct upstream_worker *worker);

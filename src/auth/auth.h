@@ -53,9 +53,9 @@ struct auth {
     struct consumers *consumers;                          // a reference; consumers.h
     const struct identity_token_settings *identity_token; // NULL: off
     struct str identity_key;                              // its PEM
-    // Names that clients may not say, folded (lower case, '-' for '_'): identity headers, identity_token's,
-    // what forward providers copy. See auth_strip.
-    const struct auth_guarded *guarded;
+    // Names that clients may not say: identity headers, identity_token's, what forward providers copy. See
+    // auth_strip.
+    const struct auth_guarded *guarded; // NULL: none
     // Who holds the snapshot that this is part of: a question under way outlives the exchange that asked.
     void *holder;
     void (*hold)(void *holder);
@@ -84,8 +84,11 @@ const struct auth_provider *auth_provider_named(const struct auth *auth, struct 
 // The upstreams behind providers (auth:NAME), to be handed to upstream_worker_update with the others.
 uint32_t auth_upstreams(const struct auth *auth, struct upstream **upstreams, uint32_t max);
 
-// Removes what clients may not say from a head's fields: every guarded name in every spelling. Before
-// routing, on every route. And from trailers.
+// Names that clients may not say. NULL when there are none.
+const struct auth_guarded *auth_guarded_new(const struct str *names, uint32_t count, struct arena *arena);
+// Removes what clients may not say from a head's fields: every guarded name in every spelling, that is in any
+// case and with any character that is no letter or digit for another one, as CGI and its heirs read them
+// (X_User_Id, x.user.id). Before routing, on every route. And from trailers.
 void auth_strip(const struct auth *auth, struct headers *headers);
 
 // ---- a worker's side ----

@@ -60,11 +60,12 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     memset(x, 0, offsetof(struct exchange, match));
     memset(&x->request_id, 0, sizeof *x - offsetof(struct exchange, request_id));
     x->match.route = NULL;
+    x->worker = worker;
     x->slot = worker->free_slots[--worker->free_count];
+    x->policy.ticket = exchange_new_ticket(x);
     worker->slots[x->slot] = x;
     worker->live++;
     list_init(&x->spare);
-    x->worker = worker;
     x->hold = worker_hold(worker);
     x->gateway = x->hold->gateway;
     x->listener = listener;
@@ -124,14 +125,27 @@ void exchange_run(struct exchange *x)
 
 void exchange_begin(struct exchange *x)
 {
-    x->policy = (struct policy_call){
-        .request = &x->request,
-        .arena = &x->arena,
-        .rand = &x->worker->rand,
-        .client = &x->source,
-    };
     x->grpc = grpc_is_request(&x->request);
     x->step = STEP_ADMIT;
+    exchange_run(x);
+}
+
+// ---- late answers ----
+
+struct ticket exchange_new_ticket(struct exchange *x)
+{
+    if (++x->worker->generation == 0) // nobody's
+        x->worker->generation = 1;
+    return (struct ticket){x->slot, x->worker->generation};
+}
+
+void exchange_resume(struct worker *worker, struct ticket ticket)
+{
+    struct exchange *x = ticket.slot < worker->slot_count ? worker->slots[ticket.slot] : NULL;
+    if (!x || x->step != STEP_GUARD || !x->policy.again || x->policy.ticket.generation != ticket.generation)
+        return;
+    x->wait_until_us = 0;
+    exchange_arm(x);
     exchange_run(x);
 }
 
@@ -216,6 +230,8 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .route = route ? route->name : STR_NULL,
         .upstream = x->upstream ? x->upstream->name : STR_NULL,
         .endpoint = x->call.endpoint ? x->call.endpoint->name : STR_NULL,
+        .consumer = x->policy.identity ? x->policy.identity->consumer : STR_NULL,
+        .subject = x->policy.identity ? x->policy.identity->subject : STR_NULL,
         .trace_id = {x->trace_id, x->trace_id[0] ? sizeof x->trace_id : 0},
         .user_agent = headers_value(&x->request.headers, HEADER_USER_AGENT),
         .referer = headers_value(&x->request.headers, HEADER_REFERER),
@@ -238,9 +254,19 @@ static bool is_logged(struct exchange *x)
     return sample >= 1.0 || rand_unit(&x->worker->rand) < sample;
 }
 
+// It waits for an answer that nobody will take.
+static void forget_policy(struct exchange *x)
+{
+    const struct policy *policy = x->match.route->policies[x->policy_next].policy;
+    if (policy->on_forget)
+        policy->on_forget(&x->policy);
+}
+
 // step_finish: gives the upstream back, records, lets the front go on, and frees.
 void exchange_release(struct exchange *x)
 {
+    if (x->policy.again)
+        forget_policy(x);
     exchange_leave_upstream(x, x->response ? x->response->status : 0);
     if (x->retry_counted)
         upstream_retry_give(x->worker->upstreams, x->upstream);
@@ -248,6 +274,7 @@ void exchange_release(struct exchange *x)
     record_metrics(x, duration_us);
     if (is_logged(x))
         record_access(x, duration_us);
+    identity_unref(x->policy.identity);
     const struct client_verbs *client = x->client;
     void *context = x->client_context;
     exchange_free(x);
@@ -322,6 +349,10 @@ void exchange_print(const struct exchange *x, struct json *out)
     json_field_string(out, "host", x->request.host);
     json_field_string(out, "path", x->request.path);
     json_field_string(out, "route", x->match.route ? x->match.route->name : STR_NULL);
+    if (x->policy.identity) {
+        json_field_string(out, "consumer", x->policy.identity->consumer);
+        json_field_string(out, "subject", x->policy.identity->subject);
+    }
     json_field_string(out, "upstream", x->upstream ? x->upstream->name : STR_NULL);
     json_field_string(out, "endpoint", x->call.local && x->call.endpoint ? x->call.endpoint->name : STR_NULL);
     json_field_u64(out, "attempts", x->attempts);

@@ -12,6 +12,9 @@
 //
 // States: a step returns MORE (the next one runs now), WAIT (an event or the timer resumes it by
 // exchange_run), or DONE (freed). Only the driver, exchange_run, calls steps.
+//
+// A policy that waits for somebody else's answer is given a ticket; exchange_resume is the one door by which
+// such answers come back, and where one that comes too late is dropped.
 #pragma once
 
 #include "exchange/worker.h"
@@ -151,7 +154,7 @@ void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail
 // The request body, at most body_limit bytes (the front counts: exchange_body_fail). After FLOW_FULL the
 // front waits for resume. exchange_body does not free x; exchange_body_end may.
 enum flow exchange_body(struct exchange *x, struct str span);
-void exchange_body_end(struct exchange *x, const struct headers *trailers);
+void exchange_body_end(struct exchange *x, struct headers *trailers);
 // No more of the body is there at the moment: what is gathered goes out.
 void exchange_body_flush(struct exchange *x);
 // The body will not complete: framing fault, too large, too slow. x may be gone when this returns.
@@ -163,6 +166,12 @@ void exchange_client_drained(struct exchange *x);
 void exchange_client_gone(struct exchange *x, enum end_cause cause);
 // Never begun: nothing is logged.
 void exchange_discard(struct exchange *x);
+
+// ---- for late answers ----
+
+// The policy that waits with this ticket is called again. Nothing happens when nobody waits with it any more.
+// From the loop, never from inside a policy.
+void exchange_resume(struct worker *worker, struct ticket ticket);
 
 // ---- within the room ----
 

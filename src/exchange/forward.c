@@ -392,6 +392,16 @@ static void set_request_id(struct exchange *x, struct headers *headers)
     headers_add_as(headers, &x->arena, x->gateway->request_id_header, request_id_header(x), x->request_id);
 }
 
+// After everything that a client could have removed by naming it in Connection. Names without a value for
+// this caller are absent: what the client said under them is gone since step_admit.
+static void add_identity(struct exchange *x)
+{
+    const struct identity *identity = x->policy.identity;
+    for (uint32_t i = 0; identity && i < identity->header_count; i++)
+        headers_add_as(&x->request.headers, &x->arena, identity->headers[i].id, identity->headers[i].name,
+                       identity->headers[i].value);
+}
+
 bool forward_make_target(struct exchange *x)
 {
     struct request_head *request = &x->request;
@@ -418,6 +428,7 @@ void forward_prepare_request(struct exchange *x)
     }
     size_t host_at = (size_t)(x->host - x->request.headers.v);
     add_forwarding(x, &said);
+    add_identity(x);
     set_request_id(x, &x->request.headers);
     add_trace(x);
     x->host = &x->request.headers.v[host_at]; // the array may have moved

@@ -2,6 +2,7 @@
 // Workers pick up a new one between turns; each exchange holds the one it began with.
 #pragma once
 
+#include "auth/auth.h"
 #include "base/map.h"
 #include "exchange/gateway_tls.h"
 #include "observe/access_log.h"
@@ -34,6 +35,7 @@ struct gateway {
     struct upstream **upstreams;
     uint32_t upstream_count;
     struct route_table *routes;
+    struct auth auth;                     // who may call, and what upstreams are told of it
     struct addr redis_addrs[REDIS_ADDRS]; // of redis.url
     unsigned redis_addr_count;
     const struct access_format *log_format;

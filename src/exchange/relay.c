@@ -98,10 +98,12 @@ void exchange_body_flush(struct exchange *x)
         upstream_call_flush(&x->call);
 }
 
-void exchange_body_end(struct exchange *x, const struct headers *trailers)
+void exchange_body_end(struct exchange *x, struct headers *trailers)
 {
     if (x->body != BODY_OPEN)
         return;
+    if (trailers)
+        auth_strip(&x->gateway->auth, trailers);
     x->body = BODY_ENDED;
     x->progress_us = exchange_now_us(x);
     if (x->call.link && !is_replaying(x)) {

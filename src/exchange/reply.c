@@ -68,27 +68,29 @@ static bool is_worth_another_try(unsigned status)
     return status == 503 || status == 429;
 }
 
-static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
+static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned status, struct str detail,
+                          struct headers *headers)
 {
     const struct end_row *row = end_row(cause);
     bool own = status && status != row->status;
-    struct headers headers = {0};
     if (is_worth_another_try(status ? status : row->status))
-        headers_add(&headers, &x->arena, STR("Retry-After"), STR("1"));
-    answer_grpc(x, &headers, own ? grpc_status_of_http(status) : row->grpc_status,
+        headers_add(headers, &x->arena, STR("Retry-After"), STR("1"));
+    answer_grpc(x, headers, own ? grpc_status_of_http(status) : row->grpc_status,
                 detail.n ? detail : row->detail);
 }
 
 // ---- the answers ----
 
-void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
+// headers: more of them.
+static void answer_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail,
+                         struct headers *headers)
 {
     if (x->grpc) {
-        error_in_grpc(x, cause, status, detail);
+        error_in_grpc(x, cause, status, detail, headers);
         return;
     }
     const struct end_row *row = end_row(cause);
-    struct response_head head = {.status = status ? status : row->status};
+    struct response_head head = {.status = status ? status : row->status, .headers = *headers};
     struct str title = status && status != row->status ? http_reason(status) : row->title;
     struct str escaped = quote(&x->arena, detail.n ? detail : row->detail),
                id = quote(&x->arena, x->request_id);
@@ -103,6 +105,18 @@ void reply_error(struct exchange *x, enum end_cause cause, unsigned status, stru
     if (cause == END_METHOD_NOT_ALLOWED)
         headers_add(&head.headers, &x->arena, STR("Allow"), x->match.allow);
     answer(x, &head, body);
+}
+
+void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail)
+{
+    struct headers none = {0};
+    answer_error(x, cause, status, detail, &none);
+}
+
+void reply_refusal(struct exchange *x)
+{
+    struct policy_call *call = &x->policy;
+    answer_error(x, call->cause, call->answer.status, call->detail, &call->answer.headers);
 }
 
 void reply_answer(struct exchange *x, struct policy_answer *given)

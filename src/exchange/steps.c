@@ -15,9 +15,10 @@ static enum step_result end(struct exchange *x, enum end_cause cause, struct str
     return STEP_MORE;
 }
 
+// us 0: until somebody else wakes it, or its deadline.
 static enum step_result wait_for(struct exchange *x, uint64_t us)
 {
-    x->wait_until_us = exchange_now_us(x) + us;
+    x->wait_until_us = us ? exchange_now_us(x) + us : 0;
     exchange_arm(x);
     return STEP_WAIT;
 }
@@ -33,6 +34,7 @@ static enum step_result step_admit(struct exchange *x)
 {
     x->body_limit = x->listener->settings->limits.body_bytes;
     x->body = x->request.framing == FRAMING_NONE ? BODY_ENDED : BODY_HELD;
+    auth_strip(&x->gateway->auth, &x->request.headers);
     forward_identify(x);
     if (is_misdirected(x))
         return end(x, END_MISDIRECTED, STR_NULL);
@@ -97,23 +99,56 @@ static enum step_result step_route(struct exchange *x)
     return go(x, STEP_GUARD);
 }
 
+// What every policy of the route may see.
+static void prepare_policies(struct exchange *x)
+{
+    struct policy_call *call = &x->policy;
+    call->request = &x->request;
+    call->arena = &x->arena;
+    call->rand = &x->worker->rand;
+    call->now_s = (int64_t)(x->wall_us / 1000000);
+    call->client = &x->source;
+    call->tls = x->tls;
+    call->scheme = x->scheme;
+    call->request_id = x->request_id;
+    call->auth = x->worker->auth;
+    call->providers = &x->gateway->auth;
+}
+
+// One policy's word. It is called again until it has another one than WAIT.
+static enum verdict ask_policy(struct exchange *x, const struct policy_use *use)
+{
+    struct policy_call *call = &x->policy;
+    bool waited = call->again;
+    call->settings = use->settings;
+    call->now_us = exchange_now_us(x);
+    call->wait_ms = 0;
+    enum verdict verdict = use->policy->on_request(call);
+    call->again = verdict == WAIT;
+    if (waited && !call->again) { // the answer to one policy is not for the next
+        call->ticket = exchange_new_ticket(x);
+        call->state = NULL;
+    }
+    return verdict;
+}
+
 static enum step_result step_guard(struct exchange *x)
 {
     const struct route *route = x->match.route;
     struct policy_call *call = &x->policy;
-    for (; x->policy_next < route->policy_count; x->policy_next++, call->again = false) {
+    if (route->policy_count && !call->request)
+        prepare_policies(x);
+    for (; x->policy_next < route->policy_count; x->policy_next++) {
         const struct policy_use *use = &route->policies[x->policy_next];
         if (!use->policy->on_request)
             continue;
-        call->settings = use->settings;
-        call->now_us = exchange_now_us(x);
-        switch (use->policy->on_request(call)) {
+        switch (ask_policy(x, use)) {
         case PASS: break;
         case REPLY: reply_answer(x, &call->answer); return go(x, STEP_FINISH);
-        case WAIT: call->again = true; return wait_for(x, call->wait_ms * 1000);
+        case WAIT: return wait_for(x, call->wait_ms * 1000);
         case FAIL:
             x->cause = call->cause;
-            reply_error(x, call->cause, call->answer.status, call->detail);
+            reply_refusal(x);
             return go(x, STEP_FINISH);
         }
     }

@@ -36,12 +36,16 @@ void exchange_end(struct exchange *x, enum end_cause cause, struct str detail);
 // Sets when the timer must look at the exchange again.
 void exchange_arm(struct exchange *x);
 void exchange_release(struct exchange *x);
+// What a policy of this exchange waits with. The one before is void.
+struct ticket exchange_new_ticket(struct exchange *x);
 extern const struct upstream_call_events exchange_call_events;
 
 // ---- reply.c: the sole writer of the gateway's own answers ----
 
 // problem+json for the row of x->cause. status 0: the row's.
 void reply_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail);
+// What the policy asked last has said: FAIL.
+void reply_refusal(struct exchange *x);
 void reply_answer(struct exchange *x, struct policy_answer *given);
 void reply_redirect(struct exchange *x);
 // To the same place on the listener of redirect_to: 308, method and body are kept (RFC 9110 15.4.9).

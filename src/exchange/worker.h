@@ -26,6 +26,7 @@ struct worker {
     struct gateway_hold *hold; // of gateway
     struct upstream_worker *upstreams;
     struct route_scratch *scratch;
+    struct auth_worker *auth;
     struct loop_hook turn_end;
     bool draining; // answers carry Connection: close, health says draining
 
@@ -36,6 +37,7 @@ struct worker {
     struct exchange **slots;
     uint32_t *free_slots; // a stack
     uint32_t slot_count, free_count, live;
+    uint32_t generation;         // of the last ticket
     struct list spare_exchanges; // kept for the next requests
     uint32_t spare_count;
 };

@@ -117,11 +117,11 @@ enum auth_match { AUTH_MATCH_ALL, AUTH_MATCH_ANY };
 
 struct route_auth_settings { // NAME, or { any_of, optional, require }
     struct str_list any_of;  // none: public
+    const uint32_t *indices; // of each in the root's `auth`: filled in by the rules between sections
     bool optional;           // no credentials: goes on without an identity. Bad ones are refused all the same
     struct str_list scopes, roles;
-    int scopes_match;   // (+) enum auth_match; all
-    int roles_match;    // (+) any
-    bool outlive_token; // routes[].outlive_token
+    int scopes_match; // (+) enum auth_match; all
+    int roles_match;  // (+) any
 };
 
 extern const struct config_object auth_object, consumer_object, identity_token_object;

@@ -1,6 +1,7 @@
 // The whole configuration file: its root table and the settings no other room owns.
 #pragma once
 
+#include "auth/auth_config.h"
 #include "net/tls.h"
 #include "redis/redis.h"
 #include "route/route_config.h"
@@ -78,6 +79,12 @@ struct gateway_settings {
     } status;
     bool has_redis;
     struct redis_settings redis;
+    struct config_list auth;      // of auth_settings: providers
+    struct config_list consumers; // of consumer_settings
+    struct str consumers_file;    // (+) n == 0: none
+    struct str_map identity_headers;
+    bool has_identity_token;
+    struct identity_token_settings identity_token;
     struct config_list upstreams; // of upstream_settings
     struct config_list routes;    // of route_settings
     struct telemetry_settings telemetry;

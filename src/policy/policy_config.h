@@ -24,7 +24,15 @@ struct ip_rules {
     struct cidr_set allow, deny; // deny wins; an empty allow allows all others
 };
 
+struct cors_settings {                        // of the Fetch standard's CORS protocol
+    struct str_list origins;                  // "https://app.example.com", "https://*.example.com", "*"
+    struct str_list methods, headers, expose; // expose (+): response headers that scripts may read
+    bool credentials;
+    uint64_t max_age_us;
+};
+
 extern const struct config_object header_rules_object;
+extern const struct config_object cors_object;
 extern const struct config_object fault_object;
 extern const struct config_object ip_rules_object;
 

@@ -1,6 +1,7 @@
 // The settings of one route (sallyport.yaml, routes[]) and their field table.
 #pragma once
 
+#include "auth/auth_config.h"
 #include "config/config.h"
 #include "net/addr.h"
 #include "policy/policy_config.h"
@@ -65,7 +66,7 @@ struct route_settings {
     struct match_settings match;
     struct str upstream;      // exactly one of upstream, split, redirect, respond
     struct config_list split; // of split_target
-    bool has_redirect, has_respond, has_rewrite, has_retries, has_fault;
+    bool has_redirect, has_respond, has_rewrite, has_retries, has_fault, has_auth, has_cors;
     struct redirect_settings redirect;
     struct respond_settings respond;
     struct rewrite_settings rewrite;
@@ -74,6 +75,9 @@ struct route_settings {
     struct retry_settings retries;
     struct fault_settings fault; // policy/policy_config.h
     struct ip_rules ip;          // policy/policy_config.h
+    struct cors_settings cors;   // policy/policy_config.h
+    struct route_auth_settings auth;
+    bool outlive_token;          // (+) streams go on when their token has expired or was revoked
     uint64_t request_body_bytes; // UINT64_MAX: the listener's
     bool access_log;
 };

@@ -49,6 +49,12 @@ struct tls_certificate_files {
 // before any context is made (else a random one is taken).
 void tls_set_secret(const uint8_t secret[TLS_SECRET_BYTES]);
 
+// ---- slots ----
+
+// The library context (OSSL_LIB_CTX) of a slot, for other cryptography on its thread: token_verifier_new.
+// Lives as long as the process. NULL: memory is out.
+void *tls_library(unsigned slot);
+
 // ---- certificates: any thread ----
 
 struct tls_certificate_info {

@@ -82,6 +82,12 @@ struct tls_slot *tls_slot_get(unsigned slot)
     return found;
 }
 
+void *tls_library(unsigned slot)
+{
+    struct tls_slot *found = tls_slot_get(slot);
+    return found ? found->library : NULL;
+}
+
 const char *tls_words(void)
 {
     unsigned long error = ERR_peek_error(); // the oldest: what the others followed from

@@ -640,6 +640,14 @@ static void test_connections_outlive_the_server(void **state)
     SSL_CTX_free(context);
 }
 
+static void test_a_library_for_each_slot(void **state)
+{
+    (void)state;
+    assert_non_null(tls_library(TLS_SLOT_CONTROL));
+    assert_ptr_equal(tls_library(1), tls_library(1));
+    assert_ptr_not_equal(tls_library(1), tls_library(2));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -668,6 +676,7 @@ int main(void)
         cmocka_unit_test(test_stale),
         cmocka_unit_test(test_versions_and_ciphers_not_spoken),
         cmocka_unit_test(test_connections_outlive_the_server),
+        cmocka_unit_test(test_a_library_for_each_slot),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -186,12 +186,6 @@ const struct config_object access_log_object = {
     .fields = access_log_fields,
 };
 
-static bool accept_id_header(struct config_decoder *decoder, const struct config_node *node,
-                             struct str *value)
-{
-    return config_check_header_edit(decoder, node, *value);
-}
-
 #define HEADER_OFFSET(field) \
     (offsetof(struct telemetry_settings, headers.field) - offsetof(struct telemetry_settings, headers))
 
@@ -200,7 +194,7 @@ static const struct config_field header_fields[] = {
      .type = CONFIG_STRING,
      .offset = HEADER_OFFSET(request_id),
      .fallback = "X-Request-Id",
-     .accept = accept_id_header,
+     .accept = config_accept_header,
      .pattern = CONFIG_TOKEN_PATTERN,
      .type_name = "a header name",
      .doc = "The header that carries the request's id, to upstreams and to clients."},

@@ -124,17 +124,12 @@ static const struct config_object timeouts_object = {
 
 // ---- tls ----
 
-static bool accept_path(struct config_decoder *decoder, const struct config_node *node, struct str *value)
-{
-    return config_check_path(decoder, node, *value);
-}
-
 static const struct config_field certificate_fields[] = {
     {.name = "cert",
      .type = CONFIG_STRING,
      .offset = offsetof(struct listener_certificate, files.cert),
      .required = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: the certificate, then the chain that leads to a root.",
      .example = "certs/api.pem"},
@@ -142,7 +137,7 @@ static const struct config_field certificate_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct listener_certificate, files.key),
      .required = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: its private key, not encrypted; RSA, ECDSA or EdDSA.",
      .example = "certs/api.key"},
@@ -150,7 +145,7 @@ static const struct config_field certificate_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct listener_certificate, files.ocsp),
      .nullable = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "DER: an OCSP response about it, stapled while it is valid.",
      .example = "certs/api.ocsp"},
@@ -208,7 +203,7 @@ static const struct config_field tls_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct listener_tls_settings, client_ca),
      .nullable = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: the certificates against which those of clients are verified.",
      .example = "certs/clients-ca.pem"},
@@ -261,11 +256,6 @@ static const struct config_option underscore_options[] = {
     {"allow", H1_UNDERSCORES_ALLOW},
     {0},
 };
-
-bool config_accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value)
-{
-    return config_check_name(decoder, node, *value);
-}
 
 static void check_listener(struct config_decoder *decoder, const struct config_node *node, void *target)
 {

@@ -6,6 +6,5 @@
 extern const struct config_object listener_object;
 
 #define CONFIG_ADDRESS_PATTERN "^(unix:/?.+|.*:[0-9]{1,5})$"
-// Accept hooks: an address to listen on, and a name.
+// Accept hook: an address to listen on.
 bool config_accept_address(struct config_decoder *decoder, const struct config_node *node, struct str *value);
-bool config_accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value);

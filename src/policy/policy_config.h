@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "config/header.h"
 #include "net/addr.h"
 
 struct header_edit {
@@ -42,14 +43,3 @@ struct config_node *config_encode_cidrs(struct arena *arena, const void *target)
 #define CONFIG_CIDRS                                                                     \
     .type = CONFIG_CUSTOM, .decode = config_decode_cidrs, .encode = config_encode_cidrs, \
     .type_name = "a list of networks", .schema = "{ type: array, items: { type: string, minLength: 2 } }"
-
-#define CONFIG_TOKEN_PATTERN "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" // header names, methods: RFC 9110 5.6.2
-// For accept hooks and for keys: header names that configuration may set, add or remove (no framing, no
-// hop-by-hop, no Host), names to match on, and field values. Report what is wrong.
-bool config_check_header_edit(struct config_decoder *decoder, const struct config_node *node,
-                              struct str name);
-bool config_check_header_value(struct config_decoder *decoder, const struct config_node *node,
-                               struct str value);
-// The names of the map at key that differ in case only are one header: reported.
-void config_check_header_names(struct config_decoder *decoder, const struct config_node *node,
-                               struct str key);

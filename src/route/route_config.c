@@ -339,12 +339,6 @@ static void check_route(struct config_decoder *decoder, const struct config_node
     check_forwarding(decoder, node, route);
 }
 
-static bool accept_route_name(struct config_decoder *decoder, const struct config_node *node,
-                              struct str *value)
-{
-    return config_check_name(decoder, node, *value);
-}
-
 static const char *const actions[] = {"upstream", "split", "redirect", "respond", NULL};
 
 static const struct config_field route_fields[] = {
@@ -352,7 +346,7 @@ static const struct config_field route_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct route_settings, name),
      .required = true,
-     .accept = accept_route_name,
+     .accept = config_accept_name,
      .pattern = CONFIG_NAME_PATTERN,
      .type_name = "a name",
      .doc = "Its name in logs and metrics; unique.",

@@ -98,6 +98,16 @@ bool config_check_path(struct config_decoder *decoder, const struct config_node 
     return false;
 }
 
+bool config_accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    return config_check_name(decoder, node, *value);
+}
+
+bool config_accept_path(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    return config_check_path(decoder, node, *value);
+}
+
 // ---- hash_on: client_ip | header.NAME | cookie.NAME | path ----
 
 static const struct hash_prefix {
@@ -144,7 +154,7 @@ static struct config_node *encode_hash_on(struct arena *arena, const void *targe
 
 // ---- targets ----
 
-static bool is_host_name(struct str host)
+bool config_is_host_name(struct str host)
 {
     if (!host.n || host.n > 253 || host.p[0] == '-' || host.p[0] == '.')
         return false;
@@ -191,7 +201,7 @@ static bool accept_target(struct config_decoder *decoder, const struct config_no
         }
         return true;
     }
-    if (split_host_port(*value, &host, &port) && is_host_name(host))
+    if (split_host_port(*value, &host, &port) && config_is_host_name(host))
         return true;
     const char *hint = "host:port, [v6]:port or unix:/path";
     if (memmem(value->p, value->n, "://", 3))
@@ -436,15 +446,10 @@ static const struct config_option protocol_options[] = {
 
 // ---- tls ----
 
-static bool accept_path(struct config_decoder *decoder, const struct config_node *node, struct str *value)
-{
-    return config_check_path(decoder, node, *value);
-}
-
 static bool accept_server_name(struct config_decoder *decoder, const struct config_node *node,
                                struct str *value)
 {
-    if (is_host_name(*value))
+    if (config_is_host_name(*value))
         return true;
     config_fail(decoder, node, "a host name, without a port", "not a name: \"%.*s\"",
                 value->n > 80 ? 80 : (int)value->n, value->p);
@@ -468,7 +473,7 @@ static const struct config_field tls_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct upstream_tls_settings, ca),
      .fallback = "system",
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: the certificates against which those of the targets are verified. system: those that the "
             "operating system trusts."},
@@ -491,7 +496,7 @@ static const struct config_field tls_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct upstream_tls_settings, cert),
      .nullable = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: the gateway's own certificate and its chain, for targets that ask for one.",
      .example = "certs/gateway.pem"},
@@ -499,7 +504,7 @@ static const struct config_field tls_fields[] = {
      .type = CONFIG_STRING,
      .offset = offsetof(struct upstream_tls_settings, key),
      .nullable = true,
-     .accept = accept_path,
+     .accept = config_accept_path,
      CONFIG_PATH,
      .doc = "PEM: its private key, not encrypted.",
      .example = "certs/gateway.key"},

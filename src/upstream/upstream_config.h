@@ -112,7 +112,13 @@ bool status_set_has(const struct status_set *set, unsigned status);
 // For accept hooks: reports a name (node->key, or node's value) that is empty, too long or has other
 // characters.
 bool config_check_name(struct config_decoder *decoder, const struct config_node *node, struct str name);
+// The same as an accept hook.
+bool config_accept_name(struct config_decoder *decoder, const struct config_node *node, struct str *value);
+
+// A name that can be looked up: letters, digits, - _ and dots, no digits alone.
+bool config_is_host_name(struct str host);
 
 // For accept hooks: reports a path of a file that is empty or longer than any can be.
 bool config_check_path(struct config_decoder *decoder, const struct config_node *node, struct str path);
+bool config_accept_path(struct config_decoder *decoder, const struct config_node *node, struct str *value);
 #define CONFIG_PATH .pattern = "^.+$", .type_name = "a path"

@@ -13,4 +13,6 @@ int cli_schema(int argc, char **argv);
 int cli_routes(int argc, char **argv);
 int cli_explain(int argc, char **argv);
 int cli_health(int argc, char **argv);
+int cli_hash_key(int argc, char **argv);
+int cli_verify(int argc, char **argv);
 int cli_version(int argc, char **argv);

@@ -41,16 +41,13 @@ static bool parse_arguments(int argc, char **argv, const char *usage, struct arg
     return is_good;
 }
 
-// Writes to stdout what out holds, and frees it. A full disk must not look like success.
+// Writes to stdout what out holds, and frees it.
 static int finish(struct buf *out, int status)
 {
     if (buf_len(out))
         fwrite(out->base + out->start, 1, buf_len(out), stdout);
     buf_free(out);
-    if (fflush(stdout) == 0 && !ferror(stdout))
-        return status;
-    perror("sallyport: cannot write");
-    return CLI_FAILED;
+    return file_finish_stdout(status);
 }
 
 // ---- the file ----

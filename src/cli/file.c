@@ -1,9 +1,11 @@
 #include "cli/file.h"
 
+#include "cli/cli.h"
 #include "config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -57,6 +59,14 @@ enum err_code file_read(const char *path, struct str *out, struct err *err)
     enum err_code code = file_read_fd(fd, path, out, err);
     close(fd);
     return code;
+}
+
+int file_finish_stdout(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return status;
+    perror("sallyport: cannot write");
+    return CLI_FAILED;
 }
 
 int file_in_memory(struct str text)

@@ -149,6 +149,6 @@ struct str auth_challenge(const struct auth_provider *provider);
 // Whether an identity that was good still is: it has not expired (now_s) and is not on the deny list. For
 // streams.
 bool auth_still_good(const struct identity *identity, int64_t now_s, enum end_cause *cause);
-// identity_token for this identity, made now or before; n == 0: off, or it cannot be made.
+// identity_token for this identity, made now or before, in arena; n == 0: off, or it cannot be made.
 struct str auth_identity_token(struct auth_worker *worker, const struct auth *auth, struct identity *identity,
-                               int64_t now_s);
+                               int64_t now_s, struct arena *arena);

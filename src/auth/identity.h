@@ -25,11 +25,13 @@ struct identity {
     int64_t issued_at;      // Unix seconds; INT64_MIN: not said
     int64_t expires;        // Unix seconds; INT64_MAX: never. Streams end then
     uint64_t deny_version;  // of the deny list that it was last found not to be in
-    // What goes upstream: identity_headers rendered, and what a forward provider's answer added. Values are
-    // safe: no controls, non-ASCII percent-encoded. Names have the id of header_id_of.
+    // What goes upstream: identity_headers rendered, and what a forward provider's answer added under other
+    // names. Values are safe: no controls, non-ASCII percent-encoded, as are commas in the elements of lists.
+    // Names have the id of header_id_of.
     const struct header *headers;
     uint32_t header_count;
-    // identity_token, made when it is first wanted and again before it runs out (identity_token.h).
+    // identity_token, made when it is first wanted and again before it runs out (identity_token.h): the one
+    // thing that changes. On the heap, in `bytes`; good to be sent until signed_until.
     struct str signed_token;
     int64_t signed_until;
     // Claims that the configuration refers to by path (`jwt.tenant`): text, lists joined by commas.

@@ -12,8 +12,8 @@ struct auth_provider {
     struct auth *auth; // the snapshot's it belongs to
     struct str name;
     uint32_t id; // of metrics (NAME_PROVIDER): dense by name, process-wide: workers' arrays use it
-    // Of everything that makes an answer what it is: settings, secrets, identity_headers, consumers. Part of
-    // every cache key, so that what was decided under another configuration is not found.
+    // Of everything that makes an answer what it is: settings, secrets, identity_headers, identity_token,
+    // consumers. Part of every cache key, so that what was decided under another configuration is not found.
     uint64_t fingerprint;
     struct upstream *upstream; // of the Auth Service; NULL: none
     struct jwks *jwks;         // jwt with jwks: process-wide, a reference (jwks.h)

@@ -105,7 +105,8 @@ void *arena_alloc(struct arena *arena, size_t size)
 
 void *arena_zalloc(struct arena *arena, size_t size)
 {
-    return memset(arena_alloc(arena, size), 0, size);
+    void *p = arena_alloc(arena, size);
+    return size ? memset(p, 0, size) : p; // nothing of an empty arena is NULL
 }
 
 struct str arena_copy(struct arena *arena, struct str s)

@@ -1,6 +1,6 @@
 // What the admin API may do, and explain.
-#include "admin/json_read.h"
 #include "admin/room.h"
+#include "base/json_parse.h"
 
 void api_reload(struct serve_client *c)
 {
@@ -48,47 +48,52 @@ struct question {
 
 enum { QUESTION_HEADERS = 256 };
 
-static void read_header(struct json_reader *reader, struct str name, struct question *question)
+// NULL: it was read.
+typedef const char *mistake;
+
+static mistake read_header(struct str name, const struct json_value *value, struct question *question)
 {
-    struct str value = json_read_string(reader);
+    if (!json_is_string(value))
+        return "expected a string";
     if (question->headers.count == QUESTION_HEADERS)
-        reader->why = "too many headers";
-    else
-        question->headers.v[question->headers.count++] = (struct str_pair){name, value};
+        return "too many headers";
+    question->headers.v[question->headers.count++] = (struct str_pair){name, value->text};
+    return NULL;
 }
 
 // A header's value is a string, or a list of them for a field that comes more than once.
-static void read_headers(struct json_reader *reader, struct question *question)
+static mistake read_headers(const struct json_value *headers, struct question *question)
 {
-    struct str name;
-    for (json_read_enter(reader, '{'); json_read_member(reader, &name);) {
-        if (json_read_peek(reader) != '[') {
-            read_header(reader, name, question);
-            continue;
-        }
-        for (json_read_enter(reader, '['); json_read_item(reader);)
-            read_header(reader, name, question);
+    if (!headers || headers->kind == JSON_NULL)
+        return NULL;
+    if (headers->kind != JSON_OBJECT)
+        return "expected an object of headers";
+    mistake why = NULL;
+    for (const struct json_value *header = headers->first; header && !why; header = header->next) {
+        if (header->kind != JSON_ARRAY)
+            why = read_header(header->key, header, question);
+        else
+            for (const struct json_value *item = header->first; item && !why; item = item->next)
+                why = read_header(header->key, item, question);
     }
+    return why;
 }
 
-static bool read_question(struct json_reader *reader, struct question *question)
+static mistake read_question(struct str body, struct arena *arena, struct question *question)
 {
-    struct str key, request = STR_NULL;
-    question->headers.v = arena_array(reader->arena, struct str_pair, QUESTION_HEADERS);
-    for (json_read_enter(reader, '{'); json_read_member(reader, &key);) {
-        if (str_eq(key, STR("request")))
-            request = json_read_string(reader);
-        else if (str_eq(key, STR("headers")) && json_read_peek(reader) != 'n')
-            read_headers(reader, question);
-        else
-            json_read_skip(reader);
-    }
-    size_t space = str_find(request, ' ');
-    question->method = space < request.n ? (struct str){request.p, space} : STR("GET");
-    question->url = space < request.n ? str_trim(str_skip(request, space + 1)) : request;
-    if (!request.n && !reader->why)
-        reader->why = "expected {\"request\": \"GET https://host/path\", \"headers\": {\"Name\": \"value\"}}";
-    return json_read_end(reader);
+    mistake why = NULL;
+    const struct json_value *root = json_parse(body, arena, &why);
+    if (!root)
+        return why;
+    const struct json_value *request = json_get(root, STR("request"));
+    if (!json_is_string(request) || !request->text.n)
+        return "expected {\"request\": \"GET https://host/path\", \"headers\": {\"Name\": \"value\"}}";
+    struct str line = request->text;
+    size_t space = str_find(line, ' ');
+    question->method = space < line.n ? (struct str){line.p, space} : STR("GET");
+    question->url = space < line.n ? str_trim(str_skip(line, space + 1)) : line;
+    question->headers.v = arena_array(arena, struct str_pair, QUESTION_HEADERS);
+    return read_headers(json_get(root, STR("headers")), question);
 }
 
 // What the snapshot does not know: which endpoints are up now.
@@ -139,9 +144,10 @@ static void explain(struct serve_client *c, const struct question *question)
 void api_explain(struct serve_client *c)
 {
     struct question question = {0};
-    struct json_reader reader = {.rest = c->body.base ? buf_str(&c->body) : STR_NULL, .arena = &c->arena};
-    if (read_question(&reader, &question))
-        explain(c, &question);
+    struct str body = c->body.base ? buf_str(&c->body) : STR_NULL;
+    mistake why = read_question(body, &c->arena, &question);
+    if (why)
+        serve_reply_problem(c, &(struct serve_problem){400, STR("bad_request"), str_of(why)});
     else
-        serve_reply_problem(c, &(struct serve_problem){400, STR("bad_request"), str_of(reader.why)});
+        explain(c, &question);
 }

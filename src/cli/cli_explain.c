@@ -90,6 +90,26 @@ static int from_file(const struct question *question)
     return good ? CLI_OK : CLI_FAILED;
 }
 
+// A field that comes more than once is one member with a list.
+static void print_headers(const struct str_map *headers, struct json *json)
+{
+    json_object(json);
+    for (uint32_t i = 0; i < headers->count; i++) {
+        uint32_t first = 0;
+        while (!str_eq(headers->v[first].name, headers->v[i].name))
+            first++;
+        if (first < i)
+            continue;
+        json_key(json, headers->v[i].name);
+        json_array(json);
+        for (uint32_t j = i; j < headers->count; j++)
+            if (str_eq(headers->v[j].name, headers->v[i].name))
+                json_string(json, headers->v[j].value);
+        json_array_end(json);
+    }
+    json_object_end(json);
+}
+
 static void print_question(const struct question *question, struct buf *out)
 {
     struct json json;
@@ -99,12 +119,7 @@ static void print_question(const struct question *question, struct buf *out)
     buf_printf(&line, "%.*s %.*s", STR_ARG(question->method), STR_ARG(question->url));
     json_field_string(&json, "request", buf_str(&line));
     json_key(&json, STR("headers"));
-    json_object(&json);
-    for (uint32_t i = 0; i < question->header_map.count; i++) {
-        json_key(&json, question->headers[i].name);
-        json_string(&json, question->headers[i].value);
-    }
-    json_object_end(&json);
+    print_headers(&question->header_map, &json);
     json_object_end(&json);
     buf_free(&line);
 }

@@ -326,7 +326,10 @@ def test_explain_shows_live_endpoints(gateway):
     b"", b"{}", b"[]", b"null", b'{"request": 1}', b'{"request": "GET http://h/", "headers": []}',
     b'{"request": "GET http://h/", "headers": {"a": 1}}', b'{"request": "GET http://h/"} x', b'{"request": "GET"}',
     b'{"request": "GET http://h/", "headers": {"a": "b\\r\\nc: d"}}', b'{"request": "GET http://h/ x\\u0000"}',
-    b'{"request": "GET ftp://h/"}', b"\xff\xfe",
+    b'{"request": "GET ftp://h/"}', b"\xff\xfe", b'{"request": "GET http://h/", "request": "GET http://h/"}',
+    b'{"request": "GET http://h/", "headers": {"a": ["b", 1]}}', b'{"request": "GET http://h/", "x": "\xff"}',
+    b'{"request": "GET http://h/", "headers": {"a": "b", "a": "c"}}', b'{"request": "GET http://h/", "headers": 1}',
+    b'{"request": "GET http://h/", "headers": {"a": [' + b'"b",' * 256 + b'"b"]}}',
 ])
 def test_explain_refuses_what_is_no_question(gateway, body):
     problem(ask(gateway.admin_port, "/api/v1/explain", method="POST", body=body), 400, "bad_request")

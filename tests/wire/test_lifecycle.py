@@ -151,7 +151,8 @@ def test_health_gives_up_on_a_silent_peer():
 def test_explain_by_file_and_by_admin(make):
     gateway = make().start()
     for where in (("-c", gateway.file), ("--admin", f"127.0.0.1:{gateway.admin_port}")):
-        done = run("explain", *where, "GET http://any.example/x", "-H", "Accept: */*")
+        done = run("explain", *where, "GET http://any.example/x", "-H", "Accept: a/*", "-H", "X: 1",
+                   "-H", "Accept: b/*")
         assert done.returncode == 0, done.stderr
         assert "hello" in json.dumps(json.loads(done.stdout))
     assert run("explain", "GET http://any.example/x").returncode == 2

@@ -97,7 +97,7 @@ struct auth_worker_needs { // borrowed from the worker
     struct loop *loop;
     struct upstream_worker *upstreams;
     struct metrics *metrics;
-    unsigned slot;
+    unsigned slot; // of net/tls.h
     void *context;
     void (*wake)(void *context, struct ticket ticket); // from the loop, never from inside auth_ask
 };

@@ -56,6 +56,7 @@ struct auth_worker {
     struct auth_local **locals;
     uint32_t local_count;
     struct question_table *questions; // under way to Auth Services (question.h); NULL: none yet
+    struct identity_signer *signer;   // identity_token.h; NULL: none yet
 };
 
 struct auth_local *auth_local_of(struct auth_worker *worker, const struct auth_provider *provider);

@@ -127,7 +127,8 @@ struct auth_call { // zero it; lives in the exchange's arena
     uint64_t now_us; // monotonic
     int64_t now_s;   // Unix seconds
     struct ticket ticket;
-    // The provider's, between two asks.
+    // Between two asks: whose answer it waits for (NULL: nobody's), and what that provider has to remember.
+    const struct auth_provider *waits_for;
     void *state;
     // The answer.
     struct identity *identity;
@@ -146,9 +147,9 @@ void auth_forget(struct auth_worker *worker, struct auth_call *call);
 void auth_conceal(const struct auth_provider *provider, struct auth_call *call);
 // `Bearer realm="…"`, for a 401 without credentials; n == 0: the kind has no scheme (mtls).
 struct str auth_challenge(const struct auth_provider *provider);
-// Whether an identity that was good still is: it has not expired (now_s) and is not on the deny list. For
-// streams.
-bool auth_still_good(const struct identity *identity, int64_t now_s, enum end_cause *cause);
+// Whether an identity that was good still is: it has not expired (now_s, no leeway) and is not on the deny
+// list. For streams: the deny list is only asked again when it has changed.
+bool auth_still_good(struct identity *identity, int64_t now_s, enum end_cause *cause);
 // identity_token for this identity, made now or before, in arena; n == 0: off, or it cannot be made.
 struct str auth_identity_token(struct auth_worker *worker, const struct auth *auth, struct identity *identity,
                                int64_t now_s, struct arena *arena);

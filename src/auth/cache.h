@@ -17,6 +17,7 @@ struct auth_decision {
     struct hash128 key;
     struct identity *identity; // NULL: denied
     enum end_cause cause;      // of a denial
+    uint32_t why;              // of a denial: what its kind makes of it
     int64_t fresh_until_ms;    // Unix milliseconds
     int64_t stale_until_ms;    // when the service is down; >= fresh_until_ms
 };

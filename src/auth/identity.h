@@ -1,7 +1,8 @@
 // What authentication has found out about who calls. Made by a provider in one worker, kept in that worker's
 // cache, read by everything that comes after: authorisation, identity headers, limits, the access log.
 //
-// Its memory is one block; a cached identity serves many exchanges, so nothing of it changes but the counts.
+// Its memory is one block; a cached identity serves many exchanges, so nothing of it changes but the counts,
+// deny_version and the signed token.
 #pragma once
 
 #include "base/arena.h"

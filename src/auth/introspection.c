@@ -6,8 +6,6 @@
 
 #include "base/base64.h"
 
-enum { TOKEN_BYTES = 16 * 1024 /* of a token that is worth a question */ };
-
 // ---- asking ----
 
 static bool is_plain(unsigned char c)
@@ -227,6 +225,14 @@ static const struct question_kind question = {.compose = compose, .judge = judge
 
 // ---- the row ----
 
+static bool compile(struct auth_provider *provider, const struct auth_sources *sources, struct arena *arena,
+                    struct err *err)
+{
+    (void)sources, (void)arena, (void)err;
+    provider->challenge = STR(AUTH_BEARER);
+    return true;
+}
+
 static struct str find(const struct auth_provider *provider, struct auth_call *call)
 {
     (void)provider;
@@ -265,4 +271,5 @@ const struct auth_kind_row auth_introspection = {
     .ask = ask,
     .conceal = conceal,
     .forget = question_forget,
+    .compile = compile,
 };

@@ -4,6 +4,7 @@
 #include "auth/auth.h"
 #include "auth/breaker.h"
 #include "auth/cache.h"
+#include "auth/jwks.h"
 #include "upstream/fetch.h"
 
 struct auth_provider {
@@ -43,26 +44,42 @@ extern const struct auth_kind_row auth_jwt, auth_introspection, auth_forward, au
 struct auth_local {
     struct auth_worker *worker;
     uint32_t id;
-    struct token_verifier *verifier; // jwt
-    uint64_t keys_version;           // that it was made of
+    struct token_verifier *verifier; // jwt; NULL: not made yet, or there are no keys
+    uint64_t keys_version;           // which keys and settings it was made of
     struct list waiting;             // jwt: questions that wait for a fetch of keys
+    uint32_t waiting_count;          // of these; who was woken and has not asked again counts no more
     struct auth_breaker breaker;     // introspection, forward
     uint64_t complained_ms;          // about it, in the log; 0: never
 };
 
 struct auth_worker {
     struct auth_worker_needs needs;
-    struct auth_cache *cache; // of all providers
-    struct auth_local **locals;
+    struct auth_cache *cache;   // of all providers
+    struct auth_local **locals; // by provider id; NULL: not asked yet
     uint32_t local_count;
+    struct jwks_listener keys_fetched;
     struct question_table *questions; // under way to Auth Services (question.h); NULL: none yet
     struct identity_signer *signer;   // identity_token.h; NULL: none yet
 };
 
 struct auth_local *auth_local_of(struct auth_worker *worker, const struct auth_provider *provider);
 
-// Authorization: Bearer TOKEN (RFC 6750 2.1), one field only, scheme in any case; n == 0: none.
+// A jwks_listener's: wakes who waits for keys.
+void auth_on_keys_fetched(struct jwks_listener *listener);
+
+#define AUTH_BEARER "Bearer realm=\"sallyport\"" // the challenge of bearer kinds (RFC 6750 3)
+
+// What a kind's find may return instead of credentials (the same pointer): something is there, but it cannot
+// be read, or only in two ways. It is refused without asking the kind. It is never "none": on a route with
+// `optional` the request would go on without an identity and with a field that the service behind may read in
+// its own way.
+extern const struct str auth_garbled;
+// Authorization: Bearer TOKEN (RFC 6750 2.1), scheme in any case. n == 0: no Authorization field, or one of
+// another scheme. auth_garbled: two of them, one that begins with no scheme, no b64token behind Bearer.
 struct str auth_find_bearer(const struct request_head *request);
-// Fills in a denial; returns AUTH_DENY. error: of RFC 6750 3.1, "invalid_token"; NULL: none.
+// Fills in a denial; returns AUTH_DENY. detail n == 0: the cause's own words. error: of RFC 6750 3.1, makes
+// the challenge a bearer's; NULL: it is the kind's own.
 enum auth_result auth_deny(struct auth_call *call, enum end_cause cause, struct str detail,
                            const char *error);
+// Whether the deny list has it; asks it only when the list has changed since the last time.
+bool auth_is_revoked(struct identity *identity, int64_t now_s);

@@ -24,7 +24,11 @@ static struct hash128 key_of(uint64_t n)
 
 static struct auth_decision decision_of(uint64_t n, struct identity *identity)
 {
-    return (struct auth_decision){key_of(n), identity, END_INVALID_TOKEN, 1000, 2000};
+    return (struct auth_decision){.key = key_of(n),
+                                  .identity = identity,
+                                  .cause = END_INVALID_TOKEN,
+                                  .fresh_until_ms = 1000,
+                                  .stale_until_ms = 2000};
 }
 
 // Gives the caller's reference away.

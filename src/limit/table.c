@@ -1,0 +1,275 @@
+#include "limit/table.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum {
+    PLACES = 31,
+    SPINS = 100,
+};
+
+// A place whose key is being replaced. No bucket's state: it is full in seventeen years.
+#define CHANGING UINT64_MAX
+
+struct set {
+    atomic_uint lock; // held by who adds a key
+    atomic_uint used; // places that hold one, from the first on: it only grows
+    _Atomic uint64_t tags[PLACES];
+    _Atomic uint64_t states[PLACES];
+    uint64_t spare;
+};
+_Static_assert(sizeof(struct set) == 512, "tags and states are four lines each");
+
+struct limit_table {
+    struct set *sets;
+    uint64_t count;
+    _Atomic uint64_t forgotten;
+};
+
+struct limit_table *limit_table_new(size_t bytes)
+{
+    struct limit_table *table = calloc(1, sizeof *table);
+    if (!table)
+        return NULL;
+    table->count = bytes / sizeof(struct set) ? bytes / sizeof(struct set) : 1;
+    table->sets = mmap(NULL, table->count * sizeof(struct set), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (table->sets != MAP_FAILED)
+        return table;
+    free(table);
+    return NULL;
+}
+
+void limit_table_free(struct limit_table *table)
+{
+    munmap(table->sets, table->count * sizeof(struct set));
+    free(table);
+}
+
+static struct limit_table *shared;
+static pthread_once_t shared_once = PTHREAD_ONCE_INIT;
+
+static void make_shared(void)
+{
+    shared = limit_table_new(LIMIT_TABLE_BYTES);
+    check(shared);
+}
+
+struct limit_table *limit_table_shared(void)
+{
+    pthread_once(&shared_once, make_shared);
+    return shared;
+}
+
+// ---- finding a key ----
+
+static struct set *set_of(const struct limit_table *table, struct hash128 key)
+{
+    return &table->sets[(uint64_t)((unsigned __int128)key.hi * table->count >> 64)];
+}
+
+static uint64_t tag_of(struct hash128 key)
+{
+    return key.lo ? key.lo : 1;
+}
+
+// The place, or -1.
+static int find(struct set *set, uint64_t tag)
+{
+    unsigned used = atomic_load_explicit(&set->used, memory_order_acquire);
+    for (unsigned i = 0; i < used; i++)
+        if (atomic_load_explicit(&set->tags[i], memory_order_acquire) == tag)
+            return (int)i;
+    return -1;
+}
+
+// The bucket at a place that held this key a moment ago. False: it has been given to another one since.
+static bool load(struct set *set, int place, uint64_t tag, uint64_t *state)
+{
+    *state = atomic_load_explicit(&set->states[place], memory_order_acquire);
+    return *state != CHANGING && atomic_load_explicit(&set->tags[place], memory_order_acquire) == tag;
+}
+
+// ---- adding one ----
+
+static void lock(struct set *set)
+{
+    for (unsigned spins = 0; atomic_exchange_explicit(&set->lock, 1, memory_order_acquire); spins++)
+        if (spins >= SPINS)
+            sched_yield();
+}
+
+static void unlock(struct set *set)
+{
+    atomic_store_explicit(&set->lock, 0, memory_order_release);
+}
+
+// The place to give away: the state that is the earliest is that of the bucket that is full for the longest
+// time, or of the one that will be full first.
+static unsigned choose_victim(struct set *set)
+{
+    unsigned victim = 0;
+    uint64_t least = CHANGING;
+    for (unsigned i = 0; i < PLACES; i++) {
+        uint64_t state = atomic_load_explicit(&set->states[i], memory_order_relaxed);
+        if (state < least) {
+            least = state;
+            victim = i;
+        }
+    }
+    return victim;
+}
+
+// Under the lock. Who finds the old tag and charges the old state meanwhile either comes before the exchange
+// below, and another victim is chosen, or fails.
+static unsigned make_room(struct limit_table *table, struct set *set, uint64_t now_us)
+{
+    for (;;) {
+        unsigned victim = choose_victim(set);
+        uint64_t state = atomic_load_explicit(&set->states[victim], memory_order_relaxed);
+        if (!atomic_compare_exchange_strong(&set->states[victim], &state, CHANGING))
+            continue;
+        if (!bucket_is_full(state, now_us))
+            atomic_fetch_add_explicit(&table->forgotten, 1, memory_order_relaxed);
+        return victim;
+    }
+}
+
+static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_t now_us)
+{
+    lock(set);
+    int place = find(set, tag);
+    if (place < 0) {
+        unsigned used = atomic_load_explicit(&set->used, memory_order_relaxed);
+        place = (int)(used < PLACES ? used : make_room(table, set, now_us));
+        atomic_store_explicit(&set->tags[place], tag, memory_order_release);
+        atomic_store_explicit(&set->states[place], now_us << BUCKET_PART_BITS, memory_order_release);
+        if (used < PLACES)
+            atomic_store_explicit(&set->used, used + 1, memory_order_release);
+    }
+    unlock(set);
+    return place;
+}
+
+// ---- what can be asked ----
+
+struct move {
+    const struct bucket *bucket;
+    uint64_t now_us, cost, wait_us;
+};
+
+// Whether there is another state to be put in place.
+static bool change_take(struct move *move, uint64_t state, uint64_t *next)
+{
+    uint64_t settled = bucket_settle(move->bucket, state, move->now_us);
+    move->wait_us = bucket_wait_us(move->bucket, settled, move->now_us, move->cost);
+    *next = move->wait_us ? settled : bucket_charge(move->bucket, settled, move->now_us, move->cost);
+    return *next != state;
+}
+
+static bool change_charge(struct move *move, uint64_t state, uint64_t *next)
+{
+    *next = bucket_charge(move->bucket, bucket_settle(move->bucket, state, move->now_us), move->now_us,
+                          move->cost);
+    return *next != state;
+}
+
+// Asks change until its answer could be put in place. Returns the state afterwards.
+static inline __attribute__((always_inline)) uint64_t
+move_state(struct limit_table *table, struct hash128 key, struct move *move,
+           bool (*change)(struct move *move, uint64_t state, uint64_t *next))
+{
+    struct set *set = set_of(table, key);
+    uint64_t tag = tag_of(key), state, next;
+    for (;;) {
+        int place = find(set, tag);
+        if (unlikely(place < 0))
+            place = add(table, set, tag, move->now_us);
+        if (!load(set, place, tag, &state))
+            continue;
+        if (!change(move, state, &next))
+            return state;
+        // The tag is looked at again: a state is seldom the same for two keys, but it can be. Then one token
+        // of a stranger is gone, and nobody was let in for it.
+        if (atomic_compare_exchange_strong_explicit(&set->states[place], &state, next, memory_order_acq_rel,
+                                                    memory_order_acquire) &&
+            likely(atomic_load_explicit(&set->tags[place], memory_order_acquire) == tag))
+            return next;
+    }
+}
+
+uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                          uint64_t now_us, uint64_t cost, uint64_t *state)
+{
+    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    *state = move_state(table, key, &move, change_take);
+    return move.wait_us;
+}
+
+uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                            uint64_t now_us, uint64_t cost)
+{
+    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    return move_state(table, key, &move, change_charge);
+}
+
+void limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                      uint64_t cost)
+{
+    struct set *set = set_of(table, key);
+    uint64_t tag = tag_of(key), state;
+    int place;
+    do {
+        place = find(set, tag);
+        if (place < 0)
+            return;
+    } while (!load(set, place, tag, &state) ||
+             !atomic_compare_exchange_strong(&set->states[place], &state, bucket_give(bucket, state, cost)));
+}
+
+bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state)
+{
+    struct set *set = set_of(table, key);
+    uint64_t tag = tag_of(key);
+    for (;;) {
+        int place = find(set, tag);
+        if (place < 0)
+            return false;
+        if (load(set, place, tag, state))
+            return true;
+    }
+}
+
+bool limit_table_reset(struct limit_table *table, struct hash128 key)
+{
+    struct set *set = set_of(table, key);
+    uint64_t tag = tag_of(key), state;
+    int place;
+    do {
+        place = find(set, tag);
+        if (place < 0)
+            return false;
+    } while (!load(set, place, tag, &state) ||
+             !atomic_compare_exchange_strong(&set->states[place], &state, 0));
+    return true;
+}
+
+void limit_table_stats(const struct limit_table *table, uint64_t now_us, struct limit_table_stats *stats)
+{
+    *stats = (struct limit_table_stats){
+        .places = table->count * PLACES,
+        .forgotten = atomic_load(&table->forgotten),
+        .bytes = table->count * sizeof(struct set),
+    };
+    for (uint64_t i = 0; i < table->count; i++) {
+        struct set *set = &table->sets[i];
+        unsigned used = atomic_load_explicit(&set->used, memory_order_acquire);
+        stats->used += used;
+        for (unsigned j = 0; j < used; j++)
+            stats->live +=
+                !bucket_is_full(atomic_load_explicit(&set->states[j], memory_order_relaxed), now_us);
+    }
+}

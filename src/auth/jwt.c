@@ -46,7 +46,7 @@ static enum auth_result refuse(struct auth_call *call, enum token_fault fault, s
 {
     enum end_cause cause = fault == TOKEN_EXPIRED ? END_EXPIRED_TOKEN : END_INVALID_TOKEN;
     struct str detail = token_fault_words(fault);
-    if (missing.n)
+    if (fault == TOKEN_MISSING_CLAIM && missing.n)
         detail = arena_printf(call->arena, "%.*s: %.*s", STR_ARG(detail), STR_ARG(missing));
     return auth_deny(call, cause, detail, "invalid_token");
 }
@@ -87,9 +87,8 @@ static bool look_up(const struct question *question, enum auth_result *result)
 {
     struct auth_call *call = question->call;
     struct hash128 key = key_of(version_in_force(question->provider), question->token);
-    int64_t now_ms = call->now_s * 1000;
-    const struct auth_decision *decision = auth_cache_find(question->worker->cache, key, now_ms);
-    if (!decision || now_ms >= decision->fresh_until_ms)
+    const struct auth_decision *decision = auth_cache_find(question->worker->cache, key, call->now_s * 1000);
+    if (!decision) // nothing is kept beyond its time (keep)
         return false;
     count(question, decision->identity ? COUNT_CACHE_HIT : COUNT_CACHE_NEGATIVE);
     *result = decision->identity ? allow(call, decision->identity) : refuse(call, decision->why, STR_NULL);

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import checks
+import full
 import report
 import series
 import sidebyside
@@ -81,6 +82,7 @@ MODES = {
     "plain": Comparison("HTTP/1.1 without TLS: sallyport and its peers"),
     "tls": SeriesComparison("HTTP/1.1 over TLS: sallyport and its peers", series.tls, "tls"),
     "h2": SeriesComparison("HTTP/2 and gRPC: sallyport and its peers", series.h2, "h2"),
+    "full": SeriesComparison("Callers known, told and limited: sallyport and its peers", full.full, "full"),
     "routes": Check("10 routes and 10,000", checks.routes),
     "scale": Check("One worker and two", checks.scale),
     "reload": Check("Start and reload", checks.reload),
@@ -110,7 +112,7 @@ def options_read(argv):
     parser.add_argument("--connections", type=int, default=64, help="kept-alive connections of the load (64)")
     parser.add_argument("--rate", type=int, default=10000, help="requests a second of the open loop (10000)")
     parser.add_argument("--idle", type=int, help="idle connections (5000)")
-    parser.add_argument("--over", default="plain", choices=targets.MODES, help="for syscalls and heap (plain)")
+    parser.add_argument("--over", default="plain", choices=targets.LOADS, help="for syscalls and heap (plain)")
     parser.add_argument("--quick", action="store_true", help="1 round of 1 slice, 1000 idle: to see that it works")
     parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
     parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")

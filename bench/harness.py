@@ -277,9 +277,9 @@ class Client:
         if tls:
             self.socket = any_server().wrap_socket(self.socket, server_hostname="api.example.com")
 
-    def get(self, path, host="api.example.com"):
+    def get(self, path, host="api.example.com", headers=()):
         """(status, body); the answer must have a Content-Length."""
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        self.socket.sendall("\r\n".join([f"GET {path} HTTP/1.1", f"Host: {host}", *headers, "", ""]).encode())
         data = b""
         while b"\r\n\r\n" not in data:
             data += self._more()
@@ -303,11 +303,11 @@ class Client:
         self.socket.close()
 
 
-def ask_http(port, path="/", tls=False):
+def ask_http(port, path="/", tls=False, headers=()):
     """The status of one GET on a new connection."""
     client = Client(port, tls=tls)
     try:
-        return client.get(path)[0]
+        return client.get(path, headers=headers)[0]
     finally:
         client.close()
 

@@ -226,6 +226,8 @@ int main(int argc, char **argv)
         .random = 2463534242U,
     };
     options_read(&l, argc, argv);
+    if (l.tokens != NULL)
+        tokens_read(&l);
     request_make(&l);
     signal(SIGPIPE, SIG_IGN);
     prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL);

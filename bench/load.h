@@ -30,6 +30,11 @@ struct conn {
     struct answer answer;
 };
 
+struct tokens {
+    char *text; /* of the whole file */
+    size_t size, count, next;
+};
+
 struct load {
     struct sockaddr_in to;
     size_t connections;
@@ -45,6 +50,8 @@ struct load {
     uint32_t spread;
     const char *path;
     const char *host;
+    const char *tokens; /* a file of bearer tokens, a line each, all of one length; NULL: none */
+    bool in_order;      /* the next token for each request, else any */
     const char *extra[16];
     size_t extra_count;
 
@@ -52,6 +59,8 @@ struct load {
     char request[REQUEST_MAX];
     size_t request_size;
     char *request_digits; /* where the number of --spread goes */
+    struct tokens token;
+    char *request_token; /* where it goes */
     uint32_t random;
 
     int epoll;
@@ -74,6 +83,7 @@ struct load {
 
 void options_read(struct load *l, int argc, char **argv);
 
+void tokens_read(struct load *l);
 void request_make(struct load *l);
 
 void conn_open(struct load *l, struct conn *c);

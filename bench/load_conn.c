@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <time.h>
@@ -9,10 +10,41 @@
 #define EVENTS        256
 #define READ_BYTES    (64 * 1024)
 #define SPREAD_DIGITS 5
+#define AUTHORIZATION "Authorization: Bearer "
 
 static char bytes[READ_BYTES];
 
 /* --- the request --- */
+
+static void request_spread(struct load *l)
+{
+    char *at = strchr(l->request, '@');
+    if (at == NULL || l->request_size + SPREAD_DIGITS > sizeof l->request)
+        die("--spread needs an @ in --path, where the number goes");
+    memmove(at + SPREAD_DIGITS, at + 1, l->request_size - (size_t)(at + 1 - l->request));
+    l->request_size += SPREAD_DIGITS - 1;
+    l->request_digits = at;
+}
+
+/* The file, cut into lines of one length. */
+void tokens_read(struct load *l)
+{
+    struct tokens *tokens = &l->token;
+    FILE *file = fopen(l->tokens, "r");
+    if (file == NULL || fseek(file, 0, SEEK_END) != 0)
+        die("%s cannot be read", l->tokens);
+    size_t all = (size_t)ftell(file);
+    rewind(file);
+    tokens->text = malloc(all + 1);
+    if (tokens->text == NULL || fread(tokens->text, 1, all, file) != all)
+        die("%s cannot be read", l->tokens);
+    fclose(file);
+    tokens->text[all] = 0;
+    tokens->size = strcspn(tokens->text, "\n");
+    if (tokens->size == 0 || all % (tokens->size + 1) != 0)
+        die("the lines of %s are not of one length", l->tokens);
+    tokens->count = all / (tokens->size + 1);
+}
 
 void request_make(struct load *l)
 {
@@ -27,28 +59,40 @@ void request_make(struct load *l)
                      l->path, l->host);
     for (size_t i = 0; i < l->extra_count && n > 0 && (size_t)n < sizeof l->request; i++)
         n += snprintf(l->request + n, sizeof l->request - (size_t)n, "%s\r\n", l->extra[i]);
+    if (l->tokens != NULL && n > 0 && (size_t)n < sizeof l->request)
+        n += snprintf(l->request + n, sizeof l->request - (size_t)n, AUTHORIZATION "%.*s\r\n",
+                      (int)l->token.size, l->token.text);
     if (n > 0 && (size_t)n < sizeof l->request)
         n += snprintf(l->request + n, sizeof l->request - (size_t)n, "\r\n");
     if (n <= 0 || (size_t)n >= sizeof l->request)
         die("the request is longer than %d bytes", REQUEST_MAX);
     l->request_size = (size_t)n;
-    if (l->spread == 0)
-        return;
-    char *at = strchr(l->request, '@');
-    if (at == NULL || l->request_size + SPREAD_DIGITS > sizeof l->request)
-        die("--spread needs an @ in --path, where the number goes");
-    memmove(at + SPREAD_DIGITS, at + 1, l->request_size - (size_t)(at + 1 - l->request));
-    l->request_size += SPREAD_DIGITS - 1;
-    l->request_digits = at;
+    if (l->spread > 0)
+        request_spread(l);
+    if (l->tokens != NULL)
+        l->request_token = strstr(l->request, AUTHORIZATION) + sizeof AUTHORIZATION - 1;
 }
 
-/* A number below the spread, five digits, by a xorshift generator: no order a cache could learn. */
-static void request_renumber(struct load *l)
+/* By a xorshift generator: no order that a cache could learn. */
+static uint32_t random_below(struct load *l, uint32_t end)
 {
     l->random ^= l->random << 13;
     l->random ^= l->random >> 17;
     l->random ^= l->random << 5;
-    uint32_t n = (uint32_t)(((uint64_t)l->random * l->spread) >> 32);
+    return (uint32_t)(((uint64_t)l->random * end) >> 32);
+}
+
+static void request_sign(struct load *l)
+{
+    struct tokens *tokens = &l->token;
+    size_t at = l->in_order ? tokens->next++ % tokens->count : random_below(l, (uint32_t)tokens->count);
+    memcpy(l->request_token, tokens->text + at * (tokens->size + 1), tokens->size);
+}
+
+/* A number below the spread, five digits. */
+static void request_renumber(struct load *l)
+{
+    uint32_t n = random_below(l, l->spread);
     for (size_t i = SPREAD_DIGITS; i-- > 0; n /= 10)
         l->request_digits[i] = (char)('0' + n % 10);
 }
@@ -144,6 +188,8 @@ void conn_send(struct load *l, struct conn *c, uint64_t from_ns)
 {
     if (l->spread > 0)
         request_renumber(l);
+    if (l->request_token != NULL)
+        request_sign(l);
     c->state = CONN_BUSY;
     c->from_ns = from_ns;
     l->busy++;

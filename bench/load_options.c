@@ -22,6 +22,8 @@ static void usage(void)
           "  --spread N        the @ in the path becomes a five-digit number below N, another for each "
           "request\n"
           "  --host H          Host field (api.example.com)\n"
+          "  --tokens FILE     bearer tokens, a line each, all of one length: any of them for each request\n"
+          "  --in-order        the next one for each request\n"
           "  --header 'N: V'   a further field, up to 16 times\n",
           stderr);
     exit(2);
@@ -52,6 +54,8 @@ void options_read(struct load *l, int argc, char **argv)
         HEADER,
         TLS,
         HANDSHAKES,
+        TOKENS,
+        IN_ORDER,
     };
     static const struct option names[] = {
         {"to", 1, NULL, TO},
@@ -69,6 +73,8 @@ void options_read(struct load *l, int argc, char **argv)
         {"header", 1, NULL, HEADER},
         {"tls", 0, NULL, TLS},
         {"handshakes", 1, NULL, HANDSHAKES},
+        {"tokens", 1, NULL, TOKENS},
+        {"in-order", 0, NULL, IN_ORDER},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -93,6 +99,8 @@ void options_read(struct load *l, int argc, char **argv)
             break;
         case TLS: l->over_tls = true; break;
         case HANDSHAKES: l->shakes = parse_shakes(optarg); break;
+        case TOKENS: l->tokens = optarg; break;
+        case IN_ORDER: l->in_order = true; break;
         default: usage();
         }
     }

@@ -1,11 +1,12 @@
 /*
- * origin LISTEN [BYTES]: an upstream that costs as little as it can.
+ * origin LISTEN [BYTES [FIELD]...]: an upstream that costs as little as it can.
  *
  * Answers every request with 200 and a body of BYTES bytes (128 unless told), or of N bytes for the path
- * /bytes/N. HTTP/1.1 with keep-alive and pipelining, one thread, edge-triggered epoll: one recv and one send
- * a request. It is honest about framing, so that a proxy's mistake shows: a request body with Content-Length
- * is read and dropped, a head it cannot read is answered 400, a chunked request body 411, and the connection
- * is closed after both.
+ * /bytes/N. FIELDs ("X-User-Id: user-1") stand in the place of some usual ones: an Auth Service that says
+ * yes. HTTP/1.1 with keep-alive and pipelining, one thread, edge-triggered epoll: one recv and one send a
+ * request. It is honest about framing, so that a proxy's mistake shows: a request body with Content-Length is
+ * read and dropped, a head it cannot read is answered 400, a chunked request body 411, and the connection is
+ * closed after both.
  */
 
 #include "sock.h"
@@ -26,6 +27,7 @@
 #define HEAD_MAX   (32 * 1024) /* a longer request head is answered 400 */
 #define BATCH_MAX  (64 * 1024) /* answers to pipelined requests gathered for one send */
 #define SMALL_MAX  (16 * 1024) /* bodies up to this size go into the batch; longer ones are streamed */
+#define HEAD_ROOM  2048        /* for the head of an answer */
 #define BODY_MAX   (1ULL << 40)
 
 struct client {
@@ -58,7 +60,10 @@ static char batch[BATCH_MAX];
 static size_t batch_size;
 static char filler[READ_BYTES];
 static uint64_t default_bytes = 128;
-static char usual[SMALL_MAX + 512]; /* the answer to a plain request, made once a second for its Date */
+static char fields[1024] = "Cache-Control: private, max-age=0, must-revalidate\r\n"
+                           "ETag: \"5f2b-1c9e0a7d\"\r\n"
+                           "Vary: Accept-Encoding\r\n";
+static char usual[SMALL_MAX + HEAD_ROOM]; /* the answer to a plain request, made once a second for its Date */
 static size_t usual_size;
 static time_t usual_made;
 static struct client *closed_clients;
@@ -102,11 +107,8 @@ static size_t write_head(char *to, size_t room, uint64_t length, bool keep)
                      "Date: %s\r\n"
                      "Content-Type: application/json; charset=utf-8\r\n"
                      "Content-Length: %llu\r\n"
-                     "Cache-Control: private, max-age=0, must-revalidate\r\n"
-                     "ETag: \"5f2b-1c9e0a7d\"\r\n"
-                     "Vary: Accept-Encoding\r\n"
-                     "%s\r\n",
-                     date, (unsigned long long)length, keep ? "" : "Connection: close\r\n");
+                     "%s%s\r\n",
+                     date, (unsigned long long)length, fields, keep ? "" : "Connection: close\r\n");
     return n > 0 ? (size_t)n : 0;
 }
 
@@ -117,7 +119,7 @@ static void make_usual(void)
     if (now.tv_sec == usual_made)
         return;
     usual_made = now.tv_sec;
-    usual_size = write_head(usual, 512, default_bytes, true);
+    usual_size = write_head(usual, HEAD_ROOM, default_bytes, true);
     if (default_bytes <= SMALL_MAX) {
         memcpy(usual + usual_size, filler, default_bytes);
         usual_size += default_bytes;
@@ -228,7 +230,7 @@ static bool answer(struct client *c, const struct request *r)
         batch_size += usual_size;
         return true;
     }
-    batch_size += write_head(batch + batch_size, 512, r->answer, r->keep);
+    batch_size += write_head(batch + batch_size, HEAD_ROOM, r->answer, r->keep);
     c->closing = !r->keep;
     if (small && !r->head) {
         memcpy(batch + batch_size, filler, (size_t)r->answer);
@@ -367,14 +369,25 @@ static void on_accept(int epoll, int fd)
         client_close(c);
 }
 
+static void take_fields(char **argv)
+{
+    size_t n = 0;
+    for (; *argv != NULL && n < sizeof fields; argv++)
+        n += (size_t)snprintf(fields + n, sizeof fields - n, "%s\r\n", *argv);
+    if (n >= sizeof fields)
+        die("fields are longer than %zu bytes", sizeof fields);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc < 2 || argc > 3) {
-        fprintf(stderr, "usage: origin LISTEN [BYTES]    (LISTEN as 127.0.0.1:8080)\n");
+    if (argc < 2) {
+        fprintf(stderr, "usage: origin LISTEN [BYTES [FIELD]...]    (LISTEN as 127.0.0.1:8080)\n");
         return 2;
     }
-    if (argc == 3)
+    if (argc > 2)
         default_bytes = parse_number("BYTES", argv[2], BODY_MAX);
+    if (argc > 3)
+        take_fields(argv + 3);
     signal(SIGPIPE, SIG_IGN);
     sock_raise_limit();
     memset(filler, 'x', sizeof filler);

@@ -15,9 +15,12 @@ GATEWAY = checks.GATEWAY
 
 
 class Series:
-    """`mode` chooses the configurations, `tool` and `args` the load, `unit` is what is counted."""
+    """
+    `mode` chooses the configurations, `tool` and `args` the load, `unit` is what is counted. `names`: only these
+    programs are in it. `before(session, running)` runs before each of its measurements.
+    """
 
-    def __init__(self, key, title, mode, tool, args, unit, words):
+    def __init__(self, key, title, mode, tool, args, unit, words, names=None, before=None):
         self.key = key
         self.title = title
         self.mode = mode
@@ -25,9 +28,11 @@ class Series:
         self.args = args
         self.unit = unit
         self.words = words
+        self.only = names
+        self.before = before
 
     def names(self, names):
-        return [name for name in names if self.mode in targets.TARGETS[name].modes]
+        return [name for name in names if self.mode in targets.TARGETS[name].modes and name in (self.only or names)]
 
 
 OFFER = "TLS 1.3 with X25519, AES-128-GCM and one ECDSA certificate (P-256) for all"
@@ -87,7 +92,10 @@ def measure_slice(session, rounds, all_series, options, say):
     rows = {}
     for series in all_series:
         rows[series.key] = {}
-        for name, (port, root) in rounds[series.mode].at.items():
+        for name in series.names(rounds[series.mode].at):
+            port, root = rounds[series.mode].at[name]
+            if series.before:
+                series.before(session, rounds[series.mode].programs[name])
             result = measure_saturated(session, port, root, [
                 "--warmup", "0.3", "--seconds", str(options.seconds), *series.args], series.tool)
             rows[series.key][name] = result
@@ -98,7 +106,10 @@ def measure_slice(session, rounds, all_series, options, say):
 def run(session, names, options, all_series, say):
     """A list of slices. All programs in all configurations are up during a round, and those not measured sleep."""
     slices = []
-    modes = {series.mode: series.names(names) for series in all_series}
+    modes = {}
+    for series in all_series:
+        wanted = modes.setdefault(series.mode, [])
+        wanted += [name for name in series.names(names) if name not in wanted]
     origins = {mode: targets.start_origin(session, mode=mode) for mode in modes}
     for number_ in range(options.rounds):
         with contextlib.ExitStack() as stack:

@@ -45,6 +45,7 @@ class Round:
     def __init__(self, session, names, origin, mode="plain"):
         self.session = session
         self.at = {}
+        self.programs = {}
         self.running = []
         self.origin = origin
         self.names = names
@@ -58,6 +59,7 @@ class Round:
                 continue
             running = targets.start(self.session, name, [port], self.mode)
             self.running.append(running)
+            self.programs[name] = running
             self.at[name] = (running.port, running.pid)
         return self
 

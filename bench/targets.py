@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import identities
 from harness import LOAD_CORE, PROXY_CORE, BenchError, ask_h2, ask_http, wait_ready
 
 CONFIGS = Path(__file__).resolve().parent / "peers"
@@ -18,6 +19,8 @@ MODES = {
     "tls": "HTTP/1.1 over TLS to clients, HTTP/1.1 upstream",
     "h2": "HTTP/2 over TLS to clients, HTTP/1.1 upstream",
     "grpc": "HTTP/2 without TLS on both sides",
+    "full": "HTTP/1.1 without TLS; the caller known by a token, told to the upstream, limited",
+    "forward": "the same, known by the word of an Auth Service",
 }
 
 # The load that fits: its program, and what it is told besides.
@@ -62,7 +65,8 @@ class Target:
 
 
 TLS_AND_H2 = ("plain", "tls", "h2")
-ALL = tuple(MODES)
+TRANSPORTS = (*TLS_AND_H2, "grpc")
+CALLERS = ("full", "forward")  # whoever asks must show a token
 
 TARGETS = {
     target.name: target
@@ -71,14 +75,17 @@ TARGETS = {
         Target("direct", None),
         # Moves bytes and reads none: the floor.
         Target("relay", "build:bench/relay", argv=("127.0.0.1:@PORT@", "127.0.0.1:@ORIGIN@")),
-        Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",), modes=ALL),
-        Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True, modes=ALL),
+        Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",),
+               modes=(*TRANSPORTS, "full")),
+        Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True,
+               modes=(*TRANSPORTS, "full")),
         Target("h2o", "h2o", "h2o.conf", ("-c", "@CONFIG@"), ("-v",), modes=TLS_AND_H2),
         Target("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "@CONFIG@"), ("version",),
                env={"GOMAXPROCS": "1", "HOME": "@DIR@", "XDG_DATA_HOME": "@DIR@", "XDG_CONFIG_HOME": "@DIR@"}),
         Target("envoy", "envoy", "envoy.yaml",
                ("-c", "@CONFIG@", "--concurrency", "1", "--disable-hot-restart", "-l", "error"), ("--version",)),
-        Target("sallyport", "build:sallyport", "sallyport.yaml", ("run", "-c", "@CONFIG@"), ("version",), modes=ALL),
+        Target("sallyport", "build:sallyport", "sallyport.yaml", ("run", "-c", "@CONFIG@"), ("version",),
+               modes=tuple(MODES)),
     )
 }
 
@@ -88,7 +95,7 @@ PEERS = ("nginx", "haproxy")  # the two whose better one is the measure
 class Running:
     """A started target: where it listens, and the pid at the root of its processes."""
 
-    def __init__(self, target, program, port, status, config, directory, sink):
+    def __init__(self, target, program, port, status, config, directory, helpers):
         self.target = target
         self.program = program
         self.pid = program.pid
@@ -96,7 +103,7 @@ class Running:
         self.status = status
         self.config = config
         self.dir = directory
-        self.sink = sink
+        self.helpers = helpers  # a log server, an Auth Service
         self.ready_s = 0.0
 
 
@@ -140,14 +147,21 @@ def certificate(session):
     return paths
 
 
+def one_token(session):
+    return identities.make(session)["TOKENS"].read_text().partition("\n")[0]
+
+
 def ready(session, running, mode, pause_s):
     """Waits until the target answers; the gateway by its own word, as a start is timed by it."""
     port = running.port
+    as_caller = lambda: ask_http(port, headers=(f"Authorization: Bearer {one_token(session)}",))
     ask = {
         "plain": lambda: ask_http(port),
         "tls": lambda: ask_http(port, tls=True),
         "h2": lambda: ask_h2(session, port, ["--tls"]),
         "grpc": lambda: ask_h2(session, port, ["--grpc"]),
+        "full": as_caller,
+        "forward": as_caller,
     }[mode]
     if running.target.name == "sallyport":
         running.ready_s = wait_ready(running.program, lambda: ask_http(running.status, "/readyz"), pause_s=pause_s)
@@ -172,6 +186,7 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
         "STATUS": session.port(),
         "ADMIN": session.port(),
         "SINK": session.port(),
+        "AUTH": session.port(),
         "ORIGIN": origins[0],
         "TARGETS": ", ".join(f'{{ address: "127.0.0.1:{port}" }}' for port in origins),
         "DIR": directory,
@@ -179,18 +194,24 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
         "USER": own_user(),
         "WORKERS": workers,
         "ROUTES": "",
+        "LEEWAY": 30,
         "CONFIG": directory / (target.config or "none"),
         **(certificate(session) if mode in ("tls", "h2") else {}),
+        **(identities.make(session) if mode in CALLERS else {}),
     }
-    sink = None
+    helpers = []
     if target.sink:
-        sink = session.start("sink", [session.tool("sink"), f"127.0.0.1:{values['SINK']}", values["LOG"]], {LOAD_CORE})
+        argv = [session.tool("sink"), f"127.0.0.1:{values['SINK']}", values["LOG"]]
+        helpers.append(session.start("sink", argv, {LOAD_CORE}))
+    if mode in CALLERS:
+        argv = [session.tool("origin"), f"127.0.0.1:{values['AUTH']}", "0", *identities.FIELDS]
+        helpers.append(session.start("auth", argv, {LOAD_CORE}))
     if target.config:
         Path(values["CONFIG"]).write_text(fill(config_text or template(target), values))
     argv = [target.path(session), *(fill(word, values) for word in target.argv)]
     all_env = {key: fill(value, values) for key, value in {**target.env, **(env or {})}.items()}
     program = session.start(name, argv, set(cores), log=directory / "output", env=all_env)
-    running = Running(target, program, values["PORT"], values["STATUS"], Path(values["CONFIG"]), directory, sink)
+    running = Running(target, program, values["PORT"], values["STATUS"], Path(values["CONFIG"]), directory, helpers)
     running.values = values
     ready(session, running, mode, pause_s)
     return running
@@ -198,8 +219,8 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
 
 def stop(session, running):
     session.stop(running.program)
-    if running.sink:
-        session.stop(running.sink)
+    for helper in running.helpers:
+        session.stop(helper)
     shutil.rmtree(running.dir, ignore_errors=True)
 
 

@@ -1,6 +1,7 @@
-// What the fuzz targets of HTTP/1.1 share: exact copies, so that ASan sees every read beyond the end, and
-// comparisons of heads.
+// What the fuzz targets of HTTP/1.1 share: exact copies, and comparisons of heads.
 #pragma once
+
+#include "exact_copy.h"
 
 #include "base/arena.h"
 #include "base/buf.h"
@@ -10,18 +11,7 @@
 #include "http/h1_write.h"
 #include "http/uri.h"
 
-#include <stdlib.h>
-
 enum { SCANNERS = 3 }; // at most in a build
-
-static inline char *exact_copy(const char *data, size_t n)
-{
-    char *copy = malloc(n ? n : 1);
-    check(copy);
-    if (n)
-        memcpy(copy, data, n);
-    return copy;
-}
 
 // Every field must be what the strict grammar allows, with the id of its name.
 static inline void check_headers(const struct headers *headers)

@@ -99,6 +99,9 @@ struct str_list {
     uint32_t count;
 };
 
+bool str_list_has(const struct str_list *list, struct str text);
+struct str str_list_join(const struct str_list *list, struct str separator, struct arena *arena);
+
 struct str_pair {
     struct str name, value;
 };

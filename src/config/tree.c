@@ -22,7 +22,8 @@ static struct config_node *new_node(struct arena *arena, enum config_kind kind)
 
 struct config_node *config_new_string(struct arena *arena, struct str text)
 {
-    struct config_node *node = config_new_plain(arena, text);
+    struct config_node *node = new_node(arena, CONFIG_SCALAR);
+    node->text = arena_copy(arena, text);
     node->quoted = true;
     return node;
 }

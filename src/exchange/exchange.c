@@ -257,9 +257,10 @@ static bool is_logged(struct exchange *x)
 // It waits for an answer that nobody will take.
 static void forget_policy(struct exchange *x)
 {
-    const struct policy *policy = x->match.route->policies[x->policy_next].policy;
-    if (policy->on_forget)
-        policy->on_forget(&x->policy);
+    const struct policy_use *use = &x->match.route->policies[x->policy_next];
+    x->policy.settings = use->settings;
+    if (use->policy->on_forget)
+        use->policy->on_forget(&x->policy);
 }
 
 // step_finish: gives the upstream back, records, lets the front go on, and frees.

@@ -2,6 +2,18 @@
 #include "exchange/steps.h"
 #include "http/grpc.h"
 
+// What the route's policies have to say to an answer that is not the upstream's.
+static void ask_policies(struct exchange *x, struct response_head *head)
+{
+    const struct route *route = x->match.route;
+    x->policy.response = head;
+    for (uint32_t i = 0; route && i < route->policy_count; i++) {
+        x->policy.settings = route->policies[i].settings;
+        if (route->policies[i].policy->on_answer)
+            route->policies[i].policy->on_answer(&x->policy);
+    }
+}
+
 static void answer(struct exchange *x, struct response_head *head, struct str body)
 {
     x->status = head->status;
@@ -12,6 +24,7 @@ static void answer(struct exchange *x, struct response_head *head, struct str bo
     head->has_length = head->status != 204 && head->status != 304;
     head->framing = x->grpc && x->request.http2 && !body.n ? FRAMING_NONE : FRAMING_LENGTH;
     forward_shape_response(x, head);
+    ask_policies(x, head);
     x->reply = REPLY_HEAD;
     if (!x->client->send_head(x, head)) {
         x->client->abort(x);

@@ -79,6 +79,23 @@ static bool pass_grpc_deadline(struct exchange *x)
     return true;
 }
 
+// What every policy of the route may see.
+static void prepare_policies(struct exchange *x)
+{
+    struct policy_call *call = &x->policy;
+    call->request = &x->request;
+    call->arena = &x->arena;
+    call->rand = &x->worker->rand;
+    call->now_s = (int64_t)(x->wall_us / 1000000);
+    call->client = &x->source;
+    call->tls = x->tls;
+    call->origin = headers_value(&x->request.headers, HEADER_ORIGIN);
+    call->scheme = x->scheme;
+    call->request_id = x->request_id;
+    call->auth = x->worker->auth;
+    call->providers = &x->gateway->auth;
+}
+
 static enum step_result step_route(struct exchange *x)
 {
     route_find(x->gateway->routes, &x->request, x->worker->scratch, &x->arena, &x->match);
@@ -86,6 +103,8 @@ static enum step_result step_route(struct exchange *x)
     if (!route)
         return end(x, x->match.method_mismatch ? END_METHOD_NOT_ALLOWED : END_NO_ROUTE, STR_NULL);
     const struct route_settings *settings = route->settings;
+    if (route->policy_count)
+        prepare_policies(x);
     if (settings->request_body_bytes != UINT64_MAX)
         x->body_limit = settings->request_body_bytes;
     if (x->request.framing == FRAMING_LENGTH && x->request.content_length > x->body_limit)
@@ -97,22 +116,6 @@ static enum step_result step_route(struct exchange *x)
     if (x->grpc && !take_grpc_deadline(x))
         return end(x, END_BAD_REQUEST, STR("grpc-timeout is not a number and a unit"));
     return go(x, STEP_GUARD);
-}
-
-// What every policy of the route may see.
-static void prepare_policies(struct exchange *x)
-{
-    struct policy_call *call = &x->policy;
-    call->request = &x->request;
-    call->arena = &x->arena;
-    call->rand = &x->worker->rand;
-    call->now_s = (int64_t)(x->wall_us / 1000000);
-    call->client = &x->source;
-    call->tls = x->tls;
-    call->scheme = x->scheme;
-    call->request_id = x->request_id;
-    call->auth = x->worker->auth;
-    call->providers = &x->gateway->auth;
 }
 
 // One policy's word. It is called again until it has another one than WAIT.
@@ -136,8 +139,6 @@ static enum step_result step_guard(struct exchange *x)
 {
     const struct route *route = x->match.route;
     struct policy_call *call = &x->policy;
-    if (route->policy_count && !call->request)
-        prepare_policies(x);
     for (; x->policy_next < route->policy_count; x->policy_next++) {
         const struct policy_use *use = &route->policies[x->policy_next];
         if (!use->policy->on_request)

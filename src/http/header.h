@@ -52,7 +52,9 @@
     X(HEADER_GRPC_TIMEOUT, "grpc-timeout")                       \
     X(HEADER_USER_AGENT, "user-agent")                           \
     X(HEADER_REFERER, "referer")                                 \
-    X(HEADER_SEC_WEBSOCKET_KEY, "sec-websocket-key")
+    X(HEADER_SEC_WEBSOCKET_KEY, "sec-websocket-key")             \
+    X(HEADER_ORIGIN, "origin")                                   \
+    X(HEADER_VARY, "vary")
 
 enum header_id {
     HEADER_OTHER = 0, // a name not in the table

@@ -36,6 +36,14 @@ bool http_method_idempotent(enum http_method method)
     return http_method_safe(method) || method == METHOD_PUT || method == METHOD_DELETE;
 }
 
+struct str http_preflight_method(const struct request_head *head)
+{
+    if (head->method != METHOD_OPTIONS || !headers_find(&head->headers, HEADER_ORIGIN))
+        return STR_NULL;
+    const struct header *asked = headers_find_name(&head->headers, STR("Access-Control-Request-Method"));
+    return asked && header_name_valid(asked->value) ? asked->value : STR_NULL; // a token like names
+}
+
 // The IANA registry of status codes, without those marked unused.
 #define REASONS(X)                            \
     X(100, "Continue")                        \

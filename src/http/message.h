@@ -71,5 +71,7 @@ struct str http_method_name(enum http_method method); // "OTHER" for METHOD_OTHE
 bool http_method_safe(enum http_method method);
 // RFC 9110 9.2.2: the safe ones, PUT and DELETE.
 bool http_method_idempotent(enum http_method method);
+// The method that a CORS preflight asks about (Fetch standard, 3.2.2); n == 0: the request is none.
+struct str http_preflight_method(const struct request_head *head);
 // The standard reason phrase, or "" when there is none.
 struct str http_reason(unsigned status);

@@ -24,7 +24,8 @@ struct policy_answer {
 struct policy_call {
     const void *settings;
     struct request_head *request;   // may be edited: headers, never method, path or framing
-    struct response_head *response; // on_response only
+    struct response_head *response; // on_response and on_answer only
+    struct str origin;              // the request's, as the client said it; n == 0: none
     struct arena *arena;            // lives as long as the exchange
     struct rand *rand;
     uint64_t now_us;             // monotonic
@@ -48,7 +49,10 @@ struct policy_call {
 struct policy {
     const char *name;
     enum verdict (*on_request)(struct policy_call *call); // NULL: nothing to say
-    void (*on_response)(struct policy_call *call);        // NULL: nothing to say
+    void (*on_response)(struct policy_call *call);        // the upstream's; NULL: nothing to say
+    // An answer of the gateway's own, this policy's or any other; call->response as with on_response. It may
+    // come before on_request. NULL: nothing to say.
+    void (*on_answer)(struct policy_call *call);
     // The exchange ends while this policy waits. NULL: nothing is to be undone.
     void (*on_forget)(struct policy_call *call);
 };
@@ -61,5 +65,6 @@ struct policy_use {
 
 // In the order in which a route runs them.
 extern const struct policy policy_ip;      // struct ip_rules
+extern const struct policy policy_cors;    // struct cors_settings
 extern const struct policy policy_fault;   // struct fault_settings
 extern const struct policy policy_headers; // struct header_rules

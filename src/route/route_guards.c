@@ -6,6 +6,11 @@ static bool uses_ip(const struct route_settings *settings)
     return settings->ip.allow.count || settings->ip.deny.count;
 }
 
+static bool uses_cors(const struct route_settings *settings)
+{
+    return settings->has_cors;
+}
+
 static bool uses_fault(const struct route_settings *settings)
 {
     const struct fault_settings *fault = &settings->fault;
@@ -28,6 +33,7 @@ static const struct guard {
     bool (*in_use)(const struct route_settings *settings);
 } guards[] = {
     {&policy_ip, offsetof(struct route_settings, ip), uses_ip},
+    {&policy_cors, offsetof(struct route_settings, cors), uses_cors},
     {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
     {&policy_headers, offsetof(struct route_settings, headers), uses_headers},
 };

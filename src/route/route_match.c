@@ -212,6 +212,19 @@ static void find_allowed(struct search *search, struct arena *arena)
     search->match->allow = print_allowed(&allowed, arena);
 }
 
+// A preflight goes where the request goes that it asks about, if that route answers preflights; else it is a
+// request like any other.
+static const struct route *find_preflighted(struct search *search, struct str method)
+{
+    struct request_head asked = *search->request;
+    asked.method = http_method_of(method);
+    asked.method_name = method;
+    struct search other = *search;
+    other.request = &asked;
+    const struct route *route = find(&other);
+    return route && route->settings->has_cors ? route : NULL;
+}
+
 void route_find(const struct route_table *table, const struct request_head *request,
                 struct route_scratch *scratch, struct arena *arena, struct route_match *match)
 {
@@ -228,6 +241,10 @@ void route_find(const struct route_table *table, const struct request_head *requ
                             .match = match,
                             .path = path.p + 1,
                             .end = path.p + path.n};
+    struct str preflight = http_preflight_method(request);
+    if (unlikely(preflight.n) && (match->route = find_preflighted(&search, preflight)))
+        return;
+    match->capture_count = 0;
     match->route = find(&search);
     if (unlikely(!match->route && search.skipped && !search.too_hard))
         find_allowed(&search, arena);

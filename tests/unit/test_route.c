@@ -84,6 +84,40 @@ static void test_host_fallback(void **state)
     EXPECT(specs, asks);
 }
 
+static void test_preflights(void **state)
+{
+    (void)state;
+    static const struct route_spec specs[] = {
+        {"read", "", "/a", "GET HEAD", .cors = true},
+        {"write", "", "/a", "PUT PURGE", .cors = true},
+        {"template", "", "/a/{x}", "DELETE", .cors = true},
+        {"public", "", "/b", "GET"},
+        {"any", "", "/c", .cors = true},
+        {"options", "", "/d", "OPTIONS"},
+        {"own", "", "/d", "GET", .cors = true},
+        {"theirs", "", "/d", "POST"},
+    };
+#define ASKS(method) "Origin: https://a.example|Access-Control-Request-Method: " method
+    static const struct ask asks[] = {
+        {"OPTIONS h /a", ASKS("GET"), "read"},
+        {"OPTIONS h /a", ASKS("PUT"), "write"},
+        {"OPTIONS h /a", ASKS("PURGE"), "write"},
+        {"OPTIONS h /a", ASKS("DELETE"), "405 GET, HEAD, PUT, PURGE"},
+        {"OPTIONS h /a/1", ASKS("DELETE"), "template"},
+        {"OPTIONS h /a", ASKS("G T"), "405 GET, HEAD, PUT, PURGE"},
+        {"OPTIONS h /a", ASKS(""), "405 GET, HEAD, PUT, PURGE"},
+        {"OPTIONS h /a", "Access-Control-Request-Method: GET", "405 GET, HEAD, PUT, PURGE"},
+        {"OPTIONS h /a", "Origin: https://a.example", "405 GET, HEAD, PUT, PURGE"},
+        {"POST h /a", ASKS("GET"), "405 GET, HEAD, PUT, PURGE"},
+        {"OPTIONS h /b", ASKS("GET"), "405 GET"}, // without cors, a request like any other
+        {"OPTIONS h /c", ASKS("GET"), "any"},
+        {"OPTIONS h /c", NULL, "any"},
+        {"OPTIONS h /d", ASKS("GET"), "own"},
+        {"OPTIONS h /d", ASKS("POST"), "options"},
+    };
+    EXPECT(specs, asks);
+}
+
 static void test_no_any_host(void **state)
 {
     (void)state;
@@ -361,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_no_routes),
         cmocka_unit_test(test_hosts),
         cmocka_unit_test(test_host_fallback),
+        cmocka_unit_test(test_preflights),
         cmocka_unit_test(test_no_any_host),
         cmocka_unit_test(test_prefixes),
         cmocka_unit_test(test_paths_in_order),

@@ -18,6 +18,7 @@
 
 struct route_spec {
     const char *name, *hosts, *path, *methods, *headers, *query;
+    bool cors;
 };
 
 struct fixture {
@@ -75,7 +76,8 @@ static inline struct path_match spec_path(const char *text)
 static inline void spec_settings(struct arena *arena, const struct route_spec *spec,
                                  struct route_settings *out)
 {
-    *out = (struct route_settings){.name = str_of(spec->name), .upstream = STR("u"), .access_log = true};
+    *out = (struct route_settings){
+        .name = str_of(spec->name), .upstream = STR("u"), .has_cors = spec->cors, .access_log = true};
     out->match.hosts = spec_words(arena, spec->hosts ? spec->hosts : "");
     out->match.path = spec_path(spec->path ? spec->path : "/");
     out->match.methods = spec_words(arena, spec->methods ? spec->methods : "");

@@ -6,6 +6,8 @@
 #include "auth/auth_config.h"
 #include "base/err.h"
 
+enum { API_KEY_BYTES = 1024 }; // a longer key is nobody's
+
 struct consumers; // immutable, reference-counted, any thread
 
 struct consumer {
@@ -19,9 +21,9 @@ struct consumers_source {
     struct str text;                    // its content
 };
 
-// The file is YAML (the same as the key `consumers`), or JSON Lines for many of them, one consumer a line:
-// {"name":"acme","api_keys":["<sha256>"],"roles":["gold"]}. NULL and *err: a mistake with its line, or a key
-// that two consumers hold.
+// The file is JSON Lines, one consumer a line: {"name":"acme","api_keys":["<sha256>"],"roles":["gold"]}, with
+// the members that YAML has. NULL and *err: a mistake with its line, or a name, a key or a certificate that
+// two consumers have, be it here or there.
 struct consumers *consumers_new(const struct consumers_source *source, struct err *err);
 struct consumers *consumers_ref(struct consumers *consumers);
 void consumers_unref(struct consumers *consumers); // NULL is harmless

@@ -1,14 +1,12 @@
 // sallyport hash-key: what the configuration keeps of an API key.
+#include "auth/consumers.h"
 #include "cli/cli.h"
 #include "cli/file.h"
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
-
-enum { KEY_BYTES = 1024, HASH_BYTES = 32 };
 
 static struct str without_newline(struct str text)
 {
@@ -21,18 +19,13 @@ static struct str without_newline(struct str text)
 
 static int print_hash(struct str key)
 {
-    uint8_t hash[HASH_BYTES];
-    if (!key.n || key.n > KEY_BYTES) {
-        fprintf(stderr, "sallyport: stdin: an API key has 1 to %d bytes\n", KEY_BYTES);
+    char hex[64];
+    if (!key.n || key.n > API_KEY_BYTES) {
+        fprintf(stderr, "sallyport: stdin: an API key has 1 to %d bytes\n", API_KEY_BYTES);
         return CLI_FAILED;
     }
-    if (!EVP_Q_digest(NULL, "SHA256", NULL, key.p, key.n, hash, NULL)) {
-        fputs("sallyport: OpenSSL has no SHA-256\n", stderr);
-        return CLI_FAILED;
-    }
-    for (size_t i = 0; i < sizeof hash; i++)
-        printf("%02x", hash[i]);
-    puts("");
+    consumers_hash_key(key, hex);
+    printf("%.*s\n", (int)sizeof hex, hex);
     return file_finish_stdout(CLI_OK);
 }
 

@@ -84,6 +84,11 @@ const struct auth_provider *auth_provider_named(const struct auth *auth, struct 
 // The upstreams behind providers (auth:NAME), to be handed to upstream_worker_update with the others.
 uint32_t auth_upstreams(const struct auth *auth, struct upstream **upstreams, uint32_t max);
 
+// The source of an identity header, "identity.roles" or "jwt.CLAIM", and the claim's path. False: it is none.
+bool auth_identity_source(struct str text, enum identity_source *source, struct str *claim);
+
+// The one spelling for all under which auth_strip knows a name.
+struct str auth_fold(struct str name, struct arena *arena);
 // Names that clients may not say. NULL when there are none.
 const struct auth_guarded *auth_guarded_new(const struct str *names, uint32_t count, struct arena *arena);
 // Removes what clients may not say from a head's fields: every guarded name in every spelling, that is in any

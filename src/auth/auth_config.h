@@ -21,16 +21,19 @@ struct auth_cache_settings {
 
 enum auth_kind { AUTH_JWT, AUTH_INTROSPECTION, AUTH_FORWARD, AUTH_API_KEY, AUTH_MTLS, AUTH_KINDS };
 
+struct jwks_settings {
+    struct auth_uri uri; // text.n == 0: see file
+    struct str file;     // re-read when it changes
+    uint64_t refresh_us, cooldown_us, keep_last_good_us;
+    uint64_t timeout_us; // (+) of a fetch; 2s
+    struct str ca;       // (+) https: a path, or system
+};
+
 struct jwt_settings {
     struct str issuer;
     struct str_list audiences;
-    struct {
-        struct auth_uri uri; // text.n == 0: see file
-        struct str file;     // re-read when it changes
-        uint64_t refresh_us, cooldown_us, keep_last_good_us;
-        uint64_t timeout_us; // (+) of a fetch; 2s
-        struct str ca;       // (+) https: a path, or system
-    } jwks;
+    bool has_jwks; // false: secret
+    struct jwks_settings jwks;
     unsigned algorithms; // bits of enum token_algorithm
     struct str secret;
     uint64_t leeway_us;
@@ -105,7 +108,7 @@ struct consumer_certificate { // exactly one
 };
 
 struct identity_token_settings { // identity_token, at the file's root
-    struct str key;              // PEM
+    struct str key;              // the path of a PEM file
     struct str header;           // X-Identity
     uint64_t ttl_us;             // (+) 60s
     struct str issuer;           // (+) sallyport
@@ -125,6 +128,51 @@ struct route_auth_settings { // NAME, or { any_of, optional, require }
 };
 
 extern const struct config_object auth_object, consumer_object, identity_token_object;
+extern const struct config_object route_auth_object;
 // The CUSTOM field `auth` of a route.
 void config_decode_route_auth(struct config_decoder *decoder, const struct config_node *node, void *target);
 struct config_node *config_encode_route_auth(struct arena *arena, const void *target);
+#define CONFIG_ROUTE_AUTH                                                                          \
+    .type = CONFIG_CUSTOM, .decode = config_decode_route_auth, .encode = config_encode_route_auth, \
+    .object = &route_auth_object, .type_name = "the name of a provider, or { any_of: [NAME] }",    \
+    .schema = "{ anyOf: [{ type: string, pattern: '" CONFIG_NAME_PATTERN "' },"                    \
+              " { $ref: '#/$defs/route_auth' }, { $ref: '#/$defs/variable' }] }"
+
+// The CUSTOM field of an Auth Service's address in a struct auth_uri.
+void config_decode_auth_uri(struct config_decoder *decoder, const struct config_node *node, void *target);
+struct config_node *config_encode_auth_uri(struct arena *arena, const void *target);
+#define CONFIG_AUTH_URI                                                                        \
+    .type = CONFIG_CUSTOM, .decode = config_decode_auth_uri, .encode = config_encode_auth_uri, \
+    .type_name = "an http:// or https:// URL",                                                 \
+    .schema = "{ anyOf: [{ type: string, pattern: '^https?://[^/?#]+' }, { $ref: '#/$defs/variable' }] }"
+// http:// and https:// without user and fragment. Everything is in arena. False: *why.
+bool auth_uri_parse(struct str text, struct arena *arena, struct auth_uri *uri, const char **why);
+
+// Accept hooks. A header that tells services who calls, and so is taken from clients: none that the gateway
+// itself asks for. A header name → where its value comes from (identity_headers). A line of text; a scope
+// (RFC 6749 3.3); a role.
+bool config_accept_identity_name(struct config_decoder *decoder, const struct config_node *node,
+                                 struct str *value);
+bool config_accept_identity_header(struct config_decoder *decoder, const struct config_node *node,
+                                   struct str *value);
+bool config_accept_text(struct config_decoder *decoder, const struct config_node *node, struct str *value);
+bool config_accept_scope(struct config_decoder *decoder, const struct config_node *node, struct str *value);
+bool config_accept_role(struct config_decoder *decoder, const struct config_node *node, struct str *value);
+#define IDENTITY_HEADERS_DEFAULT                                    \
+    "{ X-User-Id: identity.subject, X-User-Roles: identity.roles, " \
+    "X-User-Scopes: identity.scopes, X-Consumer: identity.consumer }"
+
+// ---- the rules between sections ----
+
+struct auth_sections {
+    const struct config_list *providers, *consumers;
+    const struct str_map *identity_headers;
+    const struct identity_token_settings *identity_token; // NULL: none
+    struct str request_id;                                // telemetry.headers.request_id
+};
+// root: the file's. What one header is taken for twice, and what two consumers hold.
+void config_check_auth(struct config_decoder *decoder, const struct config_node *root,
+                       const struct auth_sections *sections);
+// node: a route's `auth`; the path is as entered. Fills in the indices.
+void config_check_route_auth(struct config_decoder *decoder, const struct config_node *node,
+                             const struct config_list *providers, struct route_auth_settings *auth);

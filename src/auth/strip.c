@@ -25,6 +25,14 @@ static char fold(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 }
 
+struct str auth_fold(struct str name, struct arena *arena)
+{
+    char *folded = arena_alloc(arena, name.n);
+    for (size_t i = 0; i < name.n; i++)
+        folded[i] = fold(name.p[i]);
+    return (struct str){folded, name.n};
+}
+
 const struct auth_guarded *auth_guarded_new(const struct str *names, uint32_t count, struct arena *arena)
 {
     if (!count)
@@ -35,13 +43,11 @@ const struct auth_guarded *auth_guarded_new(const struct str *names, uint32_t co
         struct str name = names[i];
         if (!name.n)
             continue;
-        char *folded = arena_alloc(arena, name.n);
-        for (size_t j = 0; j < name.n; j++)
-            folded[j] = fold(name.p[j]);
+        struct str folded = auth_fold(name, arena);
         // Five bits do not tell the letters' case apart. What stands for a dash may be anything.
-        char last = folded[name.n - 1];
+        char last = folded.p[name.n - 1];
         guarded->last[name.n % LENGTHS] |= last == '-' ? UINT32_MAX : UINT32_C(1) << (last & 31);
-        kept[guarded->count++] = (struct str){folded, name.n};
+        kept[guarded->count++] = folded;
     }
     guarded->names = kept;
     return guarded;

@@ -160,6 +160,7 @@ struct config_object {
     size_t size;
     const struct config_field *fields; // ended by name NULL; at most 64
     bool has_position;                 // the struct begins with CONFIG_POSITION_FIELDS
+    bool is_hidden;                    // what stands in its place by mistake may be a secret: not shown
     size_t name_offset;                // OBJECT_MAP: a struct str for the key
     const char *const *one_of;         // keys of which exactly one must be there, ended by NULL; may be NULL
     // Cross-field rules, after all fields; may report. Fields with mistakes hold their defaults. May be NULL.

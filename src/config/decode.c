@@ -429,7 +429,10 @@ void config_decode_child(struct config_decoder *decoder, const struct config_obj
     if (object->has_position)
         memcpy(target, (unsigned[2]){node->line, node->column}, 2 * sizeof(unsigned));
     if (node->kind != CONFIG_MAP) {
-        config_fail_type(decoder, node, "", "a map of keys");
+        if (object->is_hidden)
+            config_fail(decoder, node, "", "expected a map of keys");
+        else
+            config_fail_type(decoder, node, "", "a map of keys");
         return;
     }
     uint64_t seen = 0;

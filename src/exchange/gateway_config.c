@@ -422,9 +422,10 @@ static void check_split_names(struct config_decoder *decoder, const struct confi
 }
 
 static void check_routes(struct config_decoder *decoder, const struct config_node *list,
-                         const struct config_list *settings, const struct upstream_names *upstreams)
+                         const struct config_list *settings, const struct config_list *providers,
+                         const struct upstream_names *upstreams)
 {
-    const struct route_settings *routes = settings->v;
+    struct route_settings *routes = settings->v;
     struct map names = {0};
     uint32_t i = 0;
     config_enter(decoder, STR("routes"));
@@ -436,6 +437,9 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
         check_upstream_name(decoder, config_get(child, STR("upstream")), routes[i].upstream, upstreams);
         config_leave(decoder);
         check_split_names(decoder, config_get(child, STR("split")), &routes[i], upstreams);
+        config_enter(decoder, STR("auth"));
+        config_check_route_auth(decoder, config_get(child, STR("auth")), providers, &routes[i].auth);
+        config_leave(decoder);
         config_leave(decoder);
     }
     config_leave(decoder);
@@ -453,7 +457,15 @@ static void check_gateway(struct config_decoder *decoder, const struct config_no
     if (upstreams.node && upstreams.node->kind == CONFIG_MAP)
         for (const struct config_node *child = upstreams.node->first; child; child = child->next)
             map_put(&upstreams.map, child->key, (void *)(uintptr_t)child);
-    check_routes(decoder, config_get(node, STR("routes")), &settings->routes, &upstreams);
+    check_routes(decoder, config_get(node, STR("routes")), &settings->routes, &settings->auth, &upstreams);
+    config_check_auth(decoder, node,
+                      &(struct auth_sections){
+                          .providers = &settings->auth,
+                          .consumers = &settings->consumers,
+                          .identity_headers = &settings->identity_headers,
+                          .identity_token = settings->has_identity_token ? &settings->identity_token : NULL,
+                          .request_id = settings->telemetry.headers.request_id,
+                      });
     map_fini(&addresses);
     map_fini(&upstreams.map);
 }
@@ -504,6 +516,50 @@ static const struct config_field gateway_fields[] = {
      .is_set_offset = offsetof(struct gateway_settings, has_redis),
      .object = &redis_object,
      .doc = "What gateways share: revoked tokens. null: everything lives in this process."},
+    {.name = "auth",
+     .type = CONFIG_OBJECT_MAP,
+     .offset = offsetof(struct gateway_settings, auth),
+     .fallback = "{}",
+     .object = &auth_object,
+     .accept = config_accept_name,
+     .pattern = CONFIG_NAME_PATTERN,
+     .doc = "Providers, by name: the ways to find out who calls."},
+    {.name = "consumers",
+     .type = CONFIG_OBJECT_MAP,
+     .offset = offsetof(struct gateway_settings, consumers),
+     .fallback = "{}",
+     .object = &consumer_object,
+     .accept = config_accept_name,
+     .pattern = CONFIG_NAME_PATTERN,
+     .doc = "Who holds which API key or client certificate, by name."},
+    {.name = "consumers_file",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct gateway_settings, consumers_file),
+     .nullable = true,
+     .accept = config_accept_path,
+     CONFIG_PATH,
+     .doc = "Further consumers: a YAML file like `consumers`, or JSON Lines, one of them a line. It is read "
+            "again when it changes.",
+     .example = "consumers.jsonl"},
+    {.name = "identity_headers",
+     .type = CONFIG_STRING_MAP,
+     .offset = offsetof(struct gateway_settings, identity_headers),
+     .fallback = IDENTITY_HEADERS_DEFAULT,
+     .accept = config_accept_identity_header,
+     .pattern = CONFIG_TOKEN_PATTERN,
+     .type_name = "a map of header names to sources",
+     .doc =
+         "What upstreams are told of who calls: identity.subject, identity.consumer, identity.roles, "
+         "identity.scopes, identity.provider, or jwt.CLAIM (a dotted path). Lists are separated by commas. "
+         "Clients cannot send these headers, on no route and in no spelling.",
+     .example = "{ X-User-Id: identity.subject, X-Tenant: jwt.tenant }"},
+    {.name = "identity_token",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, identity_token),
+     .nullable = true,
+     .is_set_offset = offsetof(struct gateway_settings, has_identity_token),
+     .object = &identity_token_object,
+     .doc = "The same as a signed token. null: none."},
     {.name = "upstreams",
      .type = CONFIG_OBJECT_MAP,
      .offset = offsetof(struct gateway_settings, upstreams),

@@ -333,7 +333,8 @@ static void check_forwarding(struct config_decoder *decoder, const struct config
 
 static void check_route(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    const struct route_settings *route = target;
+    struct route_settings *route = target;
+    route->has_auth = route->auth.any_of.count > 0;
     check_texts(decoder, node, route);
     check_split(decoder, node, route);
     check_forwarding(decoder, node, route);
@@ -379,6 +380,18 @@ static const struct config_field route_fields[] = {
      .is_set_offset = offsetof(struct route_settings, has_respond),
      .object = &respond_object,
      .doc = "Answers by itself."},
+    {.name = "auth",
+     CONFIG_ROUTE_AUTH,
+     .offset = offsetof(struct route_settings, auth),
+     .nullable = true,
+     .doc = "Who may call: the name of a provider, or several, and what the caller must be allowed. null: "
+            "everybody.",
+     .example = "{ any_of: [corp, keys], require: { scopes: [orders.read] } }"},
+    {.name = "outlive_token",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct route_settings, outlive_token),
+     .fallback = "false",
+     .doc = "true: streams go on when the token that they began with has expired or was revoked."},
     {.name = "rewrite",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct route_settings, rewrite),

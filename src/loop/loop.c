@@ -84,6 +84,37 @@ void loop_post(struct loop *loop, struct loop_task *task)
     }
 }
 
+// In order of posting.
+static struct loop_task *take_posted(struct loop *loop)
+{
+    struct loop_task *task = atomic_exchange_explicit(&loop->posted, NULL, memory_order_acquire),
+                     *ordered = NULL;
+    while (task) { // the newest is first: turn round
+        struct loop_task *next = task->next;
+        task->next = ordered;
+        ordered = task;
+        task = next;
+    }
+    return ordered;
+}
+
+void loop_withdraw(struct loop *loop, struct loop_task *task)
+{
+    struct loop_task **at = &loop->running;
+    while (*at && *at != task)
+        at = &(*at)->next;
+    if (*at) {
+        *at = task->next;
+        return;
+    }
+    for (struct loop_task *other = take_posted(loop); other;) {
+        struct loop_task *next = other->next;
+        if (other != task)
+            loop_post(loop, other);
+        other = next;
+    }
+}
+
 void loop_stop(struct loop *loop)
 {
     atomic_store(&loop->stopping, true);
@@ -149,17 +180,10 @@ static void run_events(struct loop *loop, uint64_t wait_ms)
 
 static void run_posted(struct loop *loop)
 {
-    struct loop_task *task = atomic_exchange_explicit(&loop->posted, NULL, memory_order_acquire),
-                     *ordered = NULL;
-    while (task) { // the newest is first: turn round
-        struct loop_task *next = task->next;
-        task->next = ordered;
-        ordered = task;
-        task = next;
-    }
-    while (ordered) {
-        task = ordered;
-        ordered = task->next;
+    loop->running = take_posted(loop);
+    while (loop->running) {
+        struct loop_task *task = loop->running;
+        loop->running = task->next;
         task->run(task);
     }
 }

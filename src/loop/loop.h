@@ -64,6 +64,7 @@ struct loop {
     struct list hooks, late;
     struct loop_task *deferred; // run after the callbacks of this turn: frees
     _Atomic(struct loop_task *) posted;
+    struct loop_task *running; // of those, what this turn has taken and not run yet, in order
     atomic_bool woken;
     atomic_bool stopping;
     uint64_t turns, busy_us, longest_turn_us; // how long turns take, without the wait
@@ -97,6 +98,9 @@ void loop_timer_stop(struct loop *loop, struct loop_timer *timer);
 
 // Runs in the loop's thread at its next turn, in order of posting. Any thread.
 void loop_post(struct loop *loop, struct loop_task *task);
+// Takes back what was posted and has not run; harmless when it was not. The loop's thread only, and nobody
+// posts the task at the same moment.
+void loop_withdraw(struct loop *loop, struct loop_task *task);
 // Runs at the end of the current turn. The loop's thread only.
 void loop_defer(struct loop *loop, struct loop_task *task);
 // Runs before this turn ends (from late work itself: in this turn or the next). Asked for again while it

@@ -142,6 +142,49 @@ static void test_posted_tasks_run_in_order(void **state)
     loop_fini(&loop);
 }
 
+// Takes back the job behind it, from within a turn.
+static struct loop *withdrawing_from;
+static struct job *withdrawn;
+
+static void run_withdraw(struct loop_task *task)
+{
+    run_job(task);
+    loop_withdraw(withdrawing_from, &withdrawn->task);
+}
+
+static void test_withdrawn_tasks_do_not_run(void **state)
+{
+    (void)state;
+    struct loop loop;
+    start(&loop);
+    for (int gone = 0; gone < 3; gone++) {
+        struct job jobs[3];
+        jobs_run = 0;
+        for (int i = 0; i < 3; i++)
+            jobs[i] = (struct job){{.run = run_job}, i};
+        loop_withdraw(&loop, &jobs[0].task); // not posted
+        for (int i = 0; i < 3; i++)
+            loop_post(&loop, &jobs[i].task);
+        loop_withdraw(&loop, &jobs[gone].task);
+        loop_turn(&loop, 1000);
+        assert_int_equal(jobs_run, 2);
+        assert_int_equal(job_order[0], gone == 0);
+        assert_int_equal(job_order[1], gone == 2 ? 1 : 2);
+    }
+    struct job first = {{.run = run_withdraw}, 5}, second = {{.run = run_job}, 6},
+               third = {{.run = run_job}, 7};
+    jobs_run = 0;
+    withdrawing_from = &loop;
+    withdrawn = &second;
+    loop_post(&loop, &first.task);
+    loop_post(&loop, &second.task);
+    loop_post(&loop, &third.task);
+    loop_turn(&loop, 1000);
+    assert_int_equal(jobs_run, 2);
+    assert_int_equal(job_order[1], 7);
+    loop_fini(&loop);
+}
+
 enum { POSTS = 20000, POSTERS = 4 };
 
 struct poster {
@@ -196,6 +239,7 @@ int main(void)
         cmocka_unit_test(test_timers_move_and_stop),
         cmocka_unit_test(test_wait_is_until_the_next_timer),
         cmocka_unit_test(test_posted_tasks_run_in_order),
+        cmocka_unit_test(test_withdrawn_tasks_do_not_run),
         cmocka_unit_test(test_posts_from_threads_are_not_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,12 +41,6 @@ void process_warn_of_expiry(const struct process *process)
     arena_reset(&arena);
 }
 
-static bool is_same(const struct file_stamp *a, const struct file_stamp *b)
-{
-    return a->device == b->device && a->inode == b->inode && a->size == b->size &&
-           a->modified_ns == b->modified_ns && a->changed_ns == b->changed_ns;
-}
-
 // The files of the snapshot in force, as they were when it was made.
 static void follow(struct certificate_watch *watch, const struct gateway *gateway)
 {
@@ -73,8 +67,8 @@ static struct look look_at(struct certificate_watch *watch, const struct gateway
     struct look look = {0};
     for (uint32_t i = 0; i < watch->count; i++) {
         struct file_stamp stamp = file_stamp_of(gateway->tls.files[i].path);
-        look.moves |= !is_same(&stamp, &watch->seen[i]);
-        look.differs |= !is_same(&stamp, &watch->tried[i]);
+        look.moves |= !file_stamp_same(&stamp, &watch->seen[i]);
+        look.differs |= !file_stamp_same(&stamp, &watch->tried[i]);
         watch->seen[i] = stamp;
     }
     return look;
@@ -83,7 +77,7 @@ static struct look look_at(struct certificate_watch *watch, const struct gateway
 static void log_changed(const struct certificate_watch *watch, const struct gateway *gateway)
 {
     for (uint32_t i = 0; i < watch->count; i++)
-        if (!is_same(&watch->seen[i], &watch->tried[i]))
+        if (!file_stamp_same(&watch->seen[i], &watch->tried[i]))
             log_info("worker", "%.*s has changed", STR_ARG(gateway->tls.files[i].path));
 }
 

@@ -1,39 +1,17 @@
 // { env: NAME } or { file: PATH }: secrets are named in the file, never written in it, and never shown.
+#include "base/file.h"
 #include "config/decoder.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { SECRET_MAX = 64 * 1024 };
 
 bool config_read_secret(struct config_decoder *decoder, const struct config_node *node, struct str *secret);
 
-// Reads a regular file, without the line ends behind its last line. NULL: *what says why not.
-static struct str read_file(struct arena *arena, const char *path, const char **what)
+// Without the line ends behind its last line. NULL: *what says why not.
+static struct str read_file(struct arena *arena, struct str path, const char **what)
 {
-    struct stat stat;
-    struct str text = STR_NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    *what = NULL;
-    if (fd < 0 || fstat(fd, &stat) < 0) {
-        *what = strerror(errno);
-    } else if (!S_ISREG(stat.st_mode)) {
-        *what = "not a regular file";
-    } else if (stat.st_size > SECRET_MAX) {
-        *what = "larger than 64KiB";
-    } else {
-        char *bytes = arena_zalloc(arena, (size_t)stat.st_size + 1);
-        ssize_t n = read(fd, bytes, (size_t)stat.st_size);
-        if (n < 0)
-            *what = strerror(errno);
-        else
-            text = (struct str){bytes, (size_t)n};
-    }
-    if (fd >= 0)
-        close(fd);
+    struct str text = file_load(path, SECRET_MAX, arena, what);
     while (text.n && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r'))
         text.n--;
     return text;
@@ -55,8 +33,8 @@ static bool from_env(struct config_decoder *decoder, const struct config_node *n
 static bool from_file(struct config_decoder *decoder, const struct config_node *node, struct str path,
                       struct str *secret)
 {
-    const char *what;
-    struct str text = read_file(decoder->arena, path.p, &what);
+    const char *what = NULL;
+    struct str text = read_file(decoder->arena, path, &what);
     if (!what && !text.n)
         what = "the file is empty";
     if (!what && memchr(text.p, 0, text.n))

@@ -12,27 +12,6 @@ enum {
     FILE_BYTES = 16 << 20, // of one file; the net room refuses larger ones
 };
 
-// ---- stamps ----
-
-static int64_t nanoseconds(const struct timespec *time)
-{
-    return (int64_t)time->tv_sec * 1000000000 + time->tv_nsec;
-}
-
-struct file_stamp file_stamp_of(struct str path)
-{
-    struct stat stat_now;
-    if (stat(path.p, &stat_now) != 0)
-        return (struct file_stamp){0};
-    return (struct file_stamp){
-        .device = stat_now.st_dev,
-        .inode = stat_now.st_ino,
-        .size = (uint64_t)stat_now.st_size,
-        .modified_ns = nanoseconds(&stat_now.st_mtim),
-        .changed_ns = nanoseconds(&stat_now.st_ctim),
-    };
-}
-
 // ---- contents ----
 
 // p NULL: the net room will try by itself, and say what is wrong with it.

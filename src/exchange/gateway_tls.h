@@ -2,16 +2,11 @@
 // while it is in force.
 #pragma once
 
+#include "base/file.h"
 #include "base/map.h"
 #include "exchange/gateway_config.h"
 
 enum { CERTIFICATE_WARN_DAYS = 14 }; // renewals happen a month ahead: by then something has gone wrong
-
-// How a file was when it was read. Zero: there was none.
-struct file_stamp {
-    uint64_t device, inode, size;
-    int64_t modified_ns, changed_ns;
-};
 
 struct gateway_file {
     struct str path;
@@ -59,4 +54,3 @@ void gateway_tls_read_from(const struct gateway_tls *tls);
 // What runs out within CERTIFICATE_WARN_DAYS. now_s: Unix time.
 void gateway_tls_warn(const struct gateway_tls *tls, struct str file, int64_t now_s,
                       struct config_report *warnings);
-struct file_stamp file_stamp_of(struct str path);

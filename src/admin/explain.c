@@ -215,6 +215,17 @@ static void print_matched(struct explanation *e)
     json_object_end(e->out);
 }
 
+// Who may call; null: everybody.
+static void print_auth(struct explanation *e)
+{
+    const struct config_node *auth = config_encode_route_auth(e->arena, &e->match.route->settings->auth);
+    key(e, "auth");
+    if (auth)
+        config_print_json(auth, e->out);
+    else
+        json_null(e->out);
+}
+
 static void print_policies(struct explanation *e)
 {
     const struct route *route = e->match.route;
@@ -353,6 +364,7 @@ static void explain_match(struct explanation *e)
         print_error(e, END_BODY_TOO_LARGE, STR("the body is larger than request_body_bytes"));
         return;
     }
+    print_auth(e);
     print_policies(e);
     string(e, "action", str_of(actions[route->action].name));
     actions[route->action].explain(e);

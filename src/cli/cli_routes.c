@@ -22,6 +22,15 @@ static void print_target(const struct route *route, struct buf *out)
     }
 }
 
+static void print_auth(const struct route *route, struct buf *out)
+{
+    if (!route->settings->has_auth)
+        return;
+    buf_append(out, STR("  ["));
+    route_print_auth(route, out);
+    buf_append(out, STR("]"));
+}
+
 static void print_table(const struct route_table *routes, struct buf *out)
 {
     for (uint32_t i = 0; i < route_table_count(routes); i++) {
@@ -30,6 +39,7 @@ static void print_table(const struct route_table *routes, struct buf *out)
         route_print(route, out);
         buf_append(out, STR("  ->  "));
         print_target(route, out);
+        print_auth(route, out);
         buf_append(out, STR("\n"));
     }
 }

@@ -83,6 +83,9 @@ uint32_t route_table_count(const struct route_table *table);
 const struct route *route_table_at(const struct route_table *table, uint32_t index);
 // "api.example.com /orders/* GET,POST [header x=1]" for people.
 void route_print(const struct route *route, struct buf *out);
+// "auth corp or keys, optional, scopes orders.read and orders.write, roles gold or silver" for people;
+// nothing when everybody may call.
+void route_print_auth(const struct route *route, struct buf *out);
 
 // What the request becomes for the upstream: rewrite.prefix / rewrite.path applied to the normalised path, as
 // Gateway API's ReplacePrefixMatch and ReplaceFullPath do. A rewritten path is normalised again; false when

@@ -35,3 +35,22 @@ void route_print(const struct route *route, struct buf *out)
     print_values("header", &match->headers, out);
     print_values("query", &match->query, out);
 }
+
+static void print_words(const char *what, const struct str_list *list, const char *between, struct buf *out)
+{
+    for (uint32_t i = 0; i < list->count; i++)
+        buf_printf(out, "%s%.*s", i ? between : what, STR_ARG(list->v[i]));
+}
+
+void route_print_auth(const struct route *route, struct buf *out)
+{
+    static const char *const between[] = {[AUTH_MATCH_ALL] = " and ", [AUTH_MATCH_ANY] = " or "};
+    const struct route_auth_settings *auth = &route->settings->auth;
+    if (!route->settings->has_auth)
+        return;
+    print_words("auth ", &auth->any_of, " or ", out);
+    if (auth->optional)
+        buf_append(out, STR(", optional"));
+    print_words(", scopes ", &auth->scopes, between[auth->scopes_match], out);
+    print_words(", roles ", &auth->roles, between[auth->roles_match], out);
+}

@@ -8,6 +8,7 @@ static const char config[] =
     "listeners:\n"
     "  - { name: http, address: \"127.0.0.1:8080\", limits: { uri_bytes: 64, headers: 3 } }\n"
     "  - { name: loose, address: \"127.0.0.1:8081\", merge_slashes: true, limits: { body_bytes: 10 } }\n"
+    "auth: { corp: { jwt: { issuer: me, jwks: { file: keys.json } } }, keys: { api_key: {} } }\n"
     "upstreams:\n"
     "  a: { targets: [{ address: \"127.0.0.1:1\" }] }\n"
     "  b: { targets: [{ address: \"127.0.0.1:2\" }], retries: { attempts: 3 } }\n"
@@ -26,7 +27,10 @@ static const char config[] =
     "301 } }\n"
     "  - { name: guarded, match: { path: { prefix: /guarded } }, upstream: a, ip: { deny: [10.0.0.0/8] },\n"
     "      headers: { request: { set: { X: \"1\" } } }, request_body_bytes: 100 }\n"
-    "  - { name: post, match: { path: { exact: /post }, methods: [POST, PUT] }, upstream: a }\n";
+    "  - { name: post, match: { path: { exact: /post }, methods: [POST, PUT] }, upstream: a }\n"
+    "  - { name: known, match: { path: { prefix: /known } }, upstream: a, auth: corp }\n"
+    "  - { name: allowed, match: { path: { prefix: /allowed } }, upstream: a,\n"
+    "      auth: { any_of: [corp, keys], optional: true, require: { scopes: [read], roles: [x, y] } } }\n";
 
 static struct gateway *gateway;
 
@@ -105,6 +109,13 @@ static void test_matches(void **state)
         {"GET", "http://h/away/1", "\"redirect\":{\"status\":301,\"location\":\"https://h/away/1\"}"},
         {"GET", "http://h/guarded", "\"policies\":[\"ip\",\"headers\"]"},
         {"GET", "http://h/guarded", "\"request_body_bytes\":100"},
+        {"GET", "http://h/guarded", "\"auth\":null,\"policies\":"},
+        {"GET", "http://h/known",
+         "\"auth\":{\"any_of\":[\"corp\"],\"optional\":false,\"require\":{\"scopes\":[],"},
+        {"GET", "http://h/allowed", "\"auth\":{\"any_of\":[\"corp\",\"keys\"],\"optional\":true,"},
+        {"GET", "http://h/allowed",
+         "\"require\":{\"scopes\":[\"read\"],\"scopes_match\":\"all\",\"roles\":[\"x\",\"y\"],"
+         "\"roles_match\":\"any\"}}"},
         {"POST", "http://h/post",
          "\"matched\":{\"host\":{\"any\":\"*\"},\"path\":{\"exact\":\"/post\"},\"method\":\"POST\"}"},
         {"GET", "http://h", "\"path\":\"/\""},

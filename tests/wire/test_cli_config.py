@@ -218,3 +218,21 @@ def test_ten_thousand_mistakes_are_bounded():
     lines = done.stderr.splitlines()
     assert done.returncode == 1
     assert len(lines) == 1001 and lines[-1] == "stdin: 9000 more mistakes are not shown"
+
+
+def test_routes_show_who_may_call():
+    table = run("routes", "-c", "auth.yaml", folder=CORPUS / "valid")
+    assert (table.returncode, table.stderr) == (0, "")
+    lines = {line.split()[1]: line.partition("  ->  ")[2] for line in table.stdout.splitlines()}
+    assert lines == {
+        "several": "orders  [auth corp or keys or certificates, optional, scopes orders.read or orders.write, "
+                   "roles gold and silver]",
+        "open": "orders", "one": "orders  [auth corp]", "variable": "orders  [auth edge]"}
+    routes = json.loads(run("routes", "--json", "-c", "auth.yaml", folder=CORPUS / "valid").stdout)
+    auth = {route["name"]: route["auth"] for route in routes}
+    assert auth["open"] is None
+    assert auth["one"] == {"any_of": ["corp"], "optional": False, "require": {
+        "scopes": [], "scopes_match": "all", "roles": [], "roles_match": "any"}}
+    assert auth["several"]["any_of"] == ["corp", "keys", "certificates"]
+    explained = run("explain", "-c", "auth.yaml", "GET http://localhost/several", folder=CORPUS / "valid")
+    assert json.loads(explained.stdout)["auth"] == auth["several"]

@@ -47,20 +47,33 @@ void auth_conceal(const struct auth_provider *provider, struct auth_call *call)
 
 // ---- bearer tokens ----
 
-// b64token of RFC 6750 2.1. Without a branch in the loop, so that the compiler looks at many at once: this is
-// done for every request.
+// Sixteen bytes at once: every byte of every request's token is looked at.
+typedef uint8_t chunk __attribute__((vector_size(16)));
+
+// Which of them no token holds (RFC 6750 2.1): all but letters, digits and - . _ ~ + /
+static chunk misfits(chunk c)
+{
+    chunk letter = (c | 0x20) - 'a', digit = c - '-'; // - . / and the digits follow each other
+    return ~((letter < 26) | (digit <= '9' - '-') | (c == '_') | (c == '~') | (c == '+'));
+}
+
+// b64token: padding at the end only.
 static bool is_b64token(struct str text)
 {
     while (text.n && text.p[text.n - 1] == '=')
         text.n--;
-    unsigned char bad = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        unsigned char c = (unsigned char)text.p[i];
-        unsigned char letter = (unsigned char)((c | 0x20) - 'a'), digit = (unsigned char)(c - '0');
-        bad |= !((letter < 26) | (digit < 10) | (c == '-') | (c == '.') | (c == '_') | (c == '~') |
-                 (c == '+') | (c == '/'));
+    chunk bad = {0}, c;
+    size_t at = 0;
+    for (; at + sizeof c <= text.n; at += sizeof c) {
+        memcpy(&c, text.p + at, sizeof c);
+        bad |= misfits(c);
     }
-    return text.n && !bad;
+    memset(&c, 'a', sizeof c);
+    memcpy(&c, text.p + at, text.n - at);
+    bad |= misfits(c);
+    uint64_t halves[2];
+    memcpy(halves, &bad, sizeof halves);
+    return text.n && !(halves[0] | halves[1]);
 }
 
 static struct str read_bearer(struct str value)

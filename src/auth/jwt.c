@@ -33,6 +33,8 @@ struct question {
     struct auth_call *call;
     struct auth_local *local;
     struct str token;
+    uint64_t version; // in force when it was asked
+    struct hash128 key;
 };
 
 static void count(const struct question *question, enum provider_counter counter)
@@ -86,8 +88,8 @@ static struct hash128 key_of(uint64_t version, struct str token)
 static bool look_up(const struct question *question, enum auth_result *result)
 {
     struct auth_call *call = question->call;
-    struct hash128 key = key_of(version_in_force(question->provider), question->token);
-    const struct auth_decision *decision = auth_cache_find(question->worker->cache, key, call->now_s * 1000);
+    const struct auth_decision *decision =
+        auth_cache_find(question->worker->cache, question->key, call->now_s * 1000);
     if (!decision) // nothing is kept beyond its time (keep)
         return false;
     count(question, decision->identity ? COUNT_CACHE_HIT : COUNT_CACHE_NEGATIVE);
@@ -97,7 +99,8 @@ static bool look_up(const struct question *question, enum auth_result *result)
 
 static void keep(const struct question *question, struct auth_decision decision)
 {
-    decision.key = key_of(question->local->keys_version, question->token);
+    uint64_t version = question->local->keys_version;
+    decision.key = version == question->version ? question->key : key_of(version, question->token);
     decision.stale_until_ms = decision.fresh_until_ms;
     auth_cache_put(question->worker->cache, &decision);
 }
@@ -327,6 +330,7 @@ static struct str find(const struct auth_provider *provider, struct auth_call *c
 static enum auth_result ask(struct auth_worker *worker, const struct auth_provider *provider,
                             struct auth_call *call, struct str token)
 {
+    uint64_t version = version_in_force(provider);
     const struct question question = {
         .worker = worker,
         .provider = provider,
@@ -334,6 +338,8 @@ static enum auth_result ask(struct auth_worker *worker, const struct auth_provid
         .call = call,
         .local = auth_local_of(worker, provider),
         .token = token,
+        .version = version,
+        .key = key_of(version, token),
     };
     enum auth_result result;
     if (!look_up(&question, &result)) {

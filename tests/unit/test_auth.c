@@ -5,7 +5,7 @@
 
 static struct str found_in(struct auth_scene *scene, const char *const *values)
 {
-    scene_request(scene);
+    auth_scene_request(scene);
     for (; *values; values++)
         headers_add(&scene->request.headers, &scene->arena, STR("authorization"), str_of(*values));
     return auth_find_bearer(&scene->request);
@@ -79,7 +79,7 @@ static void test_every_byte_of_a_token(void **state)
 static void test_removed_field_is_not_there(void **state)
 {
     struct auth_scene *scene = *state;
-    scene_bearer(scene, STR("abc"));
+    auth_scene_bearer(scene, STR("abc"));
     headers_remove(&scene->request.headers, HEADER_AUTHORIZATION);
     assert_int_equal(auth_find_bearer(&scene->request).n, 0);
 }
@@ -125,7 +125,7 @@ static const struct auth_kind_row scripted = {
 static enum auth_result ask_scripted(struct auth_scene *scene, enum auth_result result)
 {
     scene->provider.kind = &scripted;
-    scene_bearer(scene, STR("abc"));
+    auth_scene_bearer(scene, STR("abc"));
     next_result = result;
     return auth_ask(scene->worker, &scene->provider, &scene->call);
 }
@@ -141,13 +141,13 @@ static void test_each_answer_is_counted_once(void **state)
     assert_int_equal(ask_scripted(scene, AUTH_WAIT), AUTH_WAIT);
     assert_int_equal(ask_scripted(scene, AUTH_ALLOW), AUTH_ALLOW);
     assert_int_equal(asked, 6);
-    scene_request(scene);
+    auth_scene_request(scene);
     assert_int_equal(auth_ask(scene->worker, &scene->provider, &scene->call), AUTH_NONE);
     assert_int_equal(asked, 6);
-    assert_int_equal(scene_counted(scene, "decisions_total", "allow"), 2);
-    assert_int_equal(scene_counted(scene, "decisions_total", "deny"), 1);
-    assert_int_equal(scene_counted(scene, "decisions_total", "unavailable"), 1);
-    assert_int_equal(scene_counted(scene, "decisions_total", "none"), 1);
+    assert_int_equal(auth_scene_counted(scene, "decisions_total", "allow"), 2);
+    assert_int_equal(auth_scene_counted(scene, "decisions_total", "deny"), 1);
+    assert_int_equal(auth_scene_counted(scene, "decisions_total", "unavailable"), 1);
+    assert_int_equal(auth_scene_counted(scene, "decisions_total", "none"), 1);
 }
 
 static void test_garbled_is_refused_unasked(void **state)
@@ -155,11 +155,11 @@ static void test_garbled_is_refused_unasked(void **state)
     struct auth_scene *scene = *state;
     asked = 0;
     scene->provider.kind = &scripted;
-    scene_bearer(scene, STR("abc def"));
+    auth_scene_bearer(scene, STR("abc def"));
     assert_int_equal(auth_ask(scene->worker, &scene->provider, &scene->call), AUTH_DENY);
     assert_int_equal(scene->call.cause, END_INVALID_TOKEN);
     assert_int_equal(asked, 0);
-    assert_int_equal(scene_counted(scene, "decisions_total", "deny"), 1);
+    assert_int_equal(auth_scene_counted(scene, "decisions_total", "deny"), 1);
 }
 
 static void test_an_answer_does_not_show_in_the_next(void **state)
@@ -205,7 +205,7 @@ static void test_challenge_of_a_denial(void **state)
 {
     struct auth_scene *scene = *state;
     struct auth_call *call = &scene->call;
-    scene_request(scene);
+    auth_scene_request(scene);
     assert_int_equal(auth_deny(call, END_EXPIRED_TOKEN, STR_NULL, "invalid_token"), AUTH_DENY);
     assert_int_equal(call->cause, END_EXPIRED_TOKEN);
     assert_true(str_eq(call->detail, STR("the token has expired")));
@@ -219,7 +219,7 @@ static void test_challenge_of_a_denial(void **state)
 static void test_denial_without_an_error_has_the_kinds_challenge(void **state)
 {
     struct auth_scene *scene = *state;
-    scene_request(scene);
+    auth_scene_request(scene);
     auth_deny(&scene->call, END_INVALID_KEY, STR_NULL, NULL);
     assert_int_equal(scene->call.challenge.n, 0);
     scene->provider.challenge = STR("ApiKey realm=\"sallyport\"");
@@ -263,14 +263,14 @@ static void test_still_good_until_it_is_revoked(void **state)
 static int scene_setup(void **state)
 {
     struct auth_scene *scene = calloc(1, sizeof *scene);
-    scene_init(scene);
+    auth_scene_init(scene);
     *state = scene;
     return 0;
 }
 
 static int scene_teardown(void **state)
 {
-    scene_fini(*state);
+    auth_scene_fini(*state);
     free(*state);
     return 0;
 }

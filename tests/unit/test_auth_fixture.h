@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 struct auth_scene {
-    struct loop loop;
+    struct loop loop; // when it has its own
     struct metrics *metrics;
     struct auth_worker *worker;
     struct auth auth;
@@ -26,7 +26,7 @@ struct auth_scene {
     struct ticket last_woken;
 };
 
-static inline void scene_wake(void *context, struct ticket ticket)
+static inline void auth_scene_wake(void *context, struct ticket ticket)
 {
     struct auth_scene *scene = context;
     scene->woken++;
@@ -34,7 +34,7 @@ static inline void scene_wake(void *context, struct ticket ticket)
 }
 
 // A fresh request and question, without credentials.
-static inline void scene_request(struct auth_scene *scene)
+static inline void auth_scene_request(struct auth_scene *scene)
 {
     arena_reset(&scene->arena);
     scene->request = (struct request_head){.method = METHOD_GET, .path = STR("/")};
@@ -47,16 +47,16 @@ static inline void scene_request(struct auth_scene *scene)
 }
 
 // With `Authorization: Bearer token`.
-static inline void scene_bearer(struct auth_scene *scene, struct str token)
+static inline void auth_scene_bearer(struct auth_scene *scene, struct str token)
 {
-    scene_request(scene);
+    auth_scene_request(scene);
     headers_add(&scene->request.headers, &scene->arena, STR("Authorization"),
                 arena_printf(&scene->arena, "Bearer %.*s", STR_ARG(token)));
 }
 
 // The value of sallyport_auth_FAMILY{provider=…,result=…}.
-static inline unsigned long scene_counted(const struct auth_scene *scene, const char *family,
-                                          const char *result)
+static inline unsigned long auth_scene_counted(const struct auth_scene *scene, const char *family,
+                                               const char *result)
 {
     struct buf text = {0};
     struct metrics_process process = {0};
@@ -71,12 +71,12 @@ static inline unsigned long scene_counted(const struct auth_scene *scene, const 
     return value;
 }
 
-static inline void scene_init(struct auth_scene *scene)
+// On a loop and counters of the caller's; upstreams may be NULL.
+static inline void auth_scene_init_on(struct auth_scene *scene, struct loop *loop, struct metrics *metrics,
+                                      struct upstream_worker *upstreams)
 {
-    struct err err;
-    assert_int_equal(loop_init(&scene->loop, &err), ERR_OK);
     arena_init(&scene->arena, NULL);
-    scene->metrics = metrics_new();
+    scene->metrics = metrics;
     scene->provider = (struct auth_provider){
         .settings = &scene->settings,
         .auth = &scene->auth,
@@ -87,20 +87,38 @@ static inline void scene_init(struct auth_scene *scene)
     scene->all[0] = &scene->provider;
     scene->auth.providers = scene->all;
     scene->auth.provider_count = 1;
-    metrics_reserve(scene->metrics);
+    metrics_reserve(metrics);
     const struct auth_worker_needs needs = {
-        .loop = &scene->loop, .metrics = scene->metrics, .slot = 1, .context = scene, .wake = scene_wake};
+        .loop = loop,
+        .upstreams = upstreams,
+        .metrics = metrics,
+        .slot = 1,
+        .context = scene,
+        .wake = auth_scene_wake,
+    };
     scene->worker = auth_worker_new(&needs);
     assert_non_null(scene->worker);
     auth_worker_update(scene->worker, &scene->auth);
 }
 
-static inline void scene_fini(struct auth_scene *scene)
+static inline void auth_scene_fini_on(struct auth_scene *scene)
 {
     if (scene->provider.kind && scene->provider.kind->fini)
         scene->provider.kind->fini(&scene->provider);
     auth_worker_free(scene->worker);
-    metrics_free(scene->metrics);
     arena_reset(&scene->arena);
+}
+
+static inline void auth_scene_init(struct auth_scene *scene)
+{
+    struct err err;
+    assert_int_equal(loop_init(&scene->loop, &err), ERR_OK);
+    auth_scene_init_on(scene, &scene->loop, metrics_new(), NULL);
+}
+
+static inline void auth_scene_fini(struct auth_scene *scene)
+{
+    auth_scene_fini_on(scene);
+    metrics_free(scene->metrics);
     loop_fini(&scene->loop);
 }

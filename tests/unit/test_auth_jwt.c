@@ -52,7 +52,7 @@ static enum auth_result again(struct jwt_scene *scene)
 
 static enum auth_result ask_at(struct jwt_scene *scene, struct str token, int64_t now_s)
 {
-    scene_bearer(&scene->auth, token);
+    auth_scene_bearer(&scene->auth, token);
     scene->auth.call.now_s = now_s;
     return again(scene);
 }
@@ -83,7 +83,7 @@ static void assert_denied(struct jwt_scene *scene, enum auth_result result, enum
 
 static unsigned long cache_counted(struct jwt_scene *scene, const char *result)
 {
-    return scene_counted(&scene->auth, "cache_total", result);
+    return auth_scene_counted(&scene->auth, "cache_total", result);
 }
 
 static void keys_fetched(void)
@@ -280,14 +280,14 @@ static void test_a_warm_token_takes_no_memory(void **state)
     struct str token = good_token(scene);
     assert_allowed(scene, ask(scene, token));
     const struct identity *identity = scene->auth.call.identity;
-    scene_bearer(&scene->auth, token);
+    auth_scene_bearer(&scene->auth, token);
     const char *at = scene->auth.arena.at;
     assert_allowed(scene, again(scene));
     assert_ptr_equal(scene->auth.arena.at, at);
     assert_ptr_equal(scene->auth.call.identity, identity);
     assert_int_equal(cache_counted(scene, "hit"), 1);
     assert_int_equal(cache_counted(scene, "miss"), 1);
-    assert_int_equal(scene_counted(&scene->auth, "decisions_total", "allow"), 2);
+    assert_int_equal(auth_scene_counted(&scene->auth, "decisions_total", "allow"), 2);
 }
 
 static void test_new_keys_end_what_was_decided(void **state)
@@ -425,7 +425,7 @@ static void test_an_unknown_key_waits_for_a_fetch(void **state)
     assert_int_equal(scene->auth.woken, 1);
     assert_int_equal(cache_counted(scene, "miss"), 1);
     assert_int_equal(cache_counted(scene, "hit"), 0);
-    assert_int_equal(scene_counted(&scene->auth, "decisions_total", "allow"), 1);
+    assert_int_equal(auth_scene_counted(&scene->auth, "decisions_total", "allow"), 1);
 }
 
 static void test_an_unknown_key_that_stays_so(void **state)
@@ -452,7 +452,7 @@ static void test_keys_that_cannot_be_had(void **state)
     assert_int_equal(ask(scene, good_token(scene)), AUTH_UNAVAILABLE);
     fake_jwks.answer = JWKS_KNOWN; // a set came and went
     assert_int_equal(ask(scene, good_token(scene)), AUTH_UNAVAILABLE);
-    assert_int_equal(scene_counted(&scene->auth, "decisions_total", "unavailable"), 3);
+    assert_int_equal(auth_scene_counted(&scene->auth, "decisions_total", "unavailable"), 3);
 }
 
 static void test_the_first_keys_are_waited_for(void **state)
@@ -483,7 +483,7 @@ static void test_who_has_gone_is_not_woken(void **state)
     struct jwt_scene *scene = *state;
     assert_int_equal(ask(scene, sign(scene, stranger, "{" GOOD_CLAIMS "}")), AUTH_WAIT);
     auth_forget(scene->auth.worker, &scene->auth.call);
-    scene_request(&scene->auth); // its arena is gone
+    auth_scene_request(&scene->auth); // its arena is gone
     keys_fetched();
     assert_int_equal(scene->auth.woken, 0);
 }
@@ -503,7 +503,7 @@ static struct jwt_scene *crowded;
 
 static void wake_and_end_one(void *context, struct ticket ticket)
 {
-    scene_wake(context, ticket);
+    auth_scene_wake(context, ticket);
     if (ticket.slot == 0)
         auth_forget(crowded->auth.worker, &crowd[5]);
 }
@@ -513,7 +513,7 @@ static void test_all_who_wait_are_woken(void **state)
     struct jwt_scene *scene = crowded = *state;
     struct auth_scene *auth = &scene->auth;
     auth->worker->needs.wake = wake_and_end_one;
-    scene_bearer(auth, sign(scene, stranger, "{" GOOD_CLAIMS "}"));
+    auth_scene_bearer(auth, sign(scene, stranger, "{" GOOD_CLAIMS "}"));
     for (uint32_t i = 0; i < countof(crowd); i++) {
         crowd[i] = auth->call;
         crowd[i].ticket = (struct ticket){i, 1};
@@ -566,7 +566,7 @@ static int jwt_setup(void **state)
     const struct auth_sources sources = {.tls_slots = 2};
     struct err err;
     arena_init(&scene->tokens, NULL);
-    scene_init(auth);
+    auth_scene_init(auth);
     scene->audience[0] = STR("orders");
     scene->required[0] = STR("exp");
     auth->settings.jwt = (struct jwt_settings){
@@ -590,7 +590,7 @@ static int jwt_setup(void **state)
 static int jwt_teardown(void **state)
 {
     struct jwt_scene *scene = *state;
-    scene_fini(&scene->auth);
+    auth_scene_fini(&scene->auth);
     arena_reset(&scene->tokens);
     free(scene);
     return 0;

@@ -225,7 +225,7 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .host = x->request.host,
         .method = x->request.method_name,
         .path = x->request.path,
-        .query = x->request.query,
+        .query = auth_loggable_query(&x->gateway->auth, x->request.query, &x->arena),
         .protocol =
             x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->client->protocol),
         .route = route ? route->name : STR_NULL,

@@ -13,7 +13,7 @@
 #include "upstream/hash_ring.h"
 #include "upstream/health.h"
 
-struct limit {
+struct bound {
     const char *name, *unit, *reason;
     uint64_t value;
 };
@@ -23,7 +23,7 @@ struct limit {
 #name, unit, reason, (uint64_t)(name) \
     }
 
-static const struct limit limits[] = {
+static const struct bound limits[] = {
     LIMIT(ARENA_BLOCK, "bytes", "one block holds a usual exchange: its head, route and answer"),
     LIMIT(BUF_BLOCK, "bytes", "one read takes a usual request whole"),
     LIMIT(JSON_DEPTH, "levels", "admin answers are flat; deeper is a bug"),

@@ -1,5 +1,4 @@
 // A worker's side of authentication, across reloads.
-#include "auth/identity_token.h"
 #include "auth/jwks.h"
 #include "auth/question.h"
 
@@ -41,7 +40,6 @@ void auth_worker_free(struct auth_worker *worker)
     }
     free(worker->locals);
     auth_cache_free(worker->cache);
-    identity_signer_free(worker->signer);
     free(worker);
 }
 

@@ -43,7 +43,7 @@ static struct exchange *take_spare(struct worker *worker)
     if (!node)
         return malloc(sizeof(struct exchange));
     worker->spare_count--;
-    return container_of(node, struct exchange, listed);
+    return container_of(node, struct exchange, spare);
 }
 
 struct exchange *exchange_new(struct worker *worker, const struct gateway_listener *listener,
@@ -65,7 +65,7 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     x->policy.ticket = exchange_new_ticket(x);
     worker->slots[x->slot] = x;
     worker->live++;
-    list_init(&x->listed);
+    list_init(&x->spare);
     x->hold = worker_hold(worker);
     x->gateway = x->hold->gateway;
     x->listener = listener;
@@ -84,7 +84,6 @@ static void exchange_free(struct exchange *x)
 {
     struct worker *worker = x->worker;
     loop_timer_stop(&worker->loop, &x->timer);
-    list_remove(&x->listed);
     buf_release(&x->replay, &worker->buffers);
     arena_reset(&x->arena);
     worker->slots[x->slot] = NULL;
@@ -95,7 +94,7 @@ static void exchange_free(struct exchange *x)
         free(x);
         return;
     }
-    list_push_front(&worker->spare_exchanges, &x->listed);
+    list_push_front(&worker->spare_exchanges, &x->spare);
     worker->spare_count++;
 }
 
@@ -225,7 +224,7 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .host = x->request.host,
         .method = x->request.method_name,
         .path = x->request.path,
-        .query = auth_loggable_query(&x->gateway->auth, x->request.query, &x->arena),
+        .query = x->request.query,
         .protocol =
             x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->client->protocol),
         .route = route ? route->name : STR_NULL,

@@ -114,6 +114,12 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
     return report->count == 0;
 }
 
+static void compile_limits(struct gateway *gateway)
+{
+    limits_compile(&gateway->limits, &gateway->settings.rate_limits, limit_table_shared(), &gateway->arena);
+    gateway->limits.legacy = gateway->settings.telemetry.headers.rate_limit_legacy;
+}
+
 static bool look_up_redis(struct gateway *gateway, struct config_report *report)
 {
     const struct redis_settings *redis = &gateway->settings.redis;
@@ -199,6 +205,7 @@ struct gateway *gateway_new(struct str file, struct str text, const struct gatew
         goto fail;
     gateway->workers = count_workers(gateway, use);
     compile_listeners(gateway);
+    compile_limits(gateway);
     // Both, so that a bad file and a bad name are reported together.
     bool good = !use || gateway_tls_check(&gateway->settings, gateway->file, use, &gateway->arena,
                                           &gateway->tls, report);

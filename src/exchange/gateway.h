@@ -5,6 +5,7 @@
 #include "auth/auth.h"
 #include "base/map.h"
 #include "exchange/gateway_tls.h"
+#include "limit/limit.h"
 #include "observe/access_log.h"
 #include "route/route.h"
 #include "upstream/upstream.h"
@@ -35,7 +36,8 @@ struct gateway {
     struct upstream **upstreams;
     uint32_t upstream_count;
     struct route_table *routes;
-    struct auth auth;                     // who may call, and what upstreams are told of it
+    struct auth auth; // who may call, and what upstreams are told of it
+    struct limits limits;
     struct addr redis_addrs[REDIS_ADDRS]; // of redis.url
     unsigned redis_addr_count;
     const struct access_format *log_format;

@@ -203,6 +203,13 @@ static const struct config_field header_fields[] = {
      .offset = HEADER_OFFSET(server_timing),
      .fallback = "false",
      .doc = "true: clients get Server-Timing with the time spent here and in the upstream."},
+    {.name = "rate_limit_legacy",
+     .type = CONFIG_BOOL,
+     .offset = HEADER_OFFSET(rate_limit_legacy),
+     .fallback = "false",
+     .doc =
+         "true: besides RateLimit and RateLimit-Policy clients get X-RateLimit-Limit, X-RateLimit-Remaining "
+         "and X-RateLimit-Reset (seconds), of the limit that has the least left."},
     {0},
 };
 
@@ -422,9 +429,9 @@ static void check_split_names(struct config_decoder *decoder, const struct confi
 }
 
 static void check_routes(struct config_decoder *decoder, const struct config_node *list,
-                         const struct config_list *settings, const struct config_list *providers,
-                         const struct upstream_names *upstreams)
+                         struct gateway_settings *gateway, const struct upstream_names *upstreams)
 {
+    const struct config_list *settings = &gateway->routes;
     struct route_settings *routes = settings->v;
     struct map names = {0};
     uint32_t i = 0;
@@ -438,7 +445,12 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
         config_leave(decoder);
         check_split_names(decoder, config_get(child, STR("split")), &routes[i], upstreams);
         config_enter(decoder, STR("auth"));
-        config_check_route_auth(decoder, config_get(child, STR("auth")), providers, &routes[i].auth);
+        config_check_route_auth(decoder, config_get(child, STR("auth")), &gateway->auth, &routes[i].auth);
+        config_leave(decoder);
+        routes[i].rate_limits.route = routes[i].name;
+        config_enter(decoder, STR("rate_limits"));
+        config_check_route_limits(decoder, config_get(child, STR("rate_limits")), &gateway->rate_limits,
+                                  &routes[i].rate_limits);
         config_leave(decoder);
         config_leave(decoder);
     }
@@ -448,7 +460,7 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
 
 static void check_gateway(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    const struct gateway_settings *settings = target;
+    struct gateway_settings *settings = target;
     struct upstream_names upstreams = {.node = config_get(node, STR("upstreams"))};
     struct map addresses = {0};
     check_own_address(decoder, node, STR("admin"), settings->admin.address, &addresses);
@@ -457,7 +469,7 @@ static void check_gateway(struct config_decoder *decoder, const struct config_no
     if (upstreams.node && upstreams.node->kind == CONFIG_MAP)
         for (const struct config_node *child = upstreams.node->first; child; child = child->next)
             map_put(&upstreams.map, child->key, (void *)(uintptr_t)child);
-    check_routes(decoder, config_get(node, STR("routes")), &settings->routes, &settings->auth, &upstreams);
+    check_routes(decoder, config_get(node, STR("routes")), settings, &upstreams);
     config_check_auth(decoder, node,
                       &(struct auth_sections){
                           .providers = &settings->auth,
@@ -560,6 +572,14 @@ static const struct config_field gateway_fields[] = {
      .is_set_offset = offsetof(struct gateway_settings, has_identity_token),
      .object = &identity_token_object,
      .doc = "The same as a signed token. null: none."},
+    {.name = "rate_limits",
+     .type = CONFIG_OBJECT_MAP,
+     .offset = offsetof(struct gateway_settings, rate_limits),
+     .fallback = "{}",
+     .object = &rate_limit_object,
+     .accept = config_accept_name,
+     .pattern = CONFIG_NAME_PATTERN,
+     .doc = "How much callers may ask for, by name; a route lists those that apply."},
     {.name = "upstreams",
      .type = CONFIG_OBJECT_MAP,
      .offset = offsetof(struct gateway_settings, upstreams),

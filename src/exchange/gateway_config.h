@@ -2,6 +2,7 @@
 #pragma once
 
 #include "auth/auth_config.h"
+#include "limit/limit_config.h"
 #include "net/tls.h"
 #include "redis/redis.h"
 #include "route/route_config.h"
@@ -61,6 +62,7 @@ struct telemetry_settings {
     struct {
         struct str request_id; // header name
         bool server_timing;
+        bool rate_limit_legacy;
     } headers;
 };
 
@@ -85,8 +87,9 @@ struct gateway_settings {
     struct str_map identity_headers;
     bool has_identity_token;
     struct identity_token_settings identity_token;
-    struct config_list upstreams; // of upstream_settings
-    struct config_list routes;    // of route_settings
+    struct config_list rate_limits; // of limit_settings
+    struct config_list upstreams;   // of upstream_settings
+    struct config_list routes;      // of route_settings
     struct telemetry_settings telemetry;
     struct {
         uint64_t delay_us, timeout_us;

@@ -7,6 +7,7 @@ static void ask_policies(struct exchange *x, struct response_head *head)
 {
     const struct route *route = x->match.route;
     x->policy.response = head;
+    x->policy.now_us = exchange_now_us(x);
     for (uint32_t i = 0; route && i < route->policy_count; i++) {
         x->policy.settings = route->policies[i].settings;
         if (route->policies[i].policy->on_answer)
@@ -76,9 +77,11 @@ void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str de
     x->reply = REPLY_ENDED;
 }
 
-static bool is_worth_another_try(unsigned status)
+// Worth another try; a policy may know better when.
+static void say_when(struct exchange *x, unsigned status, struct headers *headers)
 {
-    return status == 503 || status == 429;
+    if ((status == 503 || status == 429) && !headers_find(headers, HEADER_RETRY_AFTER))
+        headers_add_as(headers, &x->arena, HEADER_RETRY_AFTER, STR("Retry-After"), STR("1"));
 }
 
 static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned status, struct str detail,
@@ -86,8 +89,7 @@ static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned sta
 {
     const struct end_row *row = end_row(cause);
     bool own = status && status != row->status;
-    if (is_worth_another_try(status ? status : row->status))
-        headers_add(headers, &x->arena, STR("Retry-After"), STR("1"));
+    say_when(x, status ? status : row->status, headers);
     answer_grpc(x, headers, own ? grpc_status_of_http(status) : row->grpc_status,
                 detail.n ? detail : row->detail);
 }
@@ -113,8 +115,7 @@ static void answer_error(struct exchange *x, enum end_cause cause, unsigned stat
                      "\"instance\":\"%.*s\",\"code\":\"%.*s\"}\n",
                      STR_ARG(title), head.status, STR_ARG(escaped), STR_ARG(id), STR_ARG(row->code));
     headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("application/problem+json"));
-    if (is_worth_another_try(head.status))
-        headers_add(&head.headers, &x->arena, STR("Retry-After"), STR("1"));
+    say_when(x, head.status, &head.headers);
     if (cause == END_METHOD_NOT_ALLOWED)
         headers_add(&head.headers, &x->arena, STR("Allow"), x->match.allow);
     answer(x, &head, body);

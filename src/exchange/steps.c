@@ -94,6 +94,8 @@ static void prepare_policies(struct exchange *x)
     call->request_id = x->request_id;
     call->auth = x->worker->auth;
     call->providers = &x->gateway->auth;
+    call->limits = &x->gateway->limits;
+    call->metrics = x->worker->metrics;
 }
 
 static enum step_result step_route(struct exchange *x)
@@ -169,7 +171,6 @@ static enum step_result step_act(struct exchange *x)
         return end(x, END_NOT_IMPLEMENTED, STR("the service speaks HTTP/2, which has no Upgrade"));
     if (!forward_make_target(x))
         return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
-    exchange_watch(x); // gRPC's answer may begin late
     x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
     return go(x, STEP_PICK);
 }
@@ -277,6 +278,7 @@ static enum step_result step_shape(struct exchange *x)
     struct policy_call *call = &x->policy;
     const struct route *route = x->match.route;
     call->response = head;
+    call->now_us = exchange_now_us(x);
     for (uint32_t i = 0; i < route->policy_count; i++) {
         call->settings = route->policies[i].settings;
         if (route->policies[i].policy->on_response)
@@ -286,7 +288,6 @@ static enum step_result step_shape(struct exchange *x)
     x->step = STEP_RELAY;
     if (!x->client->send_head(x, head))
         return end(x, END_OVERLOADED, STR_NULL);
-    exchange_watch(x);
     x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
     if (x->tunnel) {
         x->deadline_us = 0;

@@ -170,6 +170,13 @@ static bool change_take(struct move *move, uint64_t state, uint64_t *next)
     return *next != state;
 }
 
+static bool change_nothing(struct move *move, uint64_t state, uint64_t *next)
+{
+    *next = bucket_settle(move->bucket, state, move->now_us);
+    move->wait_us = bucket_wait_us(move->bucket, *next, move->now_us, move->cost);
+    return *next != state;
+}
+
 static bool change_charge(struct move *move, uint64_t state, uint64_t *next)
 {
     *next = bucket_charge(move->bucket, bucket_settle(move->bucket, state, move->now_us), move->now_us,
@@ -209,6 +216,14 @@ uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const s
     return move.wait_us;
 }
 
+uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                          uint64_t now_us, uint64_t cost, uint64_t *state)
+{
+    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    *state = move_state(table, key, &move, change_nothing);
+    return move.wait_us;
+}
+
 uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
                             uint64_t now_us, uint64_t cost)
 {
@@ -216,18 +231,20 @@ uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const
     return move_state(table, key, &move, change_charge);
 }
 
-void limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
-                      uint64_t cost)
+uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                          uint64_t cost)
 {
     struct set *set = set_of(table, key);
-    uint64_t tag = tag_of(key), state;
+    uint64_t tag = tag_of(key), state, next = 0;
     int place;
     do {
         place = find(set, tag);
         if (place < 0)
-            return;
-    } while (!load(set, place, tag, &state) ||
-             !atomic_compare_exchange_strong(&set->states[place], &state, bucket_give(bucket, state, cost)));
+            return 0;
+        if (load(set, place, tag, &state))
+            next = bucket_give(bucket, state, cost);
+    } while (state == CHANGING || !atomic_compare_exchange_strong(&set->states[place], &state, next));
+    return next;
 }
 
 bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state)

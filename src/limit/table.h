@@ -42,9 +42,12 @@ uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const s
 // Takes them, there or not (bucket_charge). Returns the state afterwards.
 uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
                             uint64_t now_us, uint64_t cost);
-// Gives back what was taken, unless the key is forgotten.
-void limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
-                      uint64_t cost);
+// Gives back what was taken. Returns the state afterwards; 0, which is full, when the key is forgotten.
+uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                          uint64_t cost);
+// What limit_table_take would say, without taking anything.
+uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+                          uint64_t now_us, uint64_t cost, uint64_t *state);
 // Looks only. False: the key is not known, and so its bucket is full.
 bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state);
 // Makes the bucket full. False: the key is not known.

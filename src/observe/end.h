@@ -48,6 +48,8 @@
       "the request target is too long")                                                                     \
     X(END_MISDIRECTED, "misdirected_request", 421, GRPC_UNKNOWN, LOG_INFO, 0, 0, "Misdirected Request",     \
       "this connection was made for another host")                                                          \
+    X(END_RATE_LIMITED, "rate_limited", 429, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0, "Too Many Requests",  \
+      "a rate limit is used up")                                                                            \
     X(END_HEADERS_TOO_LARGE, "headers_too_large", 431, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0,             \
       "Request Header Fields Too Large", "the request head is too large")                                   \
     X(END_NOT_IMPLEMENTED, "not_implemented", 501, GRPC_UNIMPLEMENTED, LOG_INFO, 0, 0, "Not Implemented",   \

@@ -91,6 +91,7 @@ void metrics_free(struct metrics *metrics)
     free(metrics->upstreams);
     free(metrics->listeners);
     free(metrics->providers);
+    free(metrics->limits);
     free(metrics);
 }
 
@@ -104,6 +105,8 @@ void metrics_reserve(struct metrics *metrics)
                sizeof *metrics->listeners);
     grow_array(&metrics->providers, &metrics->provider_count, metric_name_count(NAME_PROVIDER),
                sizeof *metrics->providers);
+    grow_array(&metrics->limits, &metrics->limit_count, metric_name_count(NAME_LIMIT),
+               sizeof *metrics->limits);
 }
 
 // ---- series ----
@@ -284,6 +287,14 @@ void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_
         metrics->providers[provider].counters[counter]++;
 }
 
+void metrics_limit(struct metrics *metrics, uint32_t limit, enum limit_decision decision)
+{
+    if (unlikely(limit >= metrics->limit_count))
+        metrics_reserve(metrics);
+    if (likely(limit < metrics->limit_count))
+        metrics->limits[limit].decisions[decision]++;
+}
+
 void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us)
 {
     metrics->redis_results[result]++;
@@ -363,6 +374,10 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     for (uint32_t i = 0; i < from->provider_count; i++)
         for (unsigned k = 0; k < PROVIDER_COUNTER_COUNT; k++)
             into->providers[i].counters[k] += from->providers[i].counters[k];
+    grow_array(&into->limits, &into->limit_count, from->limit_count, sizeof *into->limits);
+    for (uint32_t i = 0; i < from->limit_count; i++)
+        for (unsigned k = 0; k < LIMIT_DECISION_COUNT; k++)
+            into->limits[i].decisions[k] += from->limits[i].decisions[k];
     for (uint32_t i = 0; i < from->route_count; i++)
         if (from->routes[i])
             route_merge(into, i, from->routes[i]);

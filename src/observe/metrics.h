@@ -11,7 +11,15 @@
 
 // ---- names: process-wide, locked, for configuration time and for scraping ----
 
-enum name_kind { NAME_LISTENER, NAME_ROUTE, NAME_UPSTREAM, NAME_ENDPOINT, NAME_PROVIDER, NAME_KINDS };
+enum name_kind {
+    NAME_LISTENER,
+    NAME_ROUTE,
+    NAME_UPSTREAM,
+    NAME_ENDPOINT,
+    NAME_PROVIDER,
+    NAME_LIMIT,
+    NAME_KINDS
+};
 
 // The id of a name, the same for the life of the process. Endpoint names are "upstream\0address" pairs.
 uint32_t metric_name_id(enum name_kind kind, struct str name);
@@ -85,6 +93,20 @@ enum provider_counter {
         PROVIDER_COUNTER_COUNT,
 };
 void metrics_provider(struct metrics *metrics, uint32_t provider, enum provider_counter counter);
+
+// What rate limits said: X(id, value of the label "decision").
+#define LIMIT_DECISIONS(X)                                                      \
+    X(LIMIT_ALLOWED, "allow")                                                   \
+    X(LIMIT_DENIED, "deny")                                                     \
+    X(LIMIT_SHADOW_DENIED, "shadow_deny") /* would have been, in shadow mode */ \
+    X(LIMIT_DEGRADED, "degraded")         /* decided without Redis */
+enum limit_decision {
+#define X(id, ...) id,
+    LIMIT_DECISIONS(X)
+#undef X
+        LIMIT_DECISION_COUNT,
+};
+void metrics_limit(struct metrics *metrics, uint32_t limit, enum limit_decision decision);
 
 // Commands to Redis, by how they ended: X(id, value of the label "result").
 #define REDIS_RESULTS(X)                                         \

@@ -431,6 +431,24 @@ static void print_providers(struct page *page, const struct metrics *total)
     }
 }
 
+static void print_limits(struct page *page, const struct metrics *total)
+{
+    static const struct str decisions[LIMIT_DECISION_COUNT] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        LIMIT_DECISIONS(X)
+#undef X
+    };
+    static const struct str name = {"sallyport_rate_limit_decisions_total", 36};
+    family(page, name, FAMILY_COUNTER, STR("Requests that a rate limit was asked about."));
+    for (uint32_t l = 0; l < total->limit_count; l++)
+        for (unsigned i = 0; i < LIMIT_DECISION_COUNT; i++) {
+            put_str(page, name);
+            label_first(page, "limit", metric_name(NAME_LIMIT, l));
+            label(page, "decision", decisions[i]);
+            sample_u64(page, total->limits[l].decisions[i]);
+        }
+}
+
 static void print_redis(struct page *page, const struct metrics *total)
 {
     static const struct str results[REDIS_RESULT_COUNT] = {
@@ -518,6 +536,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_states(&page, total);
     print_endpoints(&page, endpoints, endpoint_count);
     print_providers(&page, total);
+    print_limits(&page, total);
     print_redis(&page, total);
     print_counters(&page, total);
     print_gateway(&page, process);

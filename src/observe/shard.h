@@ -86,6 +86,10 @@ struct metric_provider {
     uint64_t counters[PROVIDER_COUNTER_COUNT];
 };
 
+struct metric_limit {
+    uint64_t decisions[LIMIT_DECISION_COUNT];
+};
+
 struct metric_chunk {
     struct metric_chunk *next;
     size_t used, size; // of the whole chunk, this head included
@@ -100,7 +104,8 @@ struct metrics {
     struct metric_upstream **upstreams;
     struct metric_listener *listeners;
     struct metric_provider *providers;
-    uint32_t route_count, upstream_count, listener_count, provider_count;
+    struct metric_limit *limits;
+    uint32_t route_count, upstream_count, listener_count, provider_count, limit_count;
     struct metric_chunk *chunks;
     size_t bytes; // taken from chunks, all in all
 };

@@ -6,6 +6,8 @@
 
 #include "auth/auth.h"
 #include "base/rand.h"
+#include "limit/limit.h"
+
 enum verdict {
     PASS,  // go on with the next policy
     REPLY, // answer filled in: the exchange ends with it
@@ -37,6 +39,9 @@ struct policy_call {
     struct auth_worker *auth;
     const struct auth *providers; // of the snapshot
     struct identity *identity;    // what authentication found, a reference; NULL: nobody
+    const struct limits *limits;  // of the snapshot
+    struct limited *limited;      // rate_limit's: what it found
+    struct metrics *metrics;      // the worker's
     bool again;                   // called after a WAIT
     void *state;                  // the policy's that waits
     // Filled in by the policy:
@@ -64,8 +69,8 @@ struct policy_use {
 };
 
 // In the order in which a route runs them.
-extern const struct policy policy_ip;      // struct ip_rules
-extern const struct policy policy_cors;    // struct cors_settings
-extern const struct policy policy_auth;    // struct route_auth_settings
-extern const struct policy policy_fault;   // struct fault_settings
-extern const struct policy policy_headers; // struct header_rules
+extern const struct policy policy_ip;         // struct ip_rules
+extern const struct policy policy_cors;       // struct cors_settings
+extern const struct policy policy_rate_limit; // struct route_limit_settings
+extern const struct policy policy_fault;      // struct fault_settings
+extern const struct policy policy_headers;    // struct header_rules

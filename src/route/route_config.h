@@ -3,6 +3,7 @@
 
 #include "auth/auth_config.h"
 #include "config/config.h"
+#include "limit/limit_config.h"
 #include "net/addr.h"
 #include "policy/policy_config.h"
 #include "upstream/upstream_config.h"
@@ -77,6 +78,7 @@ struct route_settings {
     struct ip_rules ip;          // policy/policy_config.h
     struct cors_settings cors;   // policy/policy_config.h
     struct route_auth_settings auth;
+    struct route_limit_settings rate_limits;
     bool outlive_token;          // (+) streams go on when their token has expired or was revoked
     uint64_t request_body_bytes; // UINT64_MAX: the listener's
     bool access_log;

@@ -1,0 +1,331 @@
+#include "limit/limit.h"
+
+#include "observe/metrics.h"
+
+enum { SECOND_US = 1000000 };
+
+// ---- compiling ----
+
+static void compile_tier(struct limit_tier *tier, const struct limit *limit,
+                         const struct limit_tier_settings *settings, struct arena *arena)
+{
+    tier->name = settings->name;
+    check(bucket_compile(&tier->bucket, settings->rate.tokens, settings->rate.period_us,
+                         limit_burst(settings), limit->settings->cost.header.n)); // the tables have seen it
+    tier->window_s = (tier->bucket.span / tier->bucket.parts + SECOND_US - 1) / SECOND_US;
+    if (!tier->window_s)
+        tier->window_s = 1;
+    tier->policy = arena_printf(arena, "\"%.*s\";q=%llu;w=%llu", STR_ARG(limit->name),
+                                (unsigned long long)tier->bucket.burst, (unsigned long long)tier->window_s);
+}
+
+static void compile_limit(struct limit *limit, const struct limit_settings *settings, struct arena *arena)
+{
+    const struct limit_tier_settings *tiers = settings->tiers.v;
+    struct limit_tier *compiled = arena_array(arena, struct limit_tier, settings->tiers.count + 1);
+    limit->settings = settings;
+    limit->name = settings->name;
+    limit->id = metric_name_id(NAME_LIMIT, settings->name);
+    limit->head = siphash128(siphash_process_key(), 0, settings->name).lo;
+    limit->tier_count = settings->tiers.count;
+    limit->tiers = compiled;
+    limit->cost_header = header_id_of(settings->cost.header);
+    for (uint32_t i = 0; i < limit->tier_count; i++)
+        compile_tier(&compiled[i], limit, &tiers[i], arena);
+    compile_tier(&compiled[limit->tier_count], limit, &settings->otherwise, arena);
+}
+
+static void add_claim(struct limits *limits, const struct limit_from *from)
+{
+    if (from->source == LIMIT_CLAIM)
+        limits->claims.v[limits->claims.count++] = from->name;
+}
+
+void limits_compile(struct limits *limits, const struct config_list *settings, struct limit_table *table,
+                    struct arena *arena)
+{
+    const struct limit_settings *from = settings->v;
+    struct limit *compiled = arena_array(arena, struct limit, settings->count);
+    *limits = (struct limits){.v = compiled, .count = settings->count, .table = table};
+    limits->claims.v = arena_array(arena, struct str, settings->count * (LIMIT_KEY_PARTS + 1));
+    for (uint32_t i = 0; i < settings->count; i++) {
+        compile_limit(&compiled[i], &from[i], arena);
+        add_claim(limits, &from[i].tier_by);
+        for (uint32_t j = 0; j < from[i].key.count; j++)
+            add_claim(limits, &from[i].key.v[j]);
+    }
+}
+
+const struct limit *limit_named(const struct limits *limits, struct str name)
+{
+    for (uint32_t i = 0; i < limits->count; i++)
+        if (str_eq(limits->v[i].name, name))
+            return &limits->v[i];
+    return NULL;
+}
+
+// ---- what a request says of itself ----
+
+// n == 0: it does not.
+static struct str header_of(const struct limit_caller *caller, struct str name)
+{
+    const struct header *header = headers_find_name(caller->headers, name);
+    return header ? header->value : STR_NULL;
+}
+
+static struct str claim_of(const struct limit_caller *caller, struct str path)
+{
+    const struct identity *identity = caller->identity;
+    for (uint32_t i = 0; identity && i < identity->claim_count; i++)
+        if (str_eq(identity->claims[i].name, path))
+            return identity->claims[i].value;
+    return STR_NULL;
+}
+
+// ---- keys: a chain of hashes, one link for each part ----
+
+// What a part's text is, so that the consumer alice is not the subject alice.
+enum part_kind {
+    PART_ADDRESS = 1,
+    PART_CONSUMER,
+    PART_ISSUER,
+    PART_SUBJECT,
+    PART_HEADER,
+    PART_CLAIM,
+    PART_ROUTE
+};
+
+static struct hash128 link(struct hash128 hash, enum part_kind kind, struct str text)
+{
+    return siphash128(siphash_process_key(), hash.lo + kind, text);
+}
+
+static struct hash128 link_address(struct hash128 hash, const struct ip *ip, unsigned prefix)
+{
+    uint8_t bytes[sizeof ip->bytes] = {0};
+    if (ip->family == AF_INET6) {
+        memcpy(bytes, ip->bytes, prefix / 8);
+        if (prefix % 8)
+            bytes[prefix / 8] = (uint8_t)(ip->bytes[prefix / 8] & 0xff00 >> prefix % 8);
+    } else if (ip->family) { // a unix socket's peers have no address and one bucket
+        memcpy(bytes, ip->bytes, sizeof bytes);
+    }
+    return link(hash, PART_ADDRESS, (struct str){(const char *)bytes, sizeof bytes});
+}
+
+static struct hash128 link_subject(struct hash128 hash, struct str issuer, struct str subject)
+{
+    if (issuer.n) // two issuers may have the same name for two people
+        hash = link(hash, PART_ISSUER, issuer);
+    return link(hash, PART_SUBJECT, subject);
+}
+
+static struct hash128 link_part(struct hash128 hash, const struct limit *limit, const struct limit_from *from,
+                                const struct limit_caller *caller)
+{
+    const struct identity *identity = caller->identity;
+    struct str text;
+    switch (from->source) {
+    case LIMIT_GLOBAL: return link(hash, 0, STR_NULL);
+    case LIMIT_ROUTE: return link(hash, PART_ROUTE, caller->route);
+    case LIMIT_IDENTITY:
+        if (identity && identity->consumer.n)
+            return link(hash, PART_CONSUMER, identity->consumer);
+        if (identity && identity->subject.n)
+            return link_subject(hash, identity->issuer, identity->subject);
+        break;
+    case LIMIT_HEADER:
+        text = header_of(caller, from->name);
+        if (text.n)
+            return link(hash, PART_HEADER, text);
+        break;
+    case LIMIT_CLAIM:
+        text = claim_of(caller, from->name);
+        if (text.n)
+            return link(hash, PART_CLAIM, text);
+        break;
+    default: break;
+    }
+    return link_address(hash, caller->client, (unsigned)limit->settings->ipv6_prefix);
+}
+
+// ---- tiers ----
+
+static bool is_among(struct str list, struct str name)
+{
+    struct str token;
+    while (str_next_token(&list, &token))
+        if (str_eq(token, name))
+            return true;
+    return false;
+}
+
+static bool has_role(const struct identity *identity, struct str role)
+{
+    for (uint32_t i = 0; identity && i < identity->roles.count; i++)
+        if (str_eq(identity->roles.v[i], role))
+            return true;
+    return false;
+}
+
+static bool is_in_tier(const struct limit_from *by, struct str text, const struct identity *identity,
+                       struct str tier)
+{
+    switch (by->source) {
+    case LIMIT_ROLES: return has_role(identity, tier);
+    case LIMIT_CLAIM: return is_among(text, tier);
+    default: return text.n && str_eq(text, tier);
+    }
+}
+
+static const struct limit_tier *tier_of(const struct limit *limit, const struct limit_caller *caller)
+{
+    const struct limit_from *by = &limit->settings->tier_by;
+    struct str text = STR_NULL;
+    if (by->source == LIMIT_HEADER)
+        text = header_of(caller, by->name);
+    else if (by->source == LIMIT_CLAIM)
+        text = claim_of(caller, by->name);
+    else if (by->source == LIMIT_CONSUMER && caller->identity)
+        text = caller->identity->consumer;
+    uint32_t i = 0;
+    while (i < limit->tier_count && !is_in_tier(by, text, caller->identity, limit->tiers[i].name))
+        i++;
+    return &limit->tiers[i]; // the last one: default
+}
+
+void limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *use)
+{
+    const struct limit_key *key = &limit->settings->key;
+    struct hash128 hash = {.lo = limit->head};
+    for (uint32_t i = 0; i < key->count; i++)
+        hash = link_part(hash, limit, &key->v[i], caller);
+    *use = (struct limit_use){.limit = limit,
+                              .tier = tier_of(limit, caller),
+                              .key = hash,
+                              .cost = (uint64_t)limit->settings->cost.tokens};
+}
+
+// ---- verdicts ----
+
+static void take(struct limit_table *table, struct limit_use *use, uint64_t now_us)
+{
+    use->wait_us = limit_table_take(table, use->key, &use->tier->bucket, now_us, use->cost, &use->state);
+}
+
+static const struct limit_use *refuser(const struct limit_use *uses, uint32_t count)
+{
+    const struct limit_use *longest = NULL;
+    for (uint32_t i = 0; i < count; i++)
+        if (uses[i].wait_us && !uses[i].limit->settings->shadow &&
+            (!longest || uses[i].wait_us > longest->wait_us))
+            longest = &uses[i];
+    return longest;
+}
+
+// Somebody else was quicker: what has been taken before is given back.
+static void give_back(struct limit_table *table, const struct limit_use *uses, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!uses[i].wait_us)
+            limit_table_give(table, uses[i].key, &uses[i].tier->bucket, uses[i].cost);
+}
+
+const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
+                                    uint64_t now_us)
+{
+    if (count > 1) {
+        for (uint32_t i = 0; i < count; i++)
+            uses[i].wait_us = limit_table_look(table, uses[i].key, &uses[i].tier->bucket, now_us,
+                                               uses[i].cost, &uses[i].state);
+        if (refuser(uses, count))
+            return refuser(uses, count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        take(table, &uses[i], now_us);
+        if (uses[i].wait_us && !uses[i].limit->settings->shadow) {
+            give_back(table, uses, i);
+            return &uses[i];
+        }
+    }
+    return NULL;
+}
+
+void limit_take_rest(struct limit_table *table, struct limit_use *use, uint64_t cost, uint64_t now_us)
+{
+    if (cost > use->cost)
+        use->state = limit_table_charge(table, use->key, &use->tier->bucket, now_us, cost - use->cost);
+    else if (cost < use->cost)
+        use->state = limit_table_give(table, use->key, &use->tier->bucket, use->cost - cost);
+    use->cost = cost;
+}
+
+// ---- keys by their words ----
+
+static bool take_prefix(struct str *text, struct str prefix)
+{
+    if (!str_starts(*text, prefix))
+        return false;
+    *text = str_skip(*text, prefix.n);
+    return true;
+}
+
+static bool link_address_word(struct hash128 *hash, const struct limit *limit, struct str word,
+                              const char **why)
+{
+    struct ip ip;
+    *why = "not an address";
+    if (!ip_parse(word, &ip))
+        return false;
+    *hash = link_address(*hash, &ip, (unsigned)limit->settings->ipv6_prefix);
+    return true;
+}
+
+static bool link_identity_word(struct hash128 *hash, const struct limit *limit, struct str word,
+                               struct str issuer, const char **why)
+{
+    *why = "expected consumer:NAME, subject:NAME or client_ip:ADDRESS";
+    if (take_prefix(&word, STR("client_ip:")))
+        return link_address_word(hash, limit, word, why);
+    if (take_prefix(&word, STR("consumer:")))
+        *hash = link(*hash, PART_CONSUMER, word);
+    else if (take_prefix(&word, STR("subject:")))
+        *hash = link_subject(*hash, issuer, word);
+    else
+        return false;
+    return true;
+}
+
+static bool link_word(struct hash128 *hash, const struct limit *limit, const struct limit_from *from,
+                      struct str word, struct str issuer, const char **why)
+{
+    switch (from->source) {
+    case LIMIT_IDENTITY: return link_identity_word(hash, limit, word, issuer, why);
+    case LIMIT_CLIENT_IP: return link_address_word(hash, limit, word, why);
+    case LIMIT_ROUTE: *hash = link(*hash, PART_ROUTE, word); return true;
+    default: break;
+    }
+    if (take_prefix(&word, STR("client_ip:"))) // of who does not send it
+        return link_address_word(hash, limit, word, why);
+    *hash = link(*hash, from->source == LIMIT_HEADER ? PART_HEADER : PART_CLAIM, word);
+    return true;
+}
+
+bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
+                        const char **why)
+{
+    const struct limit_key *parts = &limit->settings->key;
+    struct hash128 hash = {.lo = limit->head};
+    bool is_global = parts->v[0].source == LIMIT_GLOBAL;
+    *why =
+        is_global ? "a global limit has one bucket: without key" : "one key for each part of the limit's key";
+    if (words->count != (is_global ? 0 : parts->count))
+        return false;
+    if (is_global)
+        hash = link(hash, 0, STR_NULL);
+    for (uint32_t i = 0; i < words->count; i++)
+        if (!link_word(&hash, limit, &parts->v[i], words->v[i], words->issuer, why))
+            return false;
+    *key = hash;
+    return true;
+}

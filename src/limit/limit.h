@@ -1,0 +1,85 @@
+// Rate limits, ready for use: which bucket a request draws from, and whether it may.
+//
+//   limits_compile   settings → struct limits, in the snapshot
+//   limit_ask        limit, caller → tier, key               what is this request's bucket?
+//   limits_take      uses of a route, clock → verdict        all are checked before any is charged
+//   limit_take_rest  a response's own cost, afterwards
+//
+// A key names the limit and who is limited, never a configuration: a reload that changes a rate goes on with
+// the same buckets (bucket.h says what becomes of them).
+#pragma once
+
+#include "auth/identity.h"
+#include "http/message.h"
+#include "limit/limit_config.h"
+#include "limit/table.h"
+#include "net/addr.h"
+
+struct limit_tier {
+    struct str name; // n == 0: default
+    struct bucket bucket;
+    struct str policy; // `"per_consumer";q=200;w=2`, for RateLimit-Policy
+    uint64_t window_s; // w: from empty to full, at least 1
+};
+
+struct limit {
+    const struct limit_settings *settings;
+    struct str name;
+    uint32_t id;                    // of metrics (NAME_LIMIT)
+    uint64_t head;                  // of its keys: a hash of the name
+    const struct limit_tier *tiers; // in order; the last one is the default
+    uint32_t tier_count;            // without the default
+    enum header_id cost_header;
+};
+
+struct limits {
+    const struct limit *v; // in the order of rate_limits
+    uint32_t count;
+    bool legacy; // telemetry.headers.rate_limit_legacy
+    struct limit_table *table;
+    struct str_list claims; // paths of those that keys and tiers ask for
+};
+
+// settings: of limit_settings, checked. table: borrowed.
+void limits_compile(struct limits *limits, const struct config_list *settings, struct limit_table *table,
+                    struct arena *arena);
+const struct limit *limit_named(const struct limits *limits, struct str name);
+
+// Who asks.
+struct limit_caller {
+    const struct identity *identity; // NULL: nobody knows
+    const struct ip *client;
+    const struct headers *headers; // of the request
+    struct str route;
+};
+
+// One limit of one request.
+struct limit_use {
+    const struct limit *limit;
+    const struct limit_tier *tier;
+    struct hash128 key;
+    uint64_t cost;
+    uint64_t state;   // of the bucket, when last looked at
+    uint64_t wait_us; // until it would let the request through; 0: it does
+};
+
+void limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *use);
+// The one that refuses, and for the longest, or NULL: then all are charged. A limit in shadow mode refuses
+// nobody, and is charged when it would not refuse.
+const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
+                                    uint64_t now_us);
+// The response says what the request cost in all (limit->settings->cost.header): the rest is taken.
+void limit_take_rest(struct limit_table *table, struct limit_use *use, uint64_t cost, uint64_t now_us);
+
+// ---- for people: keys by their words ----
+
+// One part of a key: "consumer:acme", "subject:alice", "client_ip:192.0.2.1" for identity, else the value.
+// issuer: of a subject's token; n == 0: it has none.
+struct limit_words {
+    struct str v[LIMIT_KEY_PARTS];
+    uint32_t count;
+    struct str issuer;
+};
+// False: *why says what is wrong with them (static).
+bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
+                        const char **why);

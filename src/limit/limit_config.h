@@ -1,0 +1,84 @@
+// The settings of rate limits (sallyport.yaml: rate_limits; a route's rate_limits) and their field table.
+#pragma once
+
+#include "config/config.h"
+
+enum {
+    LIMIT_KEY_PARTS = 4,
+    LIMITS_PER_ROUTE = 8,
+    LIMIT_COST_MAX = 1000000,
+};
+
+// Where a key's part, or what a tier is chosen by, comes from.
+enum limit_source {
+    LIMIT_NOTHING,
+    LIMIT_IDENTITY,  // key: the consumer, else the subject, else the client's address
+    LIMIT_CLIENT_IP, // key
+    LIMIT_HEADER,    // header.NAME: of the request
+    LIMIT_CLAIM,     // jwt.CLAIM: a dotted path
+    LIMIT_ROUTE,     // key: the route's name
+    LIMIT_GLOBAL,    // key: the same for all
+    LIMIT_ROLES,     // tier_by: identity.roles
+    LIMIT_CONSUMER,  // tier_by: identity.consumer
+};
+
+struct limit_from {
+    enum limit_source source;
+    struct str name; // LIMIT_HEADER, LIMIT_CLAIM
+};
+
+struct limit_key {
+    struct limit_from v[LIMIT_KEY_PARTS];
+    uint32_t count;
+};
+
+struct limit_rate { // "100/s"
+    uint64_t tokens, period_us;
+};
+
+struct limit_tier_settings {
+    struct str name; // of a tier; n == 0: default
+    struct limit_rate rate;
+    int64_t burst; // tokens; 0: what comes in a second, at least one
+    struct str_list quotas;
+};
+
+struct limit_cost {
+    int64_t tokens;
+    struct str header; // of the upstream's response, which says the rest of the cost; n == 0: tokens it is
+};
+
+enum limit_store { LIMIT_STORE_AUTO, LIMIT_STORE_REDIS, LIMIT_STORE_LOCAL };
+enum limit_sync { LIMIT_SYNC_EXACT, LIMIT_SYNC_LEASED };
+enum limit_redis_down { LIMIT_DOWN_LOCAL, LIMIT_DOWN_ALLOW, LIMIT_DOWN_DENY };
+
+struct limit_settings {
+    CONFIG_POSITION_FIELDS;
+    struct str name;
+    struct limit_key key;
+    struct limit_from tier_by;            // LIMIT_NOTHING: no tiers
+    struct config_list tiers;             // of limit_tier_settings, the first that matches is taken
+    struct limit_tier_settings otherwise; // default
+    int store, sync, on_redis_down;       // enum limit_store, limit_sync, limit_redis_down
+    struct limit_cost cost;
+    bool shadow;
+    int64_t ipv6_prefix; // bits
+};
+
+extern const struct config_object rate_limit_object;
+
+// What a route's rate_limits is compiled from.
+struct route_limit_settings {
+    struct str_list names;
+    const uint32_t *indices; // of each in the root's rate_limits: filled in by the rules between sections
+    struct str route;        // its name: filled in there as well
+};
+
+// Rules between sections: fills in what the names mean. node: the list of a route, or NULL; limits: of the
+// root's rate_limits.
+void config_check_route_limits(struct config_decoder *decoder, const struct config_node *node,
+                               const struct config_list *limits, struct route_limit_settings *route);
+// "header.X-Tenant": what a key or tier_by says of it.
+struct str limit_from_print(const struct limit_from *from, struct arena *arena);
+// The burst in tokens.
+uint64_t limit_burst(const struct limit_tier_settings *tier);

@@ -1,0 +1,212 @@
+// Rate limits of a route (limit/limit.h), and what clients are told of them: RateLimit and RateLimit-Policy
+// (draft-ietf-httpapi-ratelimit-headers-10) with every answer, Retry-After with a refusal. Limits in shadow
+// mode are kept to the log and the metrics.
+#include "base/log.h"
+#include "limit/limit.h"
+#include "policy/policy.h"
+
+#include <stdatomic.h>
+
+enum { SECOND_US = 1000000, MILLISECOND_US = 1000, MEMBER_BYTES = 64 };
+
+struct limited { // in the exchange's arena, from the verdict to the response
+    uint32_t count, shown;
+    struct limit_use uses[];
+};
+
+static bool is_shadow(const struct limit_use *use)
+{
+    return use->limit->settings->shadow;
+}
+
+static uint64_t seconds_of(uint64_t us) // rounded up
+{
+    return (us + SECOND_US - 1) / SECOND_US;
+}
+
+// ---- the verdict ----
+
+static struct limited *ask(struct policy_call *call)
+{
+    const struct route_limit_settings *settings = call->settings;
+    uint32_t count = settings->names.count;
+    struct limited *limited = arena_alloc(call->arena, sizeof *limited + count * sizeof(struct limit_use));
+    const struct limit_caller caller = {.identity = call->identity,
+                                        .client = call->client,
+                                        .headers = &call->request->headers,
+                                        .route = settings->route};
+    limited->count = count;
+    limited->shown = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        limit_ask(&call->limits->v[settings->indices[i]], &caller, &limited->uses[i]);
+        limited->shown += !is_shadow(&limited->uses[i]);
+    }
+    return limited;
+}
+
+// A line a second, whatever comes: the metrics have them all.
+static void log_shadow(const struct limit_use *use, struct str route, uint64_t now_us)
+{
+    static _Atomic uint64_t next_us;
+    uint64_t next = atomic_load_explicit(&next_us, memory_order_relaxed);
+    if (now_us < next || !atomic_compare_exchange_strong(&next_us, &next, now_us + SECOND_US))
+        return;
+    log_info("limit", "%.*s, in shadow mode, would have refused a request of route %.*s",
+             STR_ARG(use->limit->name), STR_ARG(route));
+}
+
+// What a limit said counts, whether another one refused the request or not.
+static void count(const struct policy_call *call, const struct limited *limited)
+{
+    const struct route_limit_settings *settings = call->settings;
+    for (uint32_t i = 0; i < limited->count; i++) {
+        const struct limit_use *use = &limited->uses[i];
+        enum limit_decision decision = !use->wait_us    ? LIMIT_ALLOWED
+                                       : is_shadow(use) ? LIMIT_SHADOW_DENIED
+                                                        : LIMIT_DENIED;
+        metrics_limit(call->metrics, use->limit->id, decision);
+        if (decision == LIMIT_SHADOW_DENIED)
+            log_shadow(use, settings->route, call->now_us);
+    }
+}
+
+static enum verdict refuse(struct policy_call *call, const struct limit_use *use)
+{
+    uint64_t wait_ms = (use->wait_us + MILLISECOND_US - 1) / MILLISECOND_US;
+    call->cause = END_RATE_LIMITED;
+    call->detail = arena_printf(call->arena, "the limit %.*s is used up; try again in %llu.%03llu s",
+                                STR_ARG(use->limit->name), (unsigned long long)(wait_ms / 1000),
+                                (unsigned long long)(wait_ms % 1000));
+    headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"),
+                   arena_printf(call->arena, "%llu", (unsigned long long)seconds_of(use->wait_us)));
+    return FAIL;
+}
+
+static enum verdict judge(struct policy_call *call)
+{
+    struct limited *limited = ask(call);
+    const struct limit_use *refuser =
+        limits_take(call->limits->table, limited->uses, limited->count, call->now_us);
+    call->limited = limited;
+    count(call, limited);
+    return refuser ? refuse(call, refuser) : PASS;
+}
+
+// ---- what clients are told ----
+
+struct text {
+    char *p;
+    size_t n;
+};
+
+static void put(struct text *text, struct str s)
+{
+    memcpy(text->p + text->n, s.p, s.n);
+    text->n += s.n;
+}
+
+static void put_u64(struct text *text, uint64_t value)
+{
+    text->n += u64_print(value, text->p + text->n);
+}
+
+static uint64_t remaining(const struct limit_use *use, uint64_t now_us)
+{
+    return bucket_remaining(&use->tier->bucket, use->state, now_us);
+}
+
+static uint64_t full_s(const struct limit_use *use, uint64_t now_us)
+{
+    return seconds_of(bucket_full_us(&use->tier->bucket, use->state, now_us));
+}
+
+static void put_policy(struct text *text, const struct limit_use *use, uint64_t now_us)
+{
+    (void)now_us;
+    put(text, use->tier->policy);
+}
+
+// `"per_consumer";r=37;t=2`: tokens that are there, seconds until all are.
+static void put_state(struct text *text, const struct limit_use *use, uint64_t now_us)
+{
+    put(text, STR("\""));
+    put(text, use->limit->name);
+    put(text, STR("\";r="));
+    put_u64(text, remaining(use, now_us));
+    put(text, STR(";t="));
+    put_u64(text, full_s(use, now_us));
+}
+
+// A list of structured fields (RFC 9651), one member for each limit.
+static void tell(struct policy_call *call, const struct limited *limited, struct str name,
+                 void (*put_member)(struct text *text, const struct limit_use *use, uint64_t now_us))
+{
+    size_t room = 0;
+    for (uint32_t i = 0; i < limited->count; i++)
+        room += limited->uses[i].tier->policy.n + MEMBER_BYTES;
+    struct text text = {.p = arena_alloc(call->arena, room)};
+    for (uint32_t i = 0; i < limited->count; i++) {
+        if (is_shadow(&limited->uses[i]))
+            continue;
+        if (text.n)
+            put(&text, STR(", "));
+        put_member(&text, &limited->uses[i], call->now_us);
+    }
+    headers_set(&call->response->headers, call->arena, name, (struct str){text.p, text.n});
+}
+
+static void tell_number(struct policy_call *call, struct str name, uint64_t value)
+{
+    char *digits = arena_alloc(call->arena, 20);
+    headers_set(&call->response->headers, call->arena, name, (struct str){digits, u64_print(value, digits)});
+}
+
+// These have no names of limits: the one with the least left speaks.
+static void tell_legacy(struct policy_call *call, const struct limited *limited)
+{
+    const struct limit_use *least = NULL;
+    for (uint32_t i = 0; i < limited->count; i++) {
+        const struct limit_use *use = &limited->uses[i];
+        if (!is_shadow(use) && (!least || remaining(use, call->now_us) < remaining(least, call->now_us)))
+            least = use;
+    }
+    tell_number(call, STR("X-RateLimit-Limit"), least->tier->bucket.burst);
+    tell_number(call, STR("X-RateLimit-Remaining"), remaining(least, call->now_us));
+    tell_number(call, STR("X-RateLimit-Reset"), full_s(least, call->now_us));
+}
+
+static void tell_all(struct policy_call *call)
+{
+    const struct limited *limited = call->limited;
+    if (!limited || !limited->shown)
+        return;
+    tell(call, limited, STR("RateLimit-Policy"), put_policy);
+    tell(call, limited, STR("RateLimit"), put_state);
+    if (call->limits->legacy)
+        tell_legacy(call, limited);
+}
+
+// ---- what a response costs ----
+
+// False: the response does not say, or not in a way that counts.
+static bool said_cost(const struct policy_call *call, const struct limit *limit, uint64_t *cost)
+{
+    struct str name = limit->settings->cost.header;
+    const struct header *header = name.n ? headers_find_name(&call->response->headers, name) : NULL;
+    return header && str_to_u64(header->value, UINT32_MAX, cost);
+}
+
+static void settle(struct policy_call *call)
+{
+    struct limited *limited = call->limited;
+    uint64_t cost;
+    for (uint32_t i = 0; limited && i < limited->count; i++) {
+        struct limit_use *use = &limited->uses[i];
+        if (!use->wait_us && said_cost(call, use->limit, &cost))
+            limit_take_rest(call->limits->table, use, cost, call->now_us);
+    }
+    tell_all(call);
+}
+
+const struct policy policy_rate_limit = {
+    .name = "rate_limit", .on_request = judge, .on_response = settle, .on_answer = tell_all};

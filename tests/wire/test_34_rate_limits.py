@@ -1,0 +1,253 @@
+"""Rate limits of a real gateway: exactness over workers, what clients are told, reloads, shadow mode, costs."""
+import json
+import re
+import threading
+
+import pytest
+
+from gateway import Gateway, until
+from h2_peers import H2Client
+from peers import Raw, Upstream, answer, request
+
+SLOW = "1/d"   # what comes back during a test is nothing
+
+
+def limit(burst, rate=SLOW, **more):
+    return {"key": "client_ip", "default": {"rate": rate, "burst": burst}, **more}
+
+
+def route(name, *limits, **more):
+    action = {} if {"upstream", "respond"} & set(more) else {"upstream": "main"}
+    return {"name": name, "match": {"path": {"prefix": f"/{name}"}}, "rate_limits": list(limits), **action, **more}
+
+
+class Limited:
+    """A gateway with limits, and its upstream in the test's hand."""
+
+    def __init__(self, directory, limits, routes, **more):
+        self.upstream = Upstream()
+        self.limits, self.routes, self.more = limits, routes, more
+        self.gateway = Gateway(directory, self.config())
+
+    def config(self, **changed):
+        return {"rate_limits": self.limits, "routes": self.routes,
+                "upstreams": {"main": {"targets": [{"address": f"127.0.0.1:{self.upstream.port}"}]}}, **self.more, **changed}
+
+    def reload(self, **changed):
+        self.gateway.reload_everywhere(self.gateway.complete(self.config(**changed), None))
+
+    def ask(self, path, *fields, source=None, method="GET", **more):
+        client = Raw(self.gateway.port, source=source)
+        try:
+            return client.ask(request(path, method, *fields, **more), method)
+        finally:
+            client.close()
+
+    def statuses(self, path, count, *fields, **more):
+        return [self.ask(path, *fields, **more).status for _ in range(count)]
+
+    def decisions(self, name):
+        """{decision: count}, once each"""
+        found = {}
+        for series, value in self.gateway.metrics().items():
+            match = re.fullmatch(r'sallyport_rate_limit_decisions_total\{limit="(.*)",decision="(.*)"\}', series)
+            if match and match[1] == name:
+                found[match[2]] = int(value)
+        return found
+
+    def __enter__(self):
+        self.gateway.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            self.gateway.__exit__(kind, value, trace)
+        finally:
+            self.upstream.close()
+
+
+@pytest.fixture
+def limited(tmp_path):
+    made = []
+
+    def make_one(limits, routes, **more):
+        made.append(Limited(tmp_path, limits, routes, **more))
+        return made[-1].__enter__()
+    yield make_one
+    for each in made:
+        each.__exit__(None, None, None)
+
+
+def test_workers_and_connections_share_one_exact_limit(limited):
+    made = limited({"few": limit(200)}, [route("a", "few")], workers=4)
+    got, lock = [], threading.Lock()
+
+    def flood():
+        client = Raw(made.gateway.port)
+        for _ in range(50):
+            status = client.ask(request("/a")).status
+            with lock:
+                got.append(status)
+        client.close()
+    threads = [threading.Thread(target=flood) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == [200] * 200 + [429] * 600
+    assert len(made.upstream.requests) == 200
+    assert made.decisions("few") == {"allow": 200, "deny": 600, "shadow_deny": 0, "degraded": 0}
+
+
+def test_tokens_come_back_at_the_rate(limited):
+    made = limited({"fast": limit(2, "20/s")}, [route("a", "fast")])
+    assert made.statuses("/a", 2) == [200, 200]
+    until(lambda: made.ask("/a").status == 429, "a refusal")
+    until(lambda: made.ask("/a").status == 200, "a token")
+
+
+def test_what_clients_are_told(limited):
+    made = limited({"ten": limit(10)}, [route("a", "ten"), route("said", "ten", respond={"status": 203, "body": "said"})])
+    got = made.ask("/a")
+    assert got.status == 200
+    assert got.get("RateLimit-Policy") == '"ten";q=10;w=864000'
+    assert got.get("RateLimit") == '"ten";r=9;t=86400'
+    assert not got.all("Retry-After") and not got.all("X-RateLimit-Limit")
+    got = made.ask("/said")
+    assert (got.status, got.get("RateLimit")) == (203, '"ten";r=8;t=172800')
+    made.statuses("/a", 8)
+    got = made.ask("/a")
+    assert got.status == 429 and got.get("Content-Type") == "application/problem+json"
+    assert re.match('"ten";r=0;t=86(4000|3999)$', got.get("RateLimit")) and got.get("RateLimit-Policy")
+    assert got.all("Retry-After") == [got.get("Retry-After")] and 86390 < int(got.get("Retry-After")) <= 86400
+    problem = json.loads(got.body)
+    assert problem["code"] == "rate_limited" and problem["status"] == 429 and problem["title"] == "Too Many Requests"
+    assert re.fullmatch(r"the limit ten is used up; try again in 863\d\d\.\d\d\d s", problem["detail"])
+    assert len(made.upstream.requests) == 9
+
+
+def test_an_upstreams_own_word_is_replaced(limited):
+    made = limited({"ten": limit(10)}, [route("a", "ten"), route("free")])
+    made.upstream.program(reply=lambda _: answer(b"", "200 OK", "ratelimit: mine", "RateLimit-Policy: mine"))
+    got = made.ask("/a")
+    assert got.all("RateLimit") == ['"ten";r=9;t=86400'] and len(got.all("RateLimit-Policy")) == 1
+    assert made.ask("/free").get("RateLimit") == "mine"
+
+
+def test_legacy_headers(limited):
+    made = limited({"ten": limit(10), "two": limit(2)}, [route("a", "ten", "two")],
+                   telemetry={"headers": {"rate_limit_legacy": True}, "access_log": {"output": "off"}})
+    got = made.ask("/a")
+    assert (got.get("X-RateLimit-Limit"), got.get("X-RateLimit-Remaining"), got.get("X-RateLimit-Reset")) == ("2", "1", "86400")
+    assert got.get("RateLimit") == '"ten";r=9;t=86400, "two";r=1;t=86400'
+    assert got.get("RateLimit-Policy") == '"ten";q=10;w=864000, "two";q=2;w=172800'
+
+
+def test_a_refused_request_is_charged_to_no_limit(limited):
+    made = limited({"wide": limit(100), "narrow": limit(2)}, [route("both", "wide", "narrow"), route("wide", "wide")])
+    assert made.statuses("/both", 10) == [200] * 2 + [429] * 8
+    assert made.ask("/wide").get("RateLimit").startswith('"wide";r=97;')
+    assert made.decisions("wide")["allow"] == 11 and made.decisions("narrow")["deny"] == 8
+
+
+def test_keys(limited):
+    made = limited({"address": limit(1), "tenant": limit(1, key="header.X-Tenant"), "route": limit(1, key=["client_ip", "route"]),
+                    "all": limit(2, key="global"), "routes": limit(1, key="route")},
+                   [route("address", "address"), route("tenant", "tenant"), route("one", "route"), route("two", "route"),
+                    route("all", "all"), route("three", "routes"), route("four", "routes")])
+    other = "127.0.0.2"
+    assert made.statuses("/address", 2) == [200, 429] and made.statuses("/address", 2, source=other) == [200, 429]
+    for tenant in ("X-Tenant: acme", "x-tenant: umbrella"):
+        assert made.statuses("/tenant", 2, tenant) == [200, 429]
+    # Without the header, by address; an address that somebody says is theirs is no address.
+    assert made.statuses("/tenant", 2) == [200, 429] and made.statuses("/tenant", 2, source=other) == [200, 429]
+    assert made.statuses("/tenant", 2, "X-Tenant: 127.0.0.3") == [200, 429]
+    for path in ("/one", "/two"):
+        assert made.statuses(path, 2) == [200, 429] and made.statuses(path, 2, source=other) == [200, 429]
+    assert made.statuses("/all", 1) + made.statuses("/all", 2, source=other) == [200, 200, 429]
+    for path in ("/three", "/four"):
+        assert made.statuses(path, 1) + made.statuses(path, 1, source=other) == [200, 429]
+
+
+def test_ipv6_clients_are_grouped(limited):
+    made = limited({"narrow": limit(1)}, [route("a", "narrow")])
+    made.reload(listeners=[{"name": "http", "address": f"127.0.0.1:{made.gateway.port}", "trusted_proxies": ["127.0.0.0/8"]}])
+    asked = [("2001:db8:0:1::1", 200), ("2001:db8:0:1:ffff::2", 429), ("2001:db8:0:2::1", 200), ("192.0.2.1", 200),
+             ("192.0.2.2", 200), ("192.0.2.1", 429), ("::ffff:192.0.2.2", 429)]
+    for address, status in asked:
+        assert made.statuses("/a", 1, f"X-Forwarded-For: {address}") == [status], address
+
+
+@pytest.mark.parametrize("given, status", [("gold", 200), ("silver", 429), ("Gold", 429), ("gold, silver", 429), ("", 429)])
+def test_tiers_by_header(limited, given, status):
+    tiers = {"gold": {"rate": SLOW, "burst": 3}, "silver": {"rate": SLOW, "burst": 2}}
+    made = limited({"tiered": limit(1, tier_by="header.X-Plan", tiers=tiers)}, [route("a", "tiered")])
+    first = made.ask("/a", f"X-Plan: {given}")
+    assert first.get("RateLimit-Policy").startswith(f'"tiered";q={ {"gold": 3, "silver": 2}.get(given, 1)};')
+    assert made.statuses("/a", 1, f"X-Plan: {given}") == [200 if given in ("gold", "silver") else 429]
+    assert made.statuses("/a", 1, f"X-Plan: {given}") == [status]
+
+
+def test_shadow_mode_refuses_nobody_and_tells_nobody(limited):
+    made = limited({"shadow": limit(1, shadow=True), "real": limit(4)}, [route("a", "shadow"), route("b", "shadow", "real")])
+    got = made.ask("/a")
+    assert got.status == 200 and not got.all("RateLimit") and not got.all("RateLimit-Policy")
+    assert made.statuses("/a", 3) == [200] * 3
+    made.gateway.wait_log("limit: shadow, in shadow mode, would have refused a request of route a")
+    assert made.statuses("/b", 5) == [200] * 4 + [429]
+    assert made.ask("/b").get("RateLimit-Policy") == '"real";q=4;w=345600'
+    assert made.decisions("shadow") == {"allow": 1, "deny": 0, "shadow_deny": 9, "degraded": 0}
+
+
+def test_costs(limited):
+    made = limited({"five": limit(10, cost=5)}, [route("a", "five")])
+    assert made.statuses("/a", 3) == [200, 200, 429]
+    assert made.ask("/a").get("RateLimit").startswith('"five";r=0;')
+
+
+def test_the_response_says_what_it_costs(limited):
+    made = limited({"dear": limit(10, cost="header.X-Cost")}, [route("a", "dear")])
+    said = []
+    made.upstream.program(reply=lambda _: answer(b"", "200 OK", *([f"X-Cost: {said.pop(0)}"] if said else [])))
+    left = lambda got: got.get("RateLimit").split(";")[1]   # noqa: E731
+    said[:] = ["4"]
+    assert left(made.ask("/a")) == "r=6"
+    said[:] = ["0"]
+    assert left(made.ask("/a")) == "r=6"
+    assert left(made.ask("/a")) == "r=5"   # one, when the response does not say
+    for source, word in enumerate(("-1", "1e3", "many", "", "99999999999999999999"), 2):
+        said[:] = [word]
+        assert left(made.ask("/a", source=f"127.0.0.{source}")) == "r=9"
+    said[:] = ["1000"]
+    got = made.ask("/a")
+    assert got.status == 200 and left(got) == "r=0"
+    refused = made.ask("/a")   # what is owed is one burst at the most
+    assert refused.status == 429 and 10 * 86400 < int(refused.get("Retry-After")) <= 11 * 86400
+
+
+def test_reloads_keep_the_buckets(limited):
+    made = limited({"ten": limit(10)}, [route("a", "ten")])
+    made.statuses("/a", 5)
+    made.reload()
+    assert made.ask("/a").get("RateLimit") == '"ten";r=4;t=518400'
+    made.reload(rate_limits={"ten": limit(20, "2/d")})   # the same time, twice as many
+    assert made.ask("/a").get("RateLimit").startswith('"ten";r=7;')
+    made.reload(rate_limits={"ten": limit(3, "1/s")})    # emptier than empty is empty
+    got = made.ask("/a")
+    assert got.status == 429 and got.get("Retry-After") == "1"
+    until(lambda: made.ask("/a").status == 200, "a token")
+    made.reload(rate_limits={"ten": limit(10), "other": limit(1)}, routes=[route("a", "ten", "other")])
+    assert made.statuses("/a", 2) == [200, 429]
+
+
+def test_grpc(limited):
+    made = limited({"one": limit(1)}, [route("pkg.Service", "one")])
+    made.upstream.program(reply=lambda _: answer(b"", "200 OK", "Content-Type: application/grpc"))
+    client = H2Client(made.gateway.port)
+    fields = ["content-type: application/grpc", "te: trailers"]
+    client.ask("/pkg.Service/M", "POST", *fields, body=b"")
+    got = client.ask("/pkg.Service/M", "POST", *fields, body=b"")
+    client.close()
+    assert got.status == 200 and got.get("grpc-status") == "8"   # RESOURCE_EXHAUSTED
+    assert got.get("grpc-message").startswith("the limit one is used up; try again in")
+    assert got.get("RateLimit").startswith('"one";r=0;') and got.get("Retry-After")

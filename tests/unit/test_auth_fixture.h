@@ -6,7 +6,6 @@
 
 #include "auth/deny.h"
 #include "auth/provider.h"
-#include "test_jwks_fake.h"
 
 #include <stdlib.h>
 

@@ -1,5 +1,6 @@
 // Tokens verified at the gateway: signatures, claims, the cache, revocation, and waiting for keys.
 #include "test_auth_fixture.h"
+#include "test_jwks_fake.h"
 #include "test_token_fixture.h"
 
 enum { NOW_S = 1000000, LEEWAY_S = 30, TIMEOUT_US = 2000000 };

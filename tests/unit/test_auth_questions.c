@@ -12,6 +12,7 @@ struct asking { // an exchange
     struct request_head request;
     struct auth_call call;
     enum auth_result result;
+    struct identity *identity; // a reference
 };
 
 struct fixture {
@@ -93,15 +94,15 @@ static enum auth_result ask_to_the_end(struct fixture *f, const char *authorizat
     return ask(f, 0, authorization) == AUTH_WAIT ? settle(f, 0) : f->asking[0].result;
 }
 
-// Whose reference is dropped at once.
+// Who it is, until the same exchange is allowed again.
 static struct identity *allowed(struct fixture *f, uint32_t n)
 {
     struct asking *asking = &f->asking[n];
     assert_int_equal(asking->result, AUTH_ALLOW);
     assert_non_null(asking->call.identity);
     assert_null(asking->call.state);
-    identity_unref(asking->call.identity);
-    return asking->call.identity;
+    identity_unref(asking->identity);
+    return asking->identity = asking->call.identity;
 }
 
 static void denied(struct fixture *f, enum end_cause cause)
@@ -714,8 +715,10 @@ static int teardown(void **state)
     auth_scene_fini_on(&f->auth);
     assert_int_equal(f->held, 0);
     scene_fini(&f->upstream);
-    for (unsigned i = 0; i < CALLS; i++)
+    for (unsigned i = 0; i < CALLS; i++) {
+        identity_unref(f->asking[i].identity);
         arena_reset(&f->asking[i].arena);
+    }
     free(f);
     return 0;
 }

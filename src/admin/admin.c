@@ -15,6 +15,7 @@ static const struct serve_row status_rows[] = {
     {METHOD_GET, SERVE_PATH("/readyz"), status_readyz},
     {METHOD_GET, SERVE_PATH("/healthz"), status_healthz},
     {METHOD_GET, SERVE_PATH("/metrics"), status_metrics},
+    {METHOD_GET, SERVE_PATH("/jwks.json"), status_jwks},
 };
 
 static const struct serve_row api_rows[] = {

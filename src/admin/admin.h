@@ -1,7 +1,7 @@
 // The admin and status listeners, on the control thread's loop, so that they answer whatever the workers do.
 // Reads through public headers; changes only by asking the host for a reload or a drain.
 //
-//   status: GET /livez /readyz /healthz /metrics
+//   status: GET /livez /readyz /healthz /metrics /jwks.json
 //   admin:  GET /api/v1/config|routes|upstreams|limits|exchanges|info   POST /api/v1/reload|drain|explain
 //          GET and POST /api/v1/revocations
 //

@@ -56,6 +56,7 @@ void status_livez(struct serve_client *c);
 void status_readyz(struct serve_client *c);
 void status_healthz(struct serve_client *c);
 void status_metrics(struct serve_client *c);
+void status_jwks(struct serve_client *c);
 void api_config(struct serve_client *c);
 void api_routes(struct serve_client *c);
 void api_upstreams(struct serve_client *c);

@@ -1,4 +1,6 @@
 #include "admin/collect.h"
+#include "auth/jwks.h"
+#include "token/sign.h"
 
 #include <stdlib.h>
 
@@ -24,6 +26,9 @@ void status_readyz(struct serve_client *c)
     json_field_string(&json, "status", state == ADMIN_READY ? STR("ready") : STR("not_ready"));
     if (state != ADMIN_READY)
         json_field_string(&json, "reason", admin_state_name(state));
+    struct str awaited = jwks_awaited(&host_of(c)->gateway->auth);
+    if (state == ADMIN_STARTING && awaited.n)
+        json_field_string(&json, "awaits_keys_of", awaited);
     json_object_end(&json);
     serve_reply_json(c, state == ADMIN_READY ? 200 : 503, &body);
 }
@@ -84,6 +89,46 @@ void status_healthz(struct serve_client *c)
     json_object_end(&json);
     json_object_end(&json);
     serve_reply_json(c, host->state == ADMIN_READY ? 200 : 503, &body);
+}
+
+// ---- the key of identity_token ----
+
+static void reply_key(struct serve_client *c, const struct token_signer *signer)
+{
+    struct buf body = {0};
+    struct json json;
+    struct serve_field age = {STR("Cache-Control"), STR("public, max-age=300")};
+    json_init(&json, &body, false);
+    json_object(&json);
+    json_key(&json, STR("keys"));
+    json_array(&json);
+    token_signer_jwk(signer, &json);
+    json_array_end(&json);
+    json_object_end(&json);
+    serve_reply_with(c, &(struct serve_answer){.status = 200,
+                                               .type = STR("application/jwk-set+json"),
+                                               .body = buf_str(&body),
+                                               .fields = &age,
+                                               .field_count = 1});
+    buf_free(&body);
+}
+
+void status_jwks(struct serve_client *c)
+{
+    const struct auth *auth = &host_of(c)->gateway->auth;
+    struct err err;
+    if (!auth->identity_token) {
+        serve_reply_problem(
+            c, &(struct serve_problem){404, STR("no_route"), STR("identity_token is not configured")});
+        return;
+    }
+    struct token_signer *signer = token_signer_new(auth->identity_key, tls_library(TLS_SLOT_CONTROL), &err);
+    if (signer)
+        reply_key(c, signer);
+    else
+        serve_reply_problem(
+            c, &(struct serve_problem){500, STR("internal"), STR("the key of identity_token is not usable")});
+    token_signer_free(signer);
 }
 
 // ---- metrics ----

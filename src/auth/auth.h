@@ -95,6 +95,8 @@ const struct auth_guarded *auth_guarded_new(const struct str *names, uint32_t co
 // case and with any character that is no letter or digit for another one, as CGI and its heirs read them
 // (X_User_Id, x.user.id). Before routing, on every route. And from trailers.
 void auth_strip(const struct auth *auth, struct headers *headers);
+// The query as it may be written down: the API keys in it are masked, valid or not.
+struct str auth_loggable_query(const struct auth *auth, struct str query, struct arena *arena);
 
 // ---- a worker's side ----
 

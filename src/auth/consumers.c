@@ -167,7 +167,8 @@ static const struct key *find_key(const struct consumers *consumers, const uint8
 const struct consumer *consumers_by_key(const struct consumers *consumers, struct str api_key)
 {
     uint8_t hash[CONSUMERS_HASH_BYTES];
-    if (!consumers->count || EVP_Digest(api_key.p, api_key.n, hash, NULL, consumers->sha256, NULL) != 1)
+    if (!consumers->count || api_key.n > API_KEY_BYTES ||
+        EVP_Digest(api_key.p, api_key.n, hash, NULL, consumers->sha256, NULL) != 1)
         return NULL;
     const struct key *key = find_key(consumers, hash);
     return key ? &consumers->list[key->consumer] : NULL;

@@ -1,4 +1,5 @@
 // A worker's side of authentication, across reloads.
+#include "auth/identity_token.h"
 #include "auth/jwks.h"
 #include "auth/question.h"
 
@@ -40,6 +41,7 @@ void auth_worker_free(struct auth_worker *worker)
     }
     free(worker->locals);
     auth_cache_free(worker->cache);
+    identity_signer_free(worker->signer);
     free(worker);
 }
 

@@ -139,15 +139,16 @@ static bool take_start(struct process *process, int *config)
         return false;
     struct metrics_process *known = &process->host.process;
     unsigned long long restarts = 0, reloads = 0, failed = 0;
-    int ok = 1, level = LOG_INFO, secret = 0;
-    sscanf(message.text, "restarts %llu reloads %llu failed %llu last_ok %d log_level %d secret %n",
-           &restarts, &reloads, &failed, &ok, &level, &secret);
+    int ok = 1, level = LOG_INFO, alone = 1, secret = 0;
+    sscanf(message.text, "restarts %llu reloads %llu failed %llu last_ok %d log_level %d alone %d secret %n",
+           &restarts, &reloads, &failed, &ok, &level, &alone, &secret);
     uint8_t bytes[TLS_SECRET_BYTES];
     if (secret && secret_of_hex(message.text + secret, bytes))
         tls_set_secret(bytes);
     explicit_bzero(bytes, sizeof bytes);
     explicit_bzero(message.text, sizeof message.text);
     log_set_level((enum log_level)level);
+    process->is_alone = alone;
     known->worker_restarts = restarts;
     known->reloads_ok = reloads;
     known->reloads_failed = failed;
@@ -215,16 +216,26 @@ static bool start_crew(struct process *process, struct err *err)
     return true;
 }
 
-static void on_serving(struct process *process)
+// First the supervisor: who hears from the status listener that we are ready may send it a signal next.
+static void on_ready(struct process *process)
 {
+    process_tell(process, CONTROL_READY, 0, STR(""), -1);
     if (process->leaving == LEAVING_NOT)
         process->host.state = ADMIN_READY;
+}
+
+static void on_serving(struct process *process)
+{
     process->host.listening = process->host.gateway->listener_count;
-    // First the supervisor: who hears from the status listener that we are ready may send it a signal next.
-    process_tell(process, CONTROL_READY, 0, STR(""), -1);
     process_watch_certificates(process);
     if (!process_listen_admin(process)) // out of descriptors or memory, right at the start
         _exit(1);
+    process_await_keys(process, on_ready);
+}
+
+static void serve(struct process *process)
+{
+    process_apply(process, NULL, on_serving);
 }
 
 static void on_turn_end(struct loop_hook *hook)
@@ -249,6 +260,7 @@ static bool start(struct process *process, struct config_report *report, struct 
     loop_timer_init(&process->leave_timer, process_on_leave_timer);
     loop_timer_init(&process->certificates.timer, process_on_certificates_timer);
     process_start_revocation(process);
+    process_start_keys(process);
     if (!process_use_redis(process, host->gateway, report) ||
         !process_listen(process, host->gateway, report) ||
         !process_open_log(process, host->gateway->settings.telemetry.access_log.output, report) ||
@@ -262,7 +274,12 @@ static bool start(struct process *process, struct config_report *report, struct 
         err_system(err, "worker", "epoll_ctl");
         return false;
     }
-    process_apply(process, NULL, on_serving);
+    process_use_keys(process);
+    // What needs no keys is served without them, but not instead of a process that has them.
+    if (process->is_alone)
+        serve(process);
+    else
+        process_await_keys(process, serve);
     return true;
 }
 
@@ -277,7 +294,8 @@ static void finish(struct process *process)
         _exit(1);                 // nothing more can be given back in order
     loop_turn(&process->loop, 0); // orders carried out in the last moment
     health_stop(process->health);
-    loop_turn(&process->loop, 0); // its connections are freed
+    process_end_keys(process);
+    loop_turn(&process->loop, 0); // connections are freed
     gateway_unref(process->host.gateway);
     gateway_reap();
     process->host.gateway = NULL;

@@ -2,7 +2,8 @@
 // listeners, the supervisor's messages; nothing it does stops the worker threads (crew.h), which carry the
 // requests.
 //
-//   process_main   START → gateway_new → LISTEN → crew_start → front_listen in each thread → READY → loop_run
+//   process_main   START → gateway_new → LISTEN → crew_start → front_listen in each thread → keys → READY →
+//                  loop_run; while another process serves: keys → front_listen → READY
 //   process_reload file → gateway_new → LISTEN for new addresses
 //                  → one order: worker_update, front_update, front_listen
 //                  → done: what nobody uses any more is closed, RETIRE
@@ -11,9 +12,11 @@
 #pragma once
 
 #include "admin/admin.h"
+#include "auth/jwks.h"
 #include "cli/control.h"
 #include "cli/crew.h"
 #include "upstream/health.h"
+#include "upstream/upstream.h"
 
 // An address this process serves, with its own copies of the supervisor's descriptors.
 struct place {
@@ -47,8 +50,21 @@ struct certificate_watch {
     uint64_t retry_us; // when what was refused is tried again; 0: nothing was
 };
 
+struct process;
+
+// Keys of Auth Services: what fetches them, and who waits for the first ones.
+struct key_watch {
+    struct upstream_worker *upstreams; // the control thread's side; NULL: not started
+    struct buf_pool buffers;
+    struct rand rand;
+    struct jwks_listener listener;
+    struct loop_timer timer;
+    void (*done)(struct process *process); // NULL: nobody waits
+};
+
 struct process {
     const char *file;
+    bool is_alone; // no other process served when this one was started
     int control_fd;
     int running; // a memory file of what is in force (running.h); -1: none
     struct loop loop;
@@ -65,6 +81,7 @@ struct process {
     enum process_leaving leaving;
     struct loop_timer leave_timer;
     struct certificate_watch certificates;
+    struct key_watch keys;
     // Messages that came while the answer to a LISTEN was waited for.
     struct process_message {
         struct process_message *next;
@@ -127,6 +144,17 @@ void process_on_certificates_timer(struct loop_timer *timer);
 void process_forget_certificates(struct process *process);
 // Logs what runs out soon.
 void process_warn_of_expiry(const struct process *process);
+
+// ---- process_jwks.c ----
+
+// Before any worker thread runs; and when none runs any more.
+void process_start_keys(struct process *process);
+void process_end_keys(struct process *process);
+// Fetches what the snapshot in force needs, and nothing else from now on. Before the one before is given up.
+void process_use_keys(struct process *process);
+// When every key set of the snapshot in force is there, or was waited for long enough (jwks_is_ready):
+// `done`, from within when that is now.
+void process_await_keys(struct process *process, void (*done)(struct process *process));
 
 // ---- process_redis.c ----
 

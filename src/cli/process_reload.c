@@ -190,6 +190,7 @@ bool process_put_in_force(struct process *process, struct gateway *gateway, stru
         log_warn("worker", "workers: a changed number takes effect at the next start or upgrade (SIGUSR2)");
     struct gateway *before = host->gateway;
     host->gateway = gateway;
+    process_use_keys(process);
     process->health =
         health_start(&process->loop, gateway->upstreams, gateway->upstream_count, process->health);
     if (process->admin)

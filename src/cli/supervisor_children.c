@@ -70,10 +70,10 @@ static bool send_start(const struct supervisor *supervisor, const struct child *
     char text[CONTROL_TEXT], secret[SECRET_HEX_SIZE];
     secret_to_hex(supervisor->secret, secret);
     int n = snprintf(text, sizeof text,
-                     "restarts %llu reloads %llu failed %llu last_ok %d log_level %d secret %s",
+                     "restarts %llu reloads %llu failed %llu last_ok %d log_level %d alone %d secret %s",
                      (unsigned long long)supervisor->restarts, (unsigned long long)supervisor->reloads_ok,
                      (unsigned long long)supervisor->reloads_failed, supervisor->last_reload_ok,
-                     supervisor->log_level, secret);
+                     supervisor->log_level, supervisor->current < 0, secret);
     bool sent = control_send(child->control, CONTROL_START, 0, (struct str){text, (size_t)n}, &config,
                              config >= 0, 0);
     explicit_bzero(text, sizeof text);

@@ -43,7 +43,7 @@ static struct exchange *take_spare(struct worker *worker)
     if (!node)
         return malloc(sizeof(struct exchange));
     worker->spare_count--;
-    return container_of(node, struct exchange, spare);
+    return container_of(node, struct exchange, listed);
 }
 
 struct exchange *exchange_new(struct worker *worker, const struct gateway_listener *listener,
@@ -65,7 +65,7 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     x->policy.ticket = exchange_new_ticket(x);
     worker->slots[x->slot] = x;
     worker->live++;
-    list_init(&x->spare);
+    list_init(&x->listed);
     x->hold = worker_hold(worker);
     x->gateway = x->hold->gateway;
     x->listener = listener;
@@ -84,6 +84,7 @@ static void exchange_free(struct exchange *x)
 {
     struct worker *worker = x->worker;
     loop_timer_stop(&worker->loop, &x->timer);
+    list_remove(&x->listed);
     buf_release(&x->replay, &worker->buffers);
     arena_reset(&x->arena);
     worker->slots[x->slot] = NULL;
@@ -94,7 +95,7 @@ static void exchange_free(struct exchange *x)
         free(x);
         return;
     }
-    list_push_front(&worker->spare_exchanges, &x->spare);
+    list_push_front(&worker->spare_exchanges, &x->listed);
     worker->spare_count++;
 }
 
@@ -224,7 +225,7 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .host = x->request.host,
         .method = x->request.method_name,
         .path = x->request.path,
-        .query = x->request.query,
+        .query = auth_loggable_query(&x->gateway->auth, x->request.query, &x->arena),
         .protocol =
             x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->client->protocol),
         .route = route ? route->name : STR_NULL,

@@ -76,7 +76,7 @@ enum request_body_state {
 struct exchange {
     enum exchange_step step;
     uint32_t slot;       // in worker->slots
-    struct list spare;   // in the worker's list while it is not in use
+    struct list listed;  // in the worker's spare_exchanges while it is not in use, or in watched
     bool running, again; // the driver is on the stack; an event wants it to go on
 
     struct worker *worker;
@@ -175,6 +175,7 @@ void exchange_resume(struct worker *worker, struct ticket ticket);
 
 // ---- within the room ----
 
+void exchange_watch_init(struct worker *worker);
 // The driver: runs steps until one waits. x may be gone when this returns.
 void exchange_run(struct exchange *x);
 // For the admin API: one line of state, as JSON. In the worker's thread.

@@ -396,10 +396,17 @@ static void set_request_id(struct exchange *x, struct headers *headers)
 // this caller are absent: what the client said under them is gone since step_admit.
 static void add_identity(struct exchange *x)
 {
-    const struct identity *identity = x->policy.identity;
-    for (uint32_t i = 0; identity && i < identity->header_count; i++)
+    struct identity *identity = x->policy.identity;
+    if (!identity)
+        return;
+    for (uint32_t i = 0; i < identity->header_count; i++)
         headers_add_as(&x->request.headers, &x->arena, identity->headers[i].id, identity->headers[i].name,
                        identity->headers[i].value);
+    const struct auth *auth = &x->gateway->auth;
+    struct str token =
+        auth_identity_token(x->worker->auth, auth, identity, (int64_t)(x->wall_us / 1000000), &x->arena);
+    if (token.n)
+        headers_add(&x->request.headers, &x->arena, auth->identity_token->header, token);
 }
 
 bool forward_make_target(struct exchange *x)

@@ -171,6 +171,7 @@ static enum step_result step_act(struct exchange *x)
         return end(x, END_NOT_IMPLEMENTED, STR("the service speaks HTTP/2, which has no Upgrade"));
     if (!forward_make_target(x))
         return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
+    exchange_watch(x); // gRPC's answer may begin late
     x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
     return go(x, STEP_PICK);
 }
@@ -288,6 +289,7 @@ static enum step_result step_shape(struct exchange *x)
     x->step = STEP_RELAY;
     if (!x->client->send_head(x, head))
         return end(x, END_OVERLOADED, STR_NULL);
+    exchange_watch(x);
     x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
     if (x->tunnel) {
         x->deadline_us = 0;

@@ -54,6 +54,11 @@ void reply_respond(struct exchange *x);
 // The end of a gRPC answer that has begun (x->grpc_trailers).
 void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail);
 
+// ---- watch.c ----
+
+// A stream whose identity can expire or be revoked ends when it does. Call it when it may have become one.
+void exchange_watch(struct exchange *x);
+
 // ---- forward.c: what goes to upstreams and to clients besides what the peers said ----
 
 // Finds out who asks: peer_trusted, source. Drops what an untrusted client may not say.

@@ -51,6 +51,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
     access_log_init(&worker->log, writer);
     worker->scratch = route_scratch_new();
     list_init(&worker->spare_exchanges);
+    exchange_watch_init(worker);
     struct upstream_worker_needs needs = {
         .loop = &worker->loop,
         .buffers = &worker->buffers,
@@ -79,7 +80,7 @@ void worker_free(struct worker *worker)
     free(worker->hold);
     struct list *node;
     while ((node = list_pop_front(&worker->spare_exchanges)))
-        free(container_of(node, struct exchange, spare));
+        free(container_of(node, struct exchange, listed));
     free(worker->slots);
     free(worker->free_slots);
     buf_pool_fini(&worker->buffers);

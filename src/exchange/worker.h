@@ -40,6 +40,10 @@ struct worker {
     uint32_t generation;         // of the last ticket
     struct list spare_exchanges; // kept for the next requests
     uint32_t spare_count;
+
+    // Streams whose identity is looked at now and then (watch.c), and the timer while there are any.
+    struct list watched;
+    struct loop_timer watch;
 };
 
 // Takes a reference to gateway. writer may be NULL (no access log). NULL and *err when the machine refuses.

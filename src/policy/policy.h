@@ -71,6 +71,7 @@ struct policy_use {
 // In the order in which a route runs them.
 extern const struct policy policy_ip;         // struct ip_rules
 extern const struct policy policy_cors;       // struct cors_settings
+extern const struct policy policy_auth;       // struct route_auth_settings
 extern const struct policy policy_rate_limit; // struct route_limit_settings
 extern const struct policy policy_fault;      // struct fault_settings
 extern const struct policy policy_headers;    // struct header_rules

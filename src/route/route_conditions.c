@@ -1,4 +1,5 @@
 // What a route asks of a request besides host and path: methods, headers, query parameters.
+#include "http/query.h"
 #include "route/route_table.h"
 
 static bool compile_values(const struct value_matches *matches, bool headers, struct regex_source *source,
@@ -87,60 +88,15 @@ static bool header_fits(const struct value_condition *condition, const struct su
     return false;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9'                             ? c - '0'
-           : ascii_lower(c) >= 'a' && ascii_lower(c) <= 'f' ? ascii_lower(c) - 'a' + 10
-                                                            : -1;
-}
-
-// Takes the next character of a form-encoded text: "+" is a space; an escape that is none stands for itself.
-static char next_decoded(struct str *rest)
-{
-    char c = rest->p[0];
-    if (c == '%' && rest->n >= 3) {
-        int high = hex_digit(rest->p[1]), low = hex_digit(rest->p[2]);
-        if (high >= 0 && low >= 0) {
-            *rest = str_skip(*rest, 3);
-            return (char)(high << 4 | low);
-        }
-    }
-    *rest = str_skip(*rest, 1);
-    return c == '+' ? ' ' : c;
-}
-
-static bool decoded_eq(struct str encoded, struct str text)
-{
-    while (encoded.n && text.n) {
-        if (next_decoded(&encoded) != text.p[0])
-            return false;
-        text = str_skip(text, 1);
-    }
-    return encoded.n == 0 && text.n == 0;
-}
-
-static struct str decode(struct str encoded, struct route_scratch *scratch)
-{
-    char *out = route_scratch_room(scratch, encoded.n);
-    size_t n = 0;
-    while (encoded.n)
-        out[n++] = next_decoded(&encoded);
-    return (struct str){out, n};
-}
-
 // The value, still encoded, of the first parameter of that name.
 static bool find_parameter(struct str query, struct str name, struct str *value)
 {
-    while (query.n) {
-        size_t end = str_find(query, '&');
-        struct str pair = {query.p, end};
-        query = str_skip(query, end < query.n ? end + 1 : end);
-        size_t equals = str_find(pair, '=');
-        if (pair.n && decoded_eq((struct str){pair.p, equals}, name)) {
-            *value = str_skip(pair, equals < pair.n ? equals + 1 : equals);
+    struct query_parameter parameter;
+    while (query_next(&query, &parameter))
+        if (parameter.whole.n && query_text_eq(parameter.name, name)) {
+            *value = parameter.value;
             return true;
         }
-    }
     return false;
 }
 
@@ -151,8 +107,10 @@ static bool parameter_fits(const struct value_condition *condition, const struct
         return false;
     switch (condition->kind) {
     case VALUE_PRESENT: return true;
-    case VALUE_EXACT: return decoded_eq(value, condition->text);
-    case VALUE_REGEX: return regex_fits(condition, decode(value, subject->scratch), subject);
+    case VALUE_EXACT: return query_text_eq(value, condition->text);
+    case VALUE_REGEX:
+        value = query_decode(value, route_scratch_room(subject->scratch, value.n));
+        return regex_fits(condition, value, subject);
     }
     return false;
 }

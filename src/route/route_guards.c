@@ -11,6 +11,11 @@ static bool uses_cors(const struct route_settings *settings)
     return settings->has_cors;
 }
 
+static bool uses_auth(const struct route_settings *settings)
+{
+    return settings->auth.any_of.count;
+}
+
 static bool uses_rate_limit(const struct route_settings *settings)
 {
     return settings->rate_limits.names.count;
@@ -39,6 +44,7 @@ static const struct guard {
 } guards[] = {
     {&policy_ip, offsetof(struct route_settings, ip), uses_ip},
     {&policy_cors, offsetof(struct route_settings, cors), uses_cors},
+    {&policy_auth, offsetof(struct route_settings, auth), uses_auth},
     {&policy_rate_limit, offsetof(struct route_settings, rate_limits), uses_rate_limit},
     {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
     {&policy_headers, offsetof(struct route_settings, headers), uses_headers},

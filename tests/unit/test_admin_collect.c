@@ -3,6 +3,9 @@
 #include "unit.h"
 
 #include "admin/collect.h"
+#include "auth/jwks.h"
+#include "auth/provider.h"
+#include "token/sign.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -215,6 +218,61 @@ static void test_starting(void **state)
     close_fixture(&f);
 }
 
+static void test_whose_keys_are_awaited(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, ADMIN_STATUS);
+    struct jwt_settings settings = {.jwks = {.file = STR("/nowhere")}};
+    struct auth_provider provider = {.name = STR("corp"), .jwks = jwks_open(STR("corp"), &settings)};
+    struct auth_provider *providers[] = {&provider};
+    struct auth none = f.gateway->auth;
+    f.gateway->auth.providers = providers;
+    f.gateway->auth.provider_count = 1;
+    f.host.state = ADMIN_STARTING;
+    ask(&f, "/readyz");
+    assert_non_null(
+        strstr(await(&f), "{\"status\":\"not_ready\",\"reason\":\"starting\",\"awaits_keys_of\":\"corp\"}"));
+    f.gateway->auth = none;
+    jwks_close(provider.jwks);
+    close_fixture(&f);
+}
+
+static void test_the_key_of_identity_token(void **state)
+{
+    (void)state;
+    struct identity_token_settings settings = {.header = STR("X-Identity")};
+    struct buf pem = {0};
+    struct err err;
+    assert_true(token_key_generate(ALGORITHM_ES256, NULL, &pem));
+    struct token_signer *signer = token_signer_new(buf_str(&pem), NULL, &err);
+    for (int is_on = 0; is_on < 2; is_on++) {
+        struct fixture f;
+        open_fixture(&f, ADMIN_STATUS);
+        if (is_on) {
+            f.gateway->auth.identity_token = &settings;
+            f.gateway->auth.identity_key = buf_str(&pem);
+        }
+        ask(&f, "/jwks.json");
+        const char *answer = await(&f);
+        assert_non_null(strstr(answer, is_on ? "HTTP/1.1 200 OK\r\n" : "HTTP/1.1 404 "));
+        if (is_on) {
+            assert_non_null(strstr(answer, "\r\nContent-Type: application/jwk-set+json\r\n"));
+            const char *body = strstr(answer, "\r\n\r\n") + 4;
+            struct token_keys *keys = token_keys_parse(str_of(body), &err); // nothing private is in it
+            assert_non_null(keys);
+            assert_int_equal(token_keys_count(keys), 1);
+            token_keys_unref(keys);
+            assert_non_null(
+                memmem(body, strlen(body), token_signer_kid(signer).p, token_signer_kid(signer).n));
+        }
+        f.gateway->auth.identity_token = NULL;
+        close_fixture(&f);
+    }
+    token_signer_free(signer);
+    buf_free(&pem);
+}
+
 // A slow client of a long answer: sent as it is taken, to the end.
 static void test_pieces(void **state)
 {
@@ -233,10 +291,16 @@ static void test_pieces(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_all_answer),       cmocka_unit_test(test_one_is_late),
-        cmocka_unit_test(test_metrics_need_all), cmocka_unit_test(test_client_goes_away),
-        cmocka_unit_test(test_room_goes_away),   cmocka_unit_test(test_no_workers),
-        cmocka_unit_test(test_starting),         cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_all_answer),
+        cmocka_unit_test(test_one_is_late),
+        cmocka_unit_test(test_metrics_need_all),
+        cmocka_unit_test(test_client_goes_away),
+        cmocka_unit_test(test_room_goes_away),
+        cmocka_unit_test(test_no_workers),
+        cmocka_unit_test(test_starting),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_whose_keys_are_awaited),
+        cmocka_unit_test(test_the_key_of_identity_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

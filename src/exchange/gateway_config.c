@@ -550,8 +550,8 @@ static const struct config_field gateway_fields[] = {
      .nullable = true,
      .accept = config_accept_path,
      CONFIG_PATH,
-     .doc = "Further consumers: a YAML file like `consumers`, or JSON Lines, one of them a line. It is read "
-            "again when it changes.",
+     .doc = "A file with further consumers as JSON Lines, one a line: { \"name\": \"acme\", \"api_keys\": "
+            "[\"<sha256>\"], \"roles\": [\"gold\"] }, with the keys that `consumers` has.",
      .example = "consumers.jsonl"},
     {.name = "identity_headers",
      .type = CONFIG_STRING_MAP,

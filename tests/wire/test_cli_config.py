@@ -19,6 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SALLYPORT_BUILD", ROOT / "build")).resolve()
 CORPUS = ROOT / "tests/config/corpus"
 VALID = sorted(path.name for path in (CORPUS / "valid").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "config/examples").glob("*.yaml"))
 INVALID = sorted(path.name for path in (CORPUS / "invalid").glob("*.yaml"))
 ENVIRONMENT = {
     "PATH": os.environ["PATH"],
@@ -26,6 +27,7 @@ ENVIRONMENT = {
     "SALLYPORT_TEST_EMPTY": "",
     "SALLYPORT_TEST_TOKEN": "correct horse",
     "SALLYPORT_TEST_SECRET": "0123456789abcdef" * 4,
+    "GATEWAY_SECRET": "gateway-secret",
     "SALLYPORT_TEST_40": "0123456789" * 4,
 }
 
@@ -236,3 +238,11 @@ def test_routes_show_who_may_call():
     assert auth["several"]["any_of"] == ["corp", "keys", "certificates"]
     explained = run("explain", "-c", "auth.yaml", "GET http://localhost/several", folder=CORPUS / "valid")
     assert json.loads(explained.stdout)["auth"] == auth["several"]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid_and_shown(path, schema):
+    done = run("check", "-c", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [error.message for error in schema.iter_errors(load(path))] == []
+    assert f"config/examples/{path.name}" in (ROOT / "docs/AUTH.md").read_text()

@@ -16,14 +16,25 @@ bool config_accept_text(struct config_decoder *decoder, const struct config_node
     return false;
 }
 
+bool auth_scope_valid(struct str scope)
+{
+    bool is_good = scope.n > 0;
+    for (size_t i = 0; i < scope.n; i++)
+        is_good &= scope.p[i] > ' ' && scope.p[i] <= '~' && scope.p[i] != '"' && scope.p[i] != '\\';
+    return is_good;
+}
+
+bool auth_role_valid(struct str role)
+{
+    return role.n && str_find(role, ',') == role.n && config_is_printable(role);
+}
+
 bool config_accept_scope(struct config_decoder *decoder, const struct config_node *node, struct str *value)
 {
-    bool is_good = value->n > 0;
-    for (size_t i = 0; i < value->n; i++)
-        is_good &= value->p[i] > ' ' && value->p[i] <= '~' && value->p[i] != '"' && value->p[i] != '\\';
-    if (!is_good)
-        config_fail(decoder, node, "printable ASCII without spaces, quotes and backslashes", "not a scope");
-    return is_good;
+    if (auth_scope_valid(*value))
+        return true;
+    config_fail(decoder, node, "printable ASCII without spaces, quotes and backslashes", "not a scope");
+    return false;
 }
 
 bool config_accept_role(struct config_decoder *decoder, const struct config_node *node, struct str *value)
@@ -163,25 +174,31 @@ static const struct config_object key_object = {
     .fields = key_fields,
 };
 
-static bool accept_san(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+bool auth_san_valid(struct str san)
 {
     static const struct str kinds_of_san[] = {STR("DNS="), STR("URI="), STR("email="), STR("IP=")};
     struct ip ip;
     for (size_t i = 0; i < countof(kinds_of_san); i++) {
-        struct str name =
-            str_starts(*value, kinds_of_san[i]) ? str_skip(*value, kinds_of_san[i].n) : STR_NULL;
-        bool is_ip = str_eq(kinds_of_san[i], STR("IP="));
-        if (!name.n || !config_is_printable(name) || (is_ip && !ip_parse(name, &ip)))
-            continue;
-        if (is_ip) { // as the certificate's is written
-            char text[IP_TEXT_MAX];
-            *value = arena_printf(config_arena(decoder), "IP=%.*s", (int)ip_print(&ip, text), text);
-        }
-        return true;
+        struct str name = str_starts(san, kinds_of_san[i]) ? str_skip(san, kinds_of_san[i].n) : STR_NULL;
+        if (name.n)
+            return config_is_printable(name) && (!str_starts(san, STR("IP=")) || ip_parse(name, &ip));
     }
-    config_fail(decoder, node, "DNS=, URI=, email= or IP=, and the name",
-                "not a name of a certificate: \"%.*s\"", value->n > 80 ? 80 : (int)value->n, value->p);
     return false;
+}
+
+static bool accept_san(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    const struct str address = STR("IP=");
+    struct ip ip;
+    char text[IP_TEXT_MAX];
+    if (!auth_san_valid(*value)) {
+        config_fail(decoder, node, "DNS=, URI=, email= or IP=, and the name",
+                    "not a name of a certificate: \"%.*s\"", value->n > 80 ? 80 : (int)value->n, value->p);
+        return false;
+    }
+    if (str_starts(*value, address) && ip_parse(str_skip(*value, address.n), &ip)) // as a certificate's is
+        *value = arena_printf(config_arena(decoder), "IP=%.*s", (int)ip_print(&ip, text), text);
+    return true;
 }
 
 static bool accept_fingerprint(struct config_decoder *decoder, const struct config_node *node,

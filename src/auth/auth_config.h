@@ -148,6 +148,11 @@ struct config_node *config_encode_auth_uri(struct arena *arena, const void *targ
 // http:// and https:// without user and fragment. Everything is in arena. False: *why.
 bool auth_uri_parse(struct str text, struct arena *arena, struct auth_uri *uri, const char **why);
 
+// RFC 6749 3.3; one line without a comma; a kind and a name ("DNS=orders.example").
+bool auth_scope_valid(struct str scope);
+bool auth_role_valid(struct str role);
+bool auth_san_valid(struct str san);
+
 // Accept hooks. A header that tells services who calls, and so is taken from clients: none that the gateway
 // itself asks for. A header name → where its value comes from (identity_headers). A line of text; a scope
 // (RFC 6749 3.3); a role.

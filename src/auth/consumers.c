@@ -435,7 +435,7 @@ struct consumers *consumers_new(const struct consumers_source *source, struct er
     struct consumers *consumers = consumers_alloc();
     struct consumers_builder builder = {.consumers = consumers};
     bool good = add_settings(&builder, source->settings, err) &&
-                (!source->file.n || consumers_read_lines(&builder, source, err));
+                (!source->file.n || consumers_read_file(&builder, source, err));
     builder_fini(&builder);
     if (good) {
         shrink(consumers);

@@ -21,9 +21,10 @@ struct consumers_source {
     struct str text;                    // its content
 };
 
-// The file is JSON Lines, one consumer a line: {"name":"acme","api_keys":["<sha256>"],"roles":["gold"]}, with
-// the members that YAML has. NULL and *err: a mistake with its line, or a name, a key or a certificate that
-// two consumers have, be it here or there.
+// The file is YAML, the same as what stands behind the key `consumers`, or, when it begins with "{", JSON
+// Lines for many of them, one consumer a line: {"name":"acme","api_keys":["<sha256>"],"roles":["gold"]}. NULL
+// and *err: the first mistake with its line, or a name, a key or a certificate that two consumers have, be it
+// here or in the settings.
 struct consumers *consumers_new(const struct consumers_source *source, struct err *err);
 struct consumers *consumers_ref(struct consumers *consumers);
 void consumers_unref(struct consumers *consumers); // NULL is harmless

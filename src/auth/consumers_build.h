@@ -18,8 +18,8 @@ struct consumers_builder;
 // settings are copied.
 must_check bool consumers_add(struct consumers_builder *builder, const struct consumer_settings *settings,
                               struct err *err);
-// Adds every line of the source's text.
-must_check bool consumers_read_lines(struct consumers_builder *builder, const struct consumers_source *source,
-                                     struct err *err);
+// Adds all that the source's text holds.
+must_check bool consumers_read_file(struct consumers_builder *builder, const struct consumers_source *source,
+                                    struct err *err);
 // 64 hex digits, in any case; with_colons: those between bytes are passed over.
 bool consumers_read_hash(struct str text, bool with_colons, uint8_t hash[CONSUMERS_HASH_BYTES]);

@@ -1,4 +1,5 @@
-// Consumers from JSON Lines: a line is read, added and forgotten.
+// Consumers from a file. JSON Lines, for many: a line is read, added and forgotten. YAML, as in the settings:
+// by their field table.
 #include "auth/consumers_build.h"
 
 #include "base/json_parse.h"
@@ -29,25 +30,17 @@ static bool is_name(struct str text)
 
 static bool is_role(struct str text)
 {
-    return is_name(text) && str_find(text, ',') == text.n;
+    return text.n <= CONSUMER_NAME_BYTES && auth_role_valid(text);
 }
 
-// RFC 6749 3.3.
 static bool is_scope(struct str text)
 {
-    for (size_t i = 0; i < text.n; i++)
-        if (text.p[i] <= ' ' || text.p[i] > '~' || text.p[i] == '"' || text.p[i] == '\\')
-            return false;
-    return is_name(text);
+    return text.n <= CONSUMER_NAME_BYTES && auth_scope_valid(text);
 }
 
 static bool is_san(struct str text)
 {
-    static const struct str kinds[] = {STR("DNS="), STR("URI="), STR("email="), STR("IP=")};
-    for (size_t i = 0; i < countof(kinds); i++)
-        if (str_starts(text, kinds[i]))
-            return text.n > kinds[i].n && text.n <= CONSUMER_SAN_BYTES && config_is_printable(text);
-    return false;
+    return text.n <= CONSUMER_SAN_BYTES && auth_san_valid(text);
 }
 
 static bool is_subject(struct str text)
@@ -196,14 +189,12 @@ static bool read_line(const struct line *line, struct str text, struct consumers
     return consumers_add(builder, &consumer, line->err);
 }
 
-bool consumers_read_lines(struct consumers_builder *builder, const struct consumers_source *source,
-                          struct err *err)
+static bool read_lines(struct consumers_builder *builder, struct str rest, struct err *err)
 {
     struct arena_spares spares = {.max = 1}; // the same block for each line
     struct arena arena;
     struct err why;
     struct line line = {&arena, &why};
-    struct str rest = source->text;
     bool good = true;
     arena_init(&arena, &spares);
     for (uint32_t number = 1; good && rest.n; number++) {
@@ -217,8 +208,90 @@ bool consumers_read_lines(struct consumers_builder *builder, const struct consum
             err_set(err, why.code, "", "line %u: %s", number, why.what);
         arena_reset(&arena);
     }
+    arena_spares_fini(&spares);
+    return good;
+}
+
+// ---- YAML ----
+
+struct document {
+    struct config_list consumers;
+};
+
+static const struct config_field document_fields[] = {
+    {.name = "consumers",
+     .type = CONFIG_OBJECT_MAP,
+     .offset = offsetof(struct document, consumers),
+     .object = &consumer_object,
+     .accept = config_accept_name},
+    {0},
+};
+
+static const struct config_object document_object = {
+    .name = "consumers_file",
+    .size = sizeof(struct document),
+    .fields = document_fields,
+};
+
+// The file is what stands behind the key `consumers`: it is put there.
+static struct config_node *parse_document(struct str file, struct str text, struct config_report *report)
+{
+    struct config_node *document = config_new_map(report->arena), *last = NULL;
+    struct config_node *consumers = config_parse(file, text, report->arena, report);
+    if (consumers && consumers->kind != CONFIG_NULL)
+        config_append(document, &last, STR("consumers"), consumers);
+    return document;
+}
+
+static bool add_document(struct consumers_builder *builder, const struct document *document, struct err *err)
+{
+    const struct consumer_settings *consumers = document->consumers.v;
+    struct err why;
+    for (uint32_t i = 0; i < document->consumers.count; i++) {
+        if (consumers_add(builder, &consumers[i], &why))
+            continue;
+        err_set(err, why.code, "", "line %u: %s", consumers[i].line, why.what);
+        return false;
+    }
+    return true;
+}
+
+static bool read_yaml(struct consumers_builder *builder, const struct consumers_source *source,
+                      struct err *err)
+{
+    struct arena arena;
+    arena_init(&arena, NULL);
+    struct config_report report = {.arena = &arena};
+    struct document document = {0};
+    const struct config_node *tree = parse_document(source->file, source->text, &report);
+    if (!report.count)
+        config_decode(&document_object, tree, &document, source->file, &arena, &report);
+    config_report_sort(&report);
+    const struct config_error *first = report.first;
+    if (first)
+        err_set(err, ERR_INVALID, "", "line %u: %.*s%s%.*s", first->line, STR_ARG(first->path),
+                first->path.n ? ": " : "", STR_ARG(first->what));
+    bool good = !first && add_document(builder, &document, err);
+    arena_reset(&arena);
+    return good;
+}
+
+// ---- either ----
+
+static bool is_lines(struct str text)
+{
+    size_t at = 0;
+    while (at < text.n && strchr(" \t\r\n", text.p[at]))
+        at++;
+    return at == text.n || text.p[at] == '{';
+}
+
+bool consumers_read_file(struct consumers_builder *builder, const struct consumers_source *source,
+                         struct err *err)
+{
+    bool good =
+        is_lines(source->text) ? read_lines(builder, source->text, err) : read_yaml(builder, source, err);
     if (!good && err)
         snprintf(err->where, sizeof err->where, "%.*s", STR_ARG(source->file));
-    arena_spares_fini(&spares);
     return good;
 }

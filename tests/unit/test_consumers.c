@@ -153,7 +153,7 @@ static void test_mistakes(void **state)
         {"{\"name\":\"\"}", "line 1: name is not 1 to 256 bytes of printable text"},
         {"{\"name\":\"a\\nb\"}", "line 1: name is not 1 to 256 bytes of printable text"},
         {"{\"roles\":[]}", "line 1: no name"},
-        {"[]", "line 1: not a JSON object"},
+        {"{\"name\":\"a\"}\n[]", "line 2: not a JSON object"},
         {"{\"name\":\"a\",\"certificates\":[{\"san\":\"x\"}]}",
          "line 1: a wrong value in certificates: \"san\""},
         {"{\"name\":\"a\",\"certificates\":[{\"san\":\"DNS=x\",\"subject\":\"y\"}]}",
@@ -244,6 +244,59 @@ static void test_settings_and_file(void **state)
     consumers_unref(consumers);
 }
 
+static void test_yaml(void **state)
+{
+    (void)state;
+    struct consumers_source source = {
+        .file = STR("c.yaml"),
+        .text = STR("# who\n"
+                    "acme:\n"
+                    "  api_keys: [{ sha256: " SECRET_HASH " }]\n"
+                    "  roles: [gold]\n"
+                    "orders: { certificates: [{ san: DNS=orders.example }], scopes: [read] }\n"),
+    };
+    struct err err = {0};
+    struct consumers *consumers = consumers_new(&source, &err);
+    assert_string_equal(err.what, "");
+    assert_non_null(consumers);
+    assert_int_equal(consumers_count(consumers), 2);
+    assert_consumer(consumers_by_key(consumers, STR("secret")), "acme");
+    assert_true(str_eq(consumers_by_key(consumers, STR("secret"))->roles.v[0], STR("gold")));
+    assert_consumer(consumers_by_certificate(consumers, STR("DNS=orders.example"), STR_NULL, STR_NULL),
+                    "orders");
+    consumers_unref(consumers);
+
+    static const struct {
+        const char *text, *what;
+    } rows[] = {
+        {"a: {}\nb:\n  role: [x]", "line 3: consumers.b.role: unknown key"},
+        {"a: { roles: [\"x,y\"] }", "line 1: consumers.a.roles[0]: a comma in a role"},
+        {"a: {}\na: {}", "line 2: a: duplicate key, first on line 1"},
+        {"a: { api_keys: [{ sha256: " SECRET_HASH " }] }\nb: { api_keys: [{ sha256: " SECRET_HASH " }] }",
+         "line 2: an API key is held already by \"a\""},
+        {"a: { api_keys: [{ sha256: secret }] }",
+         "line 1: consumers.a.api_keys[0].sha256: not a SHA-256 of 64 hex digits"},
+        {"- a", "line 1: consumers: expected a map of names, got a list"},
+        {"a b: {}", "line 1: consumers.a b: not a name: \"a b\""},
+    };
+    for (size_t i = 0; i < countof(rows); i++) {
+        source.text = str_of(rows[i].text);
+        assert_null(consumers_new(&source, &err));
+        assert_string_equal(err.where, "c.yaml");
+        assert_string_equal(err.what, rows[i].what);
+        assert_null(consumers_new(&source, NULL));
+    }
+    static const char *const nobody[] = {"", "\n \n", "~", "--- # none\n"};
+    for (size_t i = 0; i < countof(nobody); i++) {
+        source.text = str_of(nobody[i]);
+        consumers = consumers_new(&source, &err);
+        if (!consumers)
+            fail_msg("%s: %s", nobody[i], err.what);
+        assert_int_equal(consumers_count(consumers), 0);
+        consumers_unref(consumers);
+    }
+}
+
 static size_t heap_bytes(void)
 {
     struct mallinfo2 info = mallinfo2();
@@ -304,7 +357,7 @@ int main(void)
         cmocka_unit_test(test_hashes),         cmocka_unit_test(test_by_key),
         cmocka_unit_test(test_by_certificate), cmocka_unit_test(test_mistakes),
         cmocka_unit_test(test_bounds),         cmocka_unit_test(test_settings_and_file),
-        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_yaml),           cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ struct fixture {
     struct upstream_scene upstream;
     struct auth_scene auth;
     struct asking asking[CALLS];
-    struct str names[4];
+    struct str names[6];
     int held; // the snapshot, how often
     char reply[2048];
 };
@@ -77,7 +77,8 @@ static void on_wake(void *context, struct ticket ticket)
 {
     struct fixture *f = context;
     auth_scene_wake(&f->auth, ticket);
-    (void)again(f, &f->asking[ticket.slot]);
+    if (ticket.slot < CALLS)
+        (void)again(f, &f->asking[ticket.slot]);
 }
 
 // Until it is woken with an answer, or asks again because its time is over.
@@ -318,6 +319,33 @@ static void test_who_has_gone_is_not_woken(void **state)
     assert_int_equal(f->held, 0);
 }
 
+static void test_so_many_may_wait(void **state)
+{
+    struct fixture *f = *state;
+    struct auth_call *crowd = calloc(QUESTION_WAITERS_MAX, sizeof *crowd);
+    assert_int_equal(ask(f, 0, "Bearer crowd"), AUTH_WAIT);
+    for (uint32_t i = 1; i < QUESTION_WAITERS_MAX; i++) {
+        crowd[i] = f->asking[0].call;
+        crowd[i].ticket.slot = CALLS;
+        crowd[i].waits_for = crowd[i].state = NULL;
+        assert_int_equal(auth_ask(f->auth.worker, &f->auth.provider, &crowd[i]), AUTH_WAIT);
+    }
+    assert_int_equal(ask(f, 1, "Bearer crowd"), AUTH_UNAVAILABLE);
+    assert_int_equal(ask(f, 1, "Bearer another"), AUTH_UNAVAILABLE);
+    say(f, ACTIVE);
+    settle(f, 0);
+    allowed(f, 0);
+    assert_int_equal(f->auth.woken, QUESTION_WAITERS_MAX);
+    assert_int_equal(ask(f, 1, "Bearer another"), AUTH_WAIT); // they do not count any more
+    settle(f, 1);
+    allowed(f, 1);
+    for (uint32_t i = 1; i < QUESTION_WAITERS_MAX; i++) {
+        assert_int_equal(auth_ask(f->auth.worker, &f->auth.provider, &crowd[i]), AUTH_ALLOW);
+        identity_unref(crowd[i].identity);
+    }
+    free(crowd);
+}
+
 // ---- the cache ----
 
 static void test_answers_are_kept(void **state)
@@ -510,13 +538,15 @@ static void be_forward(struct fixture *f)
     f->auth.provider.kind = &auth_forward;
     f->names[0] = STR("Authorization");
     f->names[1] = STR("Cookie");
-    f->names[2] = STR("X-User-Id");
-    f->names[3] = STR("X-Plan");
+    f->names[2] = STR("X-Forwarded-Uri"); // which the gateway says itself
+    f->names[3] = STR("Host");
+    f->names[4] = STR("X-User-Id");
+    f->names[5] = STR("X-Plan");
     f->auth.settings.forward = (struct forward_settings){
         .uri = {.target = STR("/authorize"), .authority = STR("auth.example:9400")},
         .timeout_us = TIMEOUT_US,
-        .request_headers = {f->names, 2},
-        .response_headers = {f->names + 2, 2},
+        .request_headers = {f->names, 4},
+        .response_headers = {f->names + 4, 2},
         .subject_header = STR("X-User-Id"),
         .roles_header = STR("X-User-Roles"),
     };
@@ -535,6 +565,7 @@ static void test_what_the_service_sees(void **state)
     add_header(asking, "Cookie", "s=1");
     add_header(asking, "X-Secret", "not to be shown");
     add_header(asking, "X-Forwarded-Uri", "/forged");
+    add_header(asking, "Host", "forged.example");
     assert_int_equal(again(f, asking), AUTH_WAIT);
     settle(f, 0);
     const struct identity *identity = allowed(f, 0);
@@ -735,6 +766,7 @@ int main(void)
         TEST(test_equal_questions_are_asked_once),
         TEST(test_other_tokens_are_other_questions),
         TEST(test_who_has_gone_is_not_woken),
+        TEST(test_so_many_may_wait),
         TEST(test_answers_are_kept),
         TEST(test_answers_are_kept_for_their_time),
         TEST(test_answers_that_may_not_be_kept),

@@ -195,7 +195,7 @@ static void test_too_long_a_token(void **state)
 {
     struct fixture *f = *state;
     char *text = malloc(TOKEN_BYTES + 16);
-    strcpy(text, "Bearer ");
+    memcpy(text, "Bearer ", 7);
     memset(text + 7, 'a', TOKEN_BYTES + 1);
     text[7 + TOKEN_BYTES + 1] = 0;
     ask(f, 0, text);
@@ -221,7 +221,7 @@ static void test_answers_that_refuse(void **state)
     f->names[0] = STR("orders");
     for (size_t i = 0; i < countof(cases); i++) {
         char token[32];
-        sprintf(token, "Bearer refused%zu", i);
+        snprintf(token, sizeof token, "Bearer refused%zu", i);
         f->auth.settings.introspection.audiences = (struct str_list){f->names, i == 3 ? 1 : 0};
         say(f, cases[i].body);
         ask_to_the_end(f, token);
@@ -411,7 +411,7 @@ static void test_kept_no_longer_than_the_token_lives(void **state)
 {
     struct fixture *f = *state;
     char body[128];
-    sprintf(body, "{\"active\":true,\"sub\":\"ann\",\"exp\":%lld}", (long long)now_s() + 600);
+    snprintf(body, sizeof body, "{\"active\":true,\"sub\":\"ann\",\"exp\":%lld}", (long long)now_s() + 600);
     say(f, body);
     ask_to_the_end(f, "Bearer mortal");
     assert_int_equal(allowed(f, 0)->expires, f->asking[0].call.now_s + 600);

@@ -52,9 +52,12 @@ static bool admit(struct serve_client *c, struct serve_problem *problem)
 }
 
 static const struct serve_row rows[] = {
-    {METHOD_POST, SERVE_PATH("/echo"), handle_now}, {METHOD_GET, SERVE_PATH("/both"), handle_now},
-    {METHOD_POST, SERVE_PATH("/both"), handle_now}, {METHOD_GET, SERVE_PATH("/later"), handle_later},
+    {METHOD_POST, SERVE_PATH("/echo"), handle_now},
+    {METHOD_GET, SERVE_PATH("/both"), handle_now},
+    {METHOD_POST, SERVE_PATH("/both"), handle_now},
+    {METHOD_GET, SERVE_PATH("/later"), handle_later},
     {METHOD_OTHER, SERVE_PATH("/any"), handle_now},
+    {METHOD_GET, SERVE_PATH("/below/"), handle_now, .below = true},
 };
 
 static const struct serve_settings settings = {
@@ -160,6 +163,17 @@ static void test_no_row(void **state)
     assert_non_null(strstr(await("nothing here"), "HTTP/1.1 404 "));
 }
 
+static void test_rows_of_what_lies_below(void **state)
+{
+    (void)state;
+    say("GET /below/a/b?c HTTP/1.1\r\nHost: x\r\n\r\n");
+    await("HTTP/1.1 200 OK\r\n");
+    say("GET /below/ HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_non_null(strstr(await("nothing here"), "HTTP/1.1 404 "));
+    say("DELETE /below/a HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_non_null(strstr(await("method_not_allowed"), "Allow: GET, HEAD\r\n"));
+}
+
 static void test_not_admitted(void **state)
 {
     (void)state;
@@ -242,8 +256,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_fixture, close_fixture)
     const struct CMUnitTest tests[] = {
-        TEST(test_rows),  TEST(test_no_row),      TEST(test_not_admitted), TEST(test_body_too_large),
-        TEST(test_later), TEST(test_client_goes), TEST(test_drain),        TEST(test_room),
+        TEST(test_rows),         TEST(test_no_row),         TEST(test_rows_of_what_lies_below),
+        TEST(test_not_admitted), TEST(test_body_too_large), TEST(test_later),
+        TEST(test_client_goes),  TEST(test_drain),          TEST(test_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

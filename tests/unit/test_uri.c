@@ -267,6 +267,28 @@ static void test_long_host(void **state)
     assert_true(uri_authority_split((struct str){name, 256}, &host, &port));
 }
 
+static void test_forms(void **state)
+{
+    (void)state;
+    static const struct {
+        struct str text;
+        const char *decoded; // NULL: refused
+    } cases[] = {
+        {STR(""), ""},       {STR("a+b%2B%41"), "a b+A"}, {STR("%c3%A9&="), "\xc3\xa9&="},
+        {STR("%"), NULL},    {STR("%4"), NULL},           {STR("%4g"), NULL},
+        {STR("a%00"), NULL},
+    };
+    struct arena arena;
+    arena_init(&arena, NULL);
+    for (size_t i = 0; i < countof(cases); i++) {
+        struct str out;
+        bool ok = uri_form_decode(cases[i].text, &arena, &out);
+        if (ok != (cases[i].decoded != NULL) || (ok && !str_eq(out, str_of(cases[i].decoded))))
+            fail_msg("'%.*s'", STR_ARG(cases[i].text));
+    }
+    arena_reset(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +296,7 @@ int main(void)
         cmocka_unit_test(test_dot_segments),    cmocka_unit_test(test_merged_slashes),
         cmocka_unit_test(test_bytes_of_a_path), cmocka_unit_test(test_queries),
         cmocka_unit_test(test_authorities),     cmocka_unit_test(test_long_host),
+        cmocka_unit_test(test_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from gateway import Gateway, until
+from gateway import Gateway, ask, until
 from h2_peers import H2Client
 from peers import Raw, Upstream, answer, request
 
@@ -54,6 +54,10 @@ class Limited:
             if match and match[1] == name:
                 found[match[2]] = int(value)
         return found
+
+    def bucket(self, name, *keys, method="GET", **more):
+        query = "&".join(f"{k}={v}" for k, v in [*(("key", key) for key in keys), *more.items()])
+        return ask(self.gateway.admin_port, f"/api/v1/limits/{name}" + (f"?{query}" if query else ""), method)
 
     def __enter__(self):
         self.gateway.start()
@@ -251,3 +255,30 @@ def test_grpc(limited):
     assert got.status == 200 and got.get("grpc-status") == "8"   # RESOURCE_EXHAUSTED
     assert got.get("grpc-message").startswith("the limit one is used up; try again in")
     assert got.get("RateLimit").startswith('"one";r=0;') and got.get("Retry-After")
+
+
+def test_the_admin_api_shows_and_resets_a_bucket(limited):
+    made = limited({"two": limit(2, key=["identity", "route"]), "all": limit(5, key="global")}, [route("a", "two", "all")])
+    assert made.statuses("/a", 3) == [200, 200, 429]
+    shown = made.bucket("two", "client_ip:127.0.0.1", "a")
+    assert shown.status == 200
+    shown = json.loads(shown.body)
+    assert 172700000 < shown["tiers"][0].pop("full_in_ms") <= 172800000
+    assert shown == {"name": "two", "known": True,
+                     "tiers": [{"tier": "default", "rate": "1/d", "burst": 2, "remaining": 0}]}
+    assert made.bucket("two", "client_ip:127.0.0.1", "a", method="DELETE").status == 200
+    assert made.statuses("/a", 2) == [200, 200]
+    assert json.loads(made.bucket("all").body)["tiers"][0]["remaining"] == 1
+    assert json.loads(made.bucket("two", "client_ip:10.9.9.9", "a").body)["known"] is False
+    for status, name, keys in ((404, "none", []), (400, "two", ["client_ip:127.0.0.1"]), (400, "two", ["127.0.0.1", "a"]),
+                               (400, "two", ["client_ip:nowhere", "a"]), (400, "all", ["x"]), (400, "two", [])):
+        got = made.bucket(name, *keys)
+        assert got.status == status and json.loads(got.body)["detail"], (name, keys, got)
+        assert made.bucket(name, *keys, method="DELETE").status == status
+    assert json.loads(ask(made.gateway.admin_port, "/api/v1/limits").body)["rate_limits"]["keys"]["forgotten"] == 0
+
+
+def test_explain_shows_the_keys(limited):
+    made = limited({"two": limit(2, key=["header.X-Tenant", "route"])}, [route("a", "two")])
+    got = ask(made.gateway.admin_port, "/api/v1/explain", "POST", json.dumps({"request": "GET http://test/a"}))
+    assert json.loads(got.body)["rate_limits"] == [{"name": "two", "key": ["header.X-Tenant", "route"], "shadow": False}]

@@ -1,0 +1,301 @@
+#include "test_config_fixture.h"
+
+#include "limit/limit.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define NOW UINT64_C(86400000000)
+enum { THREADS = 8, SECOND = 1000000 };
+
+// What rate_limits is in the root.
+struct root {
+    struct config_list limits;
+};
+static const struct config_field root_fields[] = {{.name = "rate_limits",
+                                                   .type = CONFIG_OBJECT_MAP,
+                                                   .offset = offsetof(struct root, limits),
+                                                   .object = &rate_limit_object},
+                                                  {0}};
+static const struct config_object root_object = {
+    .name = "root", .size = sizeof(struct root), .fields = root_fields};
+
+struct scene {
+    struct fixture *fixture;
+    struct root root;
+    struct limits limits;
+    struct ip client;
+    struct headers headers;
+    struct identity identity;
+    struct limit_caller caller;
+};
+
+static struct limit_table *table;
+
+static int end(void **state)
+{
+    limit_table_free(table);
+    return tear_down(state);
+}
+
+static struct scene *new_scene(struct fixture *fixture, const char *yaml)
+{
+    struct scene *scene = arena_new(&fixture->arena, struct scene);
+    struct str text = arena_printf(&fixture->arena, "rate_limits: %s", yaml);
+    const struct config_node *node = config_parse(STR("t"), text, &fixture->arena, &fixture->report);
+    config_decode(&root_object, node, &scene->root, STR("t"), &fixture->arena, &fixture->report);
+    assert_string_equal(take_report(fixture), "");
+    scene->fixture = fixture;
+    limits_compile(&scene->limits, &scene->root.limits, table = limit_table_new(1 << 20), &fixture->arena);
+    assert_true(ip_parse(STR("192.0.2.1"), &scene->client));
+    scene->caller =
+        (struct limit_caller){.client = &scene->client, .headers = &scene->headers, .route = STR("r")};
+    return scene;
+}
+
+static struct limit_use asked(struct scene *scene, const char *name)
+{
+    struct limit_use use;
+    const struct limit *limit = limit_named(&scene->limits, str_of(name));
+    assert_non_null(limit);
+    limit_ask(limit, &scene->caller, &use);
+    return use;
+}
+
+static bool same(struct limit_use a, struct limit_use b)
+{
+    return a.key.lo == b.key.lo && a.key.hi == b.key.hi;
+}
+
+static struct limit_use asked_from(struct scene *scene, const char *name, const char *address)
+{
+    assert_true(ip_parse(str_of(address), &scene->client));
+    return asked(scene, name);
+}
+
+static void test_who_is_who(void **state)
+{
+    struct scene *scene = new_scene(*state, "{id: {default: {rate: 1/s}}, other: {default: {rate: 1/s}}}");
+    struct limit_use nobody = asked(scene, "id");
+    assert_false(same(nobody, asked(scene, "other"))); // each limit has buckets of its own
+    scene->caller.identity = &scene->identity;
+    assert_true(same(nobody, asked(scene, "id")));
+    scene->identity.subject = STR("alice");
+    struct limit_use alice = asked(scene, "id");
+    assert_false(same(nobody, alice));
+    scene->identity.issuer = STR("https://a.example");
+    struct limit_use alice_of_a = asked(scene, "id");
+    assert_false(same(alice, alice_of_a)); // somebody else's alice
+    scene->identity.issuer = STR("https://b.example");
+    assert_false(same(alice_of_a, asked(scene, "id")));
+    scene->identity.consumer = STR("alice");
+    struct limit_use consumer = asked(scene, "id");
+    assert_false(same(alice, consumer));
+    scene->identity.subject = STR("bob"); // of the same consumer
+    assert_true(same(consumer, asked(scene, "id")));
+}
+
+static void test_addresses(void **state)
+{
+    struct scene *scene = new_scene(
+        *state, "{a: {key: client_ip, default: {rate: 1/s}}, b: {key: client_ip, ipv6_prefix: 60, default: "
+                "{rate: 1/s}}}");
+    struct limit_use one = asked_from(scene, "a", "2001:db8:0:1::1");
+    assert_true(same(one, asked_from(scene, "a", "2001:db8:0:1:ffff:ffff:ffff:ffff")));
+    assert_false(same(one, asked_from(scene, "a", "2001:db8:0:2::1")));
+    struct limit_use wide = asked_from(scene, "b", "2001:db8:0:10::1");
+    assert_true(same(wide, asked_from(scene, "b", "2001:db8:0:1f::1")));
+    assert_false(same(wide, asked_from(scene, "b", "2001:db8:0:20::1")));
+    assert_false(same(asked_from(scene, "a", "192.0.2.1"), asked_from(scene, "a", "192.0.2.2")));
+}
+
+static void test_parts_are_apart(void **state)
+{
+    struct scene *scene = new_scene(*state, "{k: {key: [header.a, header.b], default: {rate: 1/s}}}");
+    struct arena *arena = &scene->fixture->arena;
+    headers_add(&scene->headers, arena, STR("A"), STR("xy"));
+    headers_add(&scene->headers, arena, STR("B"), STR("z"));
+    struct limit_use one = asked(scene, "k");
+    headers_set(&scene->headers, arena, STR("A"), STR("x"));
+    headers_set(&scene->headers, arena, STR("B"), STR("yz"));
+    assert_false(same(one, asked(scene, "k")));
+}
+
+static void test_tiers(void **state)
+{
+    struct scene *scene = new_scene(
+        *state, "{roles: {tier_by: identity.roles, tiers: {gold: {rate: 3/s}, silver: {rate: 2/s}}, default: "
+                "{rate: 1/s}},"
+                " claim: {tier_by: jwt.plan, tiers: {gold: {rate: 3/s}}, default: {rate: 1/s}},"
+                " consumer: {tier_by: identity.consumer, tiers: {acme: {rate: 3/s}}, default: {rate: 1/s}}}");
+    static const char *names[] = {"roles", "claim", "consumer"};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(asked(scene, names[i]).tier->name.n, 0);
+    struct str roles[] = {STR("reader"), STR("silver"), STR("gold")};
+    struct str_pair plan = {STR("plan"), STR("trial, gold")};
+    scene->caller.identity = &scene->identity;
+    scene->identity.consumer = STR("acme");
+    scene->identity.claims = &plan;
+    scene->identity.claim_count = 1;
+    scene->identity.roles = (struct str_list){roles, 2};
+    assert_string_equal(asked(scene, "roles").tier->name.p, "silver");
+    scene->identity.roles.count = 3; // the first of the tiers, not of the roles
+    assert_string_equal(asked(scene, "roles").tier->name.p, "gold");
+    assert_string_equal(asked(scene, "claim").tier->name.p, "gold");
+    assert_string_equal(asked(scene, "consumer").tier->name.p, "acme");
+    plan.value = STR("golden");
+    scene->identity.consumer = STR("acme2");
+    assert_int_equal(asked(scene, "claim").tier->name.n + asked(scene, "consumer").tier->name.n, 0);
+    assert_int_equal(scene->limits.claims.count, 1);
+}
+
+// What the admin API is asked with finds the bucket of the request.
+static void test_words(void **state)
+{
+    struct scene *scene = new_scene(
+        *state,
+        "{k: {key: [identity, header.t, client_ip, route], default: {rate: 1/s}}, g: {key: global, default: "
+        "{rate: 1/s}}}");
+    struct arena *arena = &scene->fixture->arena;
+    static const struct {
+        const char *consumer, *subject, *issuer, *header;
+        struct limit_words words;
+    } rows[] = {
+        {"acme", "x", "", "t1", {{STR("consumer:acme"), STR("t1"), STR("192.0.2.1"), STR("r")}, 4, STR_NULL}},
+        {"",
+         "al:ice",
+         "",
+         "t1",
+         {{STR("subject:al:ice"), STR("t1"), STR("192.0.2.1"), STR("r")}, 4, STR_NULL}},
+        {"",
+         "alice",
+         "https://i",
+         "t1",
+         {{STR("subject:alice"), STR("t1"), STR("192.0.2.1"), STR("r")}, 4, STR("https://i")}},
+        {"",
+         "",
+         "",
+         "",
+         {{STR("client_ip:192.0.2.1"), STR("client_ip:192.0.2.1"), STR("192.0.2.1"), STR("r")}, 4, STR_NULL}},
+    };
+    const char *why;
+    struct limit_use found = {0};
+    scene->caller.identity = &scene->identity;
+    for (size_t i = 0; i < countof(rows); i++) {
+        scene->identity.consumer = str_of(rows[i].consumer);
+        scene->identity.subject = str_of(rows[i].subject);
+        scene->identity.issuer = str_of(rows[i].issuer);
+        headers_set(&scene->headers, arena, STR("T"), str_of(rows[i].header));
+        assert_true(limit_key_of_words(&scene->limits.v[0], &rows[i].words, &found.key, &why));
+        assert_true(same(asked(scene, "k"), found));
+    }
+    assert_true(limit_key_of_words(&scene->limits.v[1], &(struct limit_words){0}, &found.key, &why));
+    assert_true(same(asked(scene, "g"), found));
+    assert_false(limit_key_of_words(&scene->limits.v[0], &(struct limit_words){0}, &found.key, &why));
+    assert_false(limit_key_of_words(&scene->limits.v[1], &rows[0].words, &found.key, &why));
+}
+
+// ---- verdicts ----
+
+static uint64_t left_of(struct scene *scene, const struct limit_use *use, uint64_t now_us)
+{
+    uint64_t found = 0;
+    limit_table_find(scene->limits.table, use->key, &found);
+    return bucket_remaining(&use->tier->bucket, found, now_us);
+}
+
+static void test_all_or_none(void **state)
+{
+    struct scene *scene = new_scene(
+        *state, "{wide: {default: {rate: 1/h, burst: 10}}, narrow: {default: {rate: 1/h, burst: 2}},"
+                " shadow: {shadow: true, default: {rate: 1/h, burst: 1}}}");
+    struct limit_use uses[] = {asked(scene, "wide"), asked(scene, "narrow"), asked(scene, "shadow")};
+    for (int i = 0; i < 2; i++)
+        assert_null(limits_take(scene->limits.table, uses, 3, NOW));
+    assert_true(uses[2].wait_us > 0); // it would have
+    for (int i = 0; i < 5; i++) {
+        const struct limit_use *refuser = limits_take(scene->limits.table, uses, 3, NOW);
+        assert_ptr_equal(refuser, &uses[1]);
+        assert_int_equal(refuser->wait_us, 3600 * UINT64_C(1000000));
+    }
+    assert_int_equal(left_of(scene, &uses[0], NOW), 8);
+    assert_int_equal(left_of(scene, &uses[2], NOW), 0);
+}
+
+static void test_the_longest_wait_is_told(void **state)
+{
+    struct scene *scene =
+        new_scene(*state, "{soon: {default: {rate: 1/s, burst: 1}}, late: {default: {rate: 1/h, burst: 1}}}");
+    struct limit_use uses[] = {asked(scene, "late"), asked(scene, "soon")};
+    assert_null(limits_take(scene->limits.table, uses, 2, NOW));
+    assert_ptr_equal(limits_take(scene->limits.table, uses, 2, NOW), &uses[0]);
+}
+
+static void test_costs_known_afterwards(void **state)
+{
+    struct scene *scene = new_scene(*state, "{k: {cost: header.c, default: {rate: 1/h, burst: 10}}}");
+    struct limit_use use = asked(scene, "k");
+    static const struct {
+        uint64_t cost, left;
+    } steps[] = {{1, 9}, {0, 9}, {4, 5}, {100, 0}};
+    for (size_t i = 0; i < countof(steps); i++) {
+        use = asked(scene, "k");
+        assert_null(limits_take(scene->limits.table, &use, 1, NOW));
+        limit_take_rest(scene->limits.table, &use, steps[i].cost, NOW);
+        assert_int_equal(left_of(scene, &use, NOW), steps[i].left);
+    }
+    use = asked(scene, "k");
+    assert_non_null(limits_take(scene->limits.table, &use, 1, NOW));
+    assert_int_equal(use.wait_us, 11 * 3600 * UINT64_C(1000000)); // one burst is owed
+}
+
+struct race {
+    struct scene *scene;
+    atomic_uint admitted;
+};
+
+static void *flood(void *context)
+{
+    struct race *race = context;
+    struct limit_use uses[] = {asked(race->scene, "a"), asked(race->scene, "b")};
+    unsigned admitted = 0;
+    for (int i = 0; i < 5000; i++)
+        admitted += !limits_take(race->scene->limits.table, uses, 2, NOW);
+    atomic_fetch_add(&race->admitted, admitted);
+    return NULL;
+}
+
+// Those who are refused in the middle of the race give back what they took: in the end, each limit has lost
+// what was admitted.
+static void test_threads_on_two_limits(void **state)
+{
+    struct race race = {new_scene(*state,
+                                  "{a: {default: {rate: 1/h, burst: 3000}}, b: {default: {rate: 1/h, burst: "
+                                  "2000}}}"),
+                        0};
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, flood, &race), 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    struct limit_use a = asked(race.scene, "a"), b = asked(race.scene, "b");
+    assert_int_equal(atomic_load(&race.admitted), 2000);
+    assert_int_equal(left_of(race.scene, &a, NOW), 1000);
+    assert_int_equal(left_of(race.scene, &b, NOW), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_who_is_who, set_up, end),
+        cmocka_unit_test_setup_teardown(test_addresses, set_up, end),
+        cmocka_unit_test_setup_teardown(test_parts_are_apart, set_up, end),
+        cmocka_unit_test_setup_teardown(test_tiers, set_up, end),
+        cmocka_unit_test_setup_teardown(test_words, set_up, end),
+        cmocka_unit_test_setup_teardown(test_all_or_none, set_up, end),
+        cmocka_unit_test_setup_teardown(test_the_longest_wait_is_told, set_up, end),
+        cmocka_unit_test_setup_teardown(test_costs_known_afterwards, set_up, end),
+        cmocka_unit_test_setup_teardown(test_threads_on_two_limits, set_up, end),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -34,14 +34,38 @@ static struct str good_claims(struct serve_client *c, struct str text)
     return token.payload;
 }
 
+// How long a gateway may keep what it was told of a token: five minutes, if its own ttl says so, and not
+// beyond the token's end. With no-store it would ask about each request, and let nobody in while this service
+// restarts.
+static struct serve_field freshness(struct serve_client *c, const struct json_value *claims)
+{
+    enum { MAX_AGE_S = 300 };
+    int64_t expires, age_s = MAX_AGE_S, now_s = service_now_s();
+    if (json_integer(json_get(claims, STR("exp")), &expires) && expires - now_s < age_s)
+        age_s = expires > now_s ? expires - now_s : 0;
+    return (struct serve_field){STR("Cache-Control"),
+                                arena_printf(&c->arena, "max-age=%lld", (long long)age_s)};
+}
+
 // ---- /introspect ----
+
+static void reply_token(struct serve_client *c, struct str body, const struct json_value *claims)
+{
+    const struct serve_field field = freshness(c, claims);
+    serve_reply_with(c, &(struct serve_answer){.status = 200,
+                                               .type = STR("application/json"),
+                                               .body = body,
+                                               .fields = &field,
+                                               .field_count = 1});
+}
 
 static void reply_active(struct serve_client *c, struct str claims)
 {
-    struct buf body = {0};
-    buf_append(&body, STR("{\"active\":true,\"token_type\":\"Bearer\","));
-    buf_append(&body, str_skip(claims, 1)); // ours: an object with members, and neither of these two
-    serve_reply_json(c, 200, &body);
+    const char *why;
+    struct str members = str_skip(claims, 1); // ours: an object with members, and neither of these two
+    struct str body =
+        arena_printf(&c->arena, "{\"active\":true,\"token_type\":\"Bearer\",%.*s", STR_ARG(members));
+    reply_token(c, body, json_parse(claims, &c->arena, &why));
 }
 
 static bool reply_family(struct serve_client *c, const struct client_settings *client, struct str text)
@@ -79,7 +103,7 @@ static void introspect(struct serve_client *c, const struct client_settings *cli
     if (claims.n)
         reply_active(c, claims);
     else if (!reply_family(c, client, text))
-        serve_reply(c, 200, STR("application/json"), STR("{\"active\":false}\n"));
+        reply_token(c, STR("{\"active\":false}\n"), NULL);
 }
 
 void handle_introspect(struct serve_client *c)
@@ -254,13 +278,16 @@ void handle_authorize(struct serve_client *c)
     } else if (lack) {
         refuse(c, 403, lack, STR_NULL);
     } else {
-        struct serve_field fields[3] = {{STR("X-User-Id"), subject->text}};
+        struct serve_field fields[4] = {{STR("X-User-Id"), subject->text}};
         struct str roles = join_roles(c, asked.claims), scopes = join_scopes(c, asked.claims);
         unsigned count = 1;
         if (roles.n)
             fields[count++] = (struct serve_field){STR("X-User-Roles"), roles};
         if (scopes.n)
             fields[count++] = (struct serve_field){STR("X-User-Scopes"), scopes};
+        // With rules the answer depends on more than the token: nothing to keep by that alone.
+        if (!settings->rules.count)
+            fields[count++] = freshness(c, asked.claims);
         serve_reply_with(c, &(struct serve_answer){.status = 200, .fields = fields, .field_count = count});
     }
 }

@@ -269,6 +269,24 @@ def test_rules_by_scope_and_method(shared):
     assert shared.authorize(user, "/x%2f..%2fadmin").status == 403    # no one knows what that means
 
 
+# ---- how long answers may be kept ----
+
+def max_age(answer):
+    return int(answer.headers["Cache-Control"].removeprefix("max-age="))
+
+
+def test_answers_may_be_kept_until_the_end_of_the_token(shared, make_limitless):
+    for client, longest in (("shop", 300), ("opaque", 300), ("short", 1)):
+        token = shared.token(client)
+        for answer in (shared.post("/introspect", "gateway", token=token), make_limitless.authorize(make_limitless.token(client))):
+            assert answer.status == 200 and longest - 1 <= max_age(answer) <= longest
+    assert max_age(shared.post("/introspect", "gateway", token="x")) == 300
+
+
+def test_what_rules_decide_is_for_one_request(shared):
+    assert shared.authorize(shared.token(), "/orders/7").headers["Cache-Control"] == "no-store"
+
+
 # ---- what is published ----
 
 @pytest.mark.parametrize("name", ["oauth-authorization-server", "openid-configuration"])

@@ -70,18 +70,25 @@ struct auth_sources {                    // of the configuration, checked
     struct str consumers_file;           // n == 0: none
     const struct str_map *identity_headers;
     const struct identity_token_settings *identity_token; // NULL: none
+    struct str_list claims; // further ones that the configuration refers to, by path
     uint64_t generation;
-    unsigned tls_slots; // as in upstream_compile; 0: only looked at, no file is read
-    bool (*read_file)(const void *context, struct str path, struct str *content); // NULL: from disk
+    unsigned tls_slots; // as in upstream_compile; 0: only looked at, no file is read, no host looked up
+    bool (*read_file)(const void *context, struct str path, struct str *content);
     const void *read_context;
 };
-// False and *err when a file is bad or a name is not found. Everything else has been checked by the field
-// tables.
+struct auth_mistake {
+    struct str path; // "auth.corp"
+    unsigned line, column;
+    struct err err;
+};
+// False and *mistake when a file is bad or a name is not found. Everything else has been checked by the field
+// tables. auth_fini in any case.
 must_check bool auth_compile(struct auth *auth, const struct auth_sources *sources, struct arena *arena,
-                             struct err *err);
+                             struct auth_mistake *mistake);
 void auth_fini(struct auth *auth);
 const struct auth_provider *auth_provider_named(const struct auth *auth, struct str name);
-// The upstreams behind providers (auth:NAME), to be handed to upstream_worker_update with the others.
+// The upstreams behind providers, to be handed to upstream_worker_update with the others; they stay auth's.
+#define AUTH_UPSTREAM_PREFIX "auth:" // and the provider's name: no configured one has a colon
 uint32_t auth_upstreams(const struct auth *auth, struct upstream **upstreams, uint32_t max);
 
 // The source of an identity header, "identity.roles" or "jwt.CLAIM", and the claim's path. False: it is none.

@@ -100,17 +100,19 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
 {
     const struct upstream_settings *settings = gateway->settings.upstreams.v;
     uint32_t count = gateway->settings.upstreams.count;
-    gateway->upstreams = arena_array(&gateway->arena, struct upstream *, count);
+    gateway->upstreams =
+        arena_array(&gateway->arena, struct upstream *, count + gateway->settings.auth.count);
     for (uint32_t i = 0; i < count; i++) {
         struct err err = {0};
         struct upstream *upstream = arena_new(&gateway->arena, struct upstream);
-        gateway->upstreams[gateway->upstream_count++] = upstream;
+        gateway->upstreams[gateway->own_upstream_count++] = upstream;
         if (upstream_compile(upstream, &settings[i], gateway->generation,
                              gateway->workers ? gateway->workers + 1 : 0, &gateway->arena, &err))
             report_failure(report, gateway->file, settings[i].line, settings[i].column,
                            arena_printf(report->arena, "upstreams.%.*s", STR_ARG(settings[i].name)), &err);
         map_put(&gateway->upstream_names, upstream->name, upstream);
     }
+    gateway->upstream_count = gateway->own_upstream_count;
     return report->count == 0;
 }
 
@@ -118,6 +120,45 @@ static void compile_limits(struct gateway *gateway)
 {
     limits_compile(&gateway->limits, &gateway->settings.rate_limits, limit_table_shared(), &gateway->arena);
     gateway->limits.legacy = gateway->settings.telemetry.headers.rate_limit_legacy;
+}
+
+static void hold_gateway(void *holder)
+{
+    gateway_ref(holder);
+}
+
+static void drop_gateway(void *holder)
+{
+    gateway_unref(holder);
+}
+
+static bool compile_auth(struct gateway *gateway, struct config_report *report)
+{
+    const struct gateway_settings *settings = &gateway->settings;
+    const struct auth_sources sources = {
+        .providers = &settings->auth,
+        .consumers = &settings->consumers,
+        .consumers_file = settings->consumers_file,
+        .identity_headers = &settings->identity_headers,
+        .identity_token = settings->has_identity_token ? &settings->identity_token : NULL,
+        .claims = gateway->limits.claims,
+        .generation = gateway->generation,
+        .tls_slots = gateway->workers ? gateway->workers + 1 : 0,
+        .read_file = gateway_tls_content,
+        .read_context = &gateway->tls,
+    };
+    struct auth_mistake mistake = {0};
+    struct auth *auth = &gateway->auth;
+    auth->holder = gateway;
+    auth->hold = hold_gateway;
+    auth->drop = drop_gateway;
+    if (!auth_compile(auth, &sources, &gateway->arena, &mistake)) {
+        report_failure(report, gateway->file, mistake.line, mistake.column, mistake.path, &mistake.err);
+        return false;
+    }
+    gateway->upstream_count +=
+        auth_upstreams(auth, gateway->upstreams + gateway->upstream_count, settings->auth.count);
+    return true;
 }
 
 static bool look_up_redis(struct gateway *gateway, struct config_report *report)
@@ -182,8 +223,9 @@ static void gateway_free(struct gateway *gateway)
     for (uint32_t i = 0; i < gateway->listener_count; i++)
         for (unsigned worker = 0; gateway->listeners[i].tls && worker < gateway->workers; worker++)
             tls_server_unref(gateway->listeners[i].tls[worker]);
-    for (uint32_t i = 0; i < gateway->upstream_count; i++)
+    for (uint32_t i = 0; i < gateway->own_upstream_count; i++)
         upstream_fini(gateway->upstreams[i]);
+    auth_fini(&gateway->auth);
     if (gateway->routes)
         route_table_fini(gateway->routes);
     map_fini(&gateway->upstream_names);
@@ -211,8 +253,9 @@ struct gateway *gateway_new(struct str file, struct str text, const struct gatew
                                           &gateway->tls, report);
     gateway_tls_read_from(&gateway->tls);
     good = (!use || look_up_redis(gateway, report)) && good;
-    good = compile_upstreams(gateway, report) && good && compile_routes(gateway, report) &&
-           compile_telemetry(gateway, report) && compile_tls(gateway, use, report);
+    good = compile_upstreams(gateway, report) && good && compile_auth(gateway, report) &&
+           compile_routes(gateway, report) && compile_telemetry(gateway, report) &&
+           compile_tls(gateway, use, report);
     gateway_tls_read_from(NULL);
     if (good)
         return gateway;

@@ -34,7 +34,8 @@ struct gateway {
     unsigned workers; // that it was made for; 0: none
     struct gateway_tls tls;
     struct upstream **upstreams;
-    uint32_t upstream_count;
+    uint32_t upstream_count;     // all of them
+    uint32_t own_upstream_count; // the configured ones, which come first; the rest are auth's
     struct route_table *routes;
     struct auth auth; // who may call, and what upstreams are told of it
     struct limits limits;

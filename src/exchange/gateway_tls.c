@@ -9,7 +9,7 @@
 
 enum {
     DAY_SECONDS = 24 * 3600,
-    FILE_BYTES = 16 << 20, // of one file; the net room refuses larger ones
+    FILE_BYTES = CONFIG_BYTES, // of one file: consumers; the net room refuses what is too large for it
 };
 
 // ---- contents ----
@@ -39,7 +39,7 @@ static struct str read_content(struct str path)
     return content;
 }
 
-static bool get_content(const void *context, struct str path, struct str *content)
+bool gateway_tls_content(const void *context, struct str path, struct str *content)
 {
     const struct gateway_tls *tls = context;
     size_t place = (size_t)(uintptr_t)map_get(&tls->places, path);
@@ -51,7 +51,7 @@ static bool get_content(const void *context, struct str path, struct str *conten
 
 void gateway_tls_read_from(const struct gateway_tls *tls)
 {
-    tls_read_from(tls ? get_content : NULL, tls);
+    tls_read_from(tls ? gateway_tls_content : NULL, tls);
 }
 
 void gateway_tls_fini(struct gateway_tls *tls)
@@ -229,6 +229,27 @@ static void check_redis(struct checking *checking, const struct redis_settings *
     check_authorities(checking, &place, "ca", redis->ca);
 }
 
+// What the auth room reads; it says itself what is wrong with a file.
+static void note_auth(struct checking *checking, const struct gateway_settings *settings)
+{
+    const struct auth_settings *auth = settings->auth.v;
+    note_file(checking, settings->consumers_file);
+    if (settings->has_identity_token)
+        note_file(checking, settings->identity_token.key);
+    for (uint32_t i = 0; i < settings->auth.count; i++) {
+        struct place place = {auth[i].line, auth[i].column,
+                              arena_printf(checking->arena, "auth.%.*s", STR_ARG(auth[i].name))};
+        switch (auth[i].kind) {
+        case AUTH_JWT: check_authorities(checking, &place, "jwt.jwks.ca", auth[i].jwt.jwks.ca); break;
+        case AUTH_INTROSPECTION:
+            check_authorities(checking, &place, "introspection.ca", auth[i].introspection.ca);
+            break;
+        case AUTH_FORWARD: check_authorities(checking, &place, "forward.ca", auth[i].forward.ca); break;
+        default: break;
+        }
+    }
+}
+
 bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
                        const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
                        struct config_report *report)
@@ -247,6 +268,7 @@ bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
             check_upstream(&checking, &upstreams[i]);
     if (settings->has_redis)
         check_redis(&checking, &settings->redis);
+    note_auth(&checking, settings);
     gateway_tls_read_from(NULL);
     return report->count == before;
 }

@@ -1,5 +1,5 @@
-// What a configuration's TLS reads from disk: checked before anything is made of it, and looked at again
-// while it is in force.
+// What a configuration reads from disk: certificates and keys of TLS, consumers, the key of identity_token:
+// checked before anything is made of it, and looked at again while it is in force.
 #pragma once
 
 #include "base/file.h"
@@ -49,6 +49,8 @@ bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
                        const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
                        struct config_report *report);
 void gateway_tls_fini(struct gateway_tls *tls);
+// The content of one of its files (context: the struct gateway_tls). False: it is none, or could not be read.
+bool gateway_tls_content(const void *context, struct str path, struct str *content);
 // Until the next call, the net room reads files from here; NULL: from disk.
 void gateway_tls_read_from(const struct gateway_tls *tls);
 // What runs out within CERTIFICATE_WARN_DAYS. now_s: Unix time.

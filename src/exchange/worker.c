@@ -30,6 +30,11 @@ static void on_turn_end(struct loop_hook *hook)
     count_dropped_lines(worker);
 }
 
+static void wake_exchange(void *context, struct ticket ticket)
+{
+    exchange_resume(context, ticket);
+}
+
 struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway,
                           struct access_writer *writer, struct err *err)
 {
@@ -62,6 +67,12 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
         .tls_slot = slot + 1,
     };
     worker->upstreams = upstream_worker_new(&needs);
+    worker->auth = auth_worker_new(&(struct auth_worker_needs){.loop = &worker->loop,
+                                                               .upstreams = worker->upstreams,
+                                                               .metrics = worker->metrics,
+                                                               .slot = slot,
+                                                               .context = worker,
+                                                               .wake = wake_exchange});
     worker->turn_end.on_turn_end = on_turn_end;
     loop_hook_add(&worker->loop, &worker->turn_end);
     worker_update(worker, gateway_ref(gateway), writer);
@@ -71,6 +82,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
 void worker_free(struct worker *worker)
 {
     check(worker->live == 0);
+    auth_worker_free(worker->auth);
     upstream_worker_free(worker->upstreams);
     loop_turn(&worker->loop, 0); // connections closed just now are freed
     access_log_fini(&worker->log);
@@ -94,6 +106,7 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     struct gateway_hold *before = worker->hold;
     metrics_reserve(worker->metrics);
     upstream_worker_update(worker->upstreams, gateway->upstreams, gateway->upstream_count);
+    auth_worker_update(worker->auth, &gateway->auth);
     worker->gateway = gateway;
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);

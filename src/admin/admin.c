@@ -23,6 +23,8 @@ static const struct serve_row api_rows[] = {
     {METHOD_GET, SERVE_PATH("/api/v1/routes"), api_routes},
     {METHOD_GET, SERVE_PATH("/api/v1/upstreams"), api_upstreams},
     {METHOD_GET, SERVE_PATH("/api/v1/limits"), api_limits},
+    {METHOD_GET, SERVE_PATH("/api/v1/limits/"), api_bucket, .below = true},
+    {METHOD_DELETE, SERVE_PATH("/api/v1/limits/"), api_bucket_reset, .below = true},
     {METHOD_GET, SERVE_PATH("/api/v1/exchanges"), api_exchanges},
     {METHOD_GET, SERVE_PATH("/api/v1/info"), api_info},
     {METHOD_POST, SERVE_PATH("/api/v1/reload"), api_reload},

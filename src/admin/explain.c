@@ -236,6 +236,27 @@ static void print_policies(struct explanation *e)
     json_array_end(e->out);
 }
 
+// Which limits, and by what keys.
+static void print_limits(struct explanation *e)
+{
+    const struct route_limit_settings *settings = &e->match.route->settings->rate_limits;
+    key(e, "rate_limits");
+    json_array(e->out);
+    for (uint32_t i = 0; i < settings->names.count; i++) {
+        const struct limit_settings *limit = e->gateway->limits.v[settings->indices[i]].settings;
+        json_object(e->out);
+        string(e, "name", limit->name);
+        key(e, "key");
+        json_array(e->out);
+        for (uint32_t j = 0; j < limit->key.count; j++)
+            json_string(e->out, limit_from_print(&limit->key.v[j], e->arena));
+        json_array_end(e->out);
+        json_field_bool(e->out, "shadow", limit->shadow);
+        json_object_end(e->out);
+    }
+    json_array_end(e->out);
+}
+
 static void note_upstream(struct explanation *e, const struct upstream *upstream)
 {
     if (e->explained->count < EXPLAIN_UPSTREAMS)
@@ -366,6 +387,7 @@ static void explain_match(struct explanation *e)
     }
     print_auth(e);
     print_policies(e);
+    print_limits(e);
     string(e, "action", str_of(actions[route->action].name));
     actions[route->action].explain(e);
     duration(e, "timeout", route->settings->timeout_us);

@@ -23,7 +23,7 @@ struct bound {
 #name, unit, reason, (uint64_t)(name) \
     }
 
-static const struct bound limits[] = {
+static const struct bound bounds[] = {
     LIMIT(ARENA_BLOCK, "bytes", "one block holds a usual exchange: its head, route and answer"),
     LIMIT(BUF_BLOCK, "bytes", "one read takes a usual request whole"),
     LIMIT(JSON_DEPTH, "levels", "admin answers are flat; deeper is a bug"),
@@ -101,6 +101,11 @@ static const struct bound limits[] = {
     LIMIT(CONFIG_ALIAS_NODES, "nodes", "made by YAML aliases (billion laughs)"),
     LIMIT(CONFIG_BYTES, "bytes", "of the configuration file"),
     LIMIT(CONFIG_ERRORS, "mistakes", "reported of one file; the rest is counted"),
+    LIMIT(LIMIT_KEYS, "keys", "of rate limits live at once, without one being forgotten early"),
+    LIMIT(LIMIT_TABLE_BYTES, "bytes", "of the table that holds them"),
+    LIMIT(LIMIT_KEY_PARTS, "parts", "of a rate limit's key"),
+    LIMIT(LIMITS_PER_ROUTE, "limits", "that a route may name"),
+    LIMIT(LIMIT_COST_MAX, "tokens", "that a request may cost by the configuration"),
     LIMIT(ADMIN_CONNECTIONS, "connections",
           "to the admin and to the status listener each; the idlest makes room"),
     LIMIT(ADMIN_HEAD_BYTES, "bytes", "of an admin request's head"),
@@ -120,12 +125,12 @@ static void print_table(struct json *json)
 {
     json_key(json, STR("limits"));
     json_array(json);
-    for (size_t i = 0; i < countof(limits); i++) {
+    for (size_t i = 0; i < countof(bounds); i++) {
         json_object(json);
-        json_field_string(json, "name", str_of(limits[i].name));
-        json_field_u64(json, "value", limits[i].value);
-        json_field_string(json, "unit", str_of(limits[i].unit));
-        json_field_string(json, "reason", str_of(limits[i].reason));
+        json_field_string(json, "name", str_of(bounds[i].name));
+        json_field_u64(json, "value", bounds[i].value);
+        json_field_string(json, "unit", str_of(bounds[i].unit));
+        json_field_string(json, "reason", str_of(bounds[i].reason));
         json_object_end(json);
     }
     json_array_end(json);
@@ -154,6 +159,28 @@ static void print_configured(struct json *json, const struct config_node *root, 
     json_array_end(json);
 }
 
+// What the table of buckets holds (limit/table.h).
+static void print_buckets(struct json *json, const struct limits *limits)
+{
+    struct limit_table_stats stats;
+    limit_table_stats(limits->table, &stats);
+    json_key(json, STR("rate_limits"));
+    json_object(json);
+    json_key(json, STR("names"));
+    json_array(json);
+    for (uint32_t i = 0; i < limits->count; i++)
+        json_string(json, limits->v[i].name);
+    json_array_end(json);
+    json_key(json, STR("keys"));
+    json_object(json);
+    json_field_u64(json, "places", stats.places);
+    json_field_u64(json, "used", stats.used);
+    json_field_u64(json, "forgotten", stats.forgotten);
+    json_field_u64(json, "bytes", stats.bytes);
+    json_object_end(json);
+    json_object_end(json);
+}
+
 void api_limits(struct serve_client *c)
 {
     const struct gateway *gateway = host_of(c)->gateway;
@@ -165,6 +192,7 @@ void api_limits(struct serve_client *c)
     print_table(&json);
     print_configured(&json, root, "listeners");
     print_configured(&json, root, "upstreams");
+    print_buckets(&json, &gateway->limits);
     json_object_end(&json);
     serve_reply_json(c, 200, &body);
 }

@@ -61,6 +61,8 @@ void api_config(struct serve_client *c);
 void api_routes(struct serve_client *c);
 void api_upstreams(struct serve_client *c);
 void api_limits(struct serve_client *c);
+void api_bucket(struct serve_client *c);
+void api_bucket_reset(struct serve_client *c);
 void api_exchanges(struct serve_client *c);
 void api_info(struct serve_client *c);
 void api_reload(struct serve_client *c);

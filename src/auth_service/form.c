@@ -1,37 +1,7 @@
 #include "auth_service/form.h"
 
 #include "base/base64.h"
-
-static int digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static bool decode(struct str text, struct arena *arena, struct str *out)
-{
-    char *to = arena_alloc(arena, text.n + 1), *at = to;
-    for (size_t i = 0; i < text.n; i++) {
-        char c = text.p[i];
-        if (c == '%') {
-            int high = i + 2 < text.n ? digit(text.p[i + 1]) : -1, low = high < 0 ? -1 : digit(text.p[i + 2]);
-            if (low < 0)
-                return false;
-            c = (char)(high << 4 | low);
-            i += 2;
-        } else if (c == '+') {
-            c = ' ';
-        }
-        if (!c)
-            return false;
-        *at++ = c;
-    }
-    *at = '\0';
-    *out = str_range(to, at);
-    return true;
-}
+#include "http/uri.h"
 
 bool form_parse(struct str text, struct arena *arena, struct form *form, const char **why)
 {
@@ -42,7 +12,7 @@ bool form_parse(struct str text, struct arena *arena, struct form *form, const c
         struct str left = {pair.p, str_find(pair, '=')};
         struct str right = left.n < pair.n ? str_skip(pair, left.n + 1) : STR_NULL;
         *why = "a parameter is not form-encoded";
-        if (!decode(left, arena, &name) || !decode(right, arena, &value))
+        if (!uri_form_decode(left, arena, &name) || !uri_form_decode(right, arena, &value))
             return false;
         if (!name.n || !value.n)
             continue;
@@ -83,8 +53,8 @@ bool form_basic(struct str authorization, struct arena *arena, struct str *id, s
         return false;
     struct str both = {(const char *)bytes, n};
     size_t colon = str_find(both, ':');
-    return colon < n && decode((struct str){both.p, colon}, arena, id) &&
-           decode(str_skip(both, colon + 1), arena, secret) && id->n;
+    return colon < n && uri_form_decode((struct str){both.p, colon}, arena, id) &&
+           uri_form_decode(str_skip(both, colon + 1), arena, secret) && id->n;
 }
 
 struct str form_bearer(struct str authorization)

@@ -230,3 +230,25 @@ bool uri_authority_split(struct str authority, struct str *host, struct str *por
     uint64_t ignored;
     return port->n == 0 || str_to_u64(*port, PORT_MAX, &ignored); // RFC 3986 3.2.3: a port may be empty
 }
+
+// ---- forms ----
+
+bool uri_form_decode(struct str text, struct arena *arena, struct str *out)
+{
+    char *to = arena_alloc(arena, text.n + 1), *at = to;
+    for (size_t i = 0; i < text.n; i++) {
+        char c = text.p[i] == '+' ? ' ' : text.p[i];
+        if (c == '%') {
+            if (i + 2 >= text.n || !char_is(text.p[i + 1], CHAR_HEX) || !char_is(text.p[i + 2], CHAR_HEX))
+                return false;
+            c = (char)(hex_value(text.p[i + 1]) << 4 | hex_value(text.p[i + 2]));
+            i += 2;
+        }
+        if (!c)
+            return false;
+        *at++ = c;
+    }
+    *at = '\0';
+    *out = str_range(to, at);
+    return true;
+}

@@ -24,6 +24,9 @@ enum uri_result uri_normalise_path(struct str path, bool merge_slashes, struct a
 // controls, no space, no "#", no quotes, angle brackets or backslash.
 // The parser looks at queries by blocks; this is the plain form that tests and fuzzers hold it against.
 bool uri_query_valid(struct str query);
+// A name or value of application/x-www-form-urlencoded, as queries have them: percent-decoded, + is a space.
+// False: a bad escape, or NUL. *out has a NUL behind it.
+bool uri_form_decode(struct str text, struct arena *arena, struct str *out);
 // host[:port] of RFC 3986 3.2.2 and 3.2.3: reg-name without percent escapes, IPv4 or [IPv6]; no userinfo.
 // Splits it.
 bool uri_authority_split(struct str authority, struct str *host, struct str *port);

@@ -166,14 +166,18 @@ static void decode_rate(struct config_decoder *decoder, const struct config_node
         memcpy(target, &rate, sizeof rate);
 }
 
-static struct config_node *encode_rate(struct arena *arena, const void *target)
+struct str limit_rate_print(const struct limit_rate *rate, struct arena *arena)
 {
-    const struct limit_rate *rate = target;
     for (size_t i = 0; i < countof(units); i++)
         if (rate->period_us == units[i].seconds * SECOND_US)
-            return config_new_plain(
-                arena, arena_printf(arena, "%llu/%c", (unsigned long long)rate->tokens, units[i].letter));
-    return NULL;
+            return arena_printf(arena, "%llu/%c", (unsigned long long)rate->tokens, units[i].letter);
+    return STR_NULL;
+}
+
+static struct config_node *encode_rate(struct arena *arena, const void *target)
+{
+    struct str text = limit_rate_print(target, arena);
+    return text.n ? config_new_plain(arena, text) : NULL;
 }
 
 // ---- tiers ----

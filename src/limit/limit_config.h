@@ -80,5 +80,7 @@ void config_check_route_limits(struct config_decoder *decoder, const struct conf
                                const struct config_list *limits, struct route_limit_settings *route);
 // "header.X-Tenant": what a key or tier_by says of it.
 struct str limit_from_print(const struct limit_from *from, struct arena *arena);
+// "100/s".
+struct str limit_rate_print(const struct limit_rate *rate, struct arena *arena);
 // The burst in tokens.
 uint64_t limit_burst(const struct limit_tier_settings *tier);

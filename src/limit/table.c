@@ -26,7 +26,7 @@ _Static_assert(sizeof(struct set) == 512, "tags and states are four lines each")
 struct limit_table {
     struct set *sets;
     uint64_t count;
-    _Atomic uint64_t forgotten;
+    _Atomic uint64_t used, forgotten; // written when a key is new
 };
 
 struct limit_table *limit_table_new(size_t bytes)
@@ -147,8 +147,10 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
         place = (int)(used < PLACES ? used : make_room(table, set, now_us));
         atomic_store_explicit(&set->tags[place], tag, memory_order_release);
         atomic_store_explicit(&set->states[place], now_us << BUCKET_PART_BITS, memory_order_release);
-        if (used < PLACES)
+        if (used < PLACES) {
             atomic_store_explicit(&set->used, used + 1, memory_order_release);
+            atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
+        }
     }
     unlock(set);
     return place;
@@ -274,19 +276,12 @@ bool limit_table_reset(struct limit_table *table, struct hash128 key)
     return true;
 }
 
-void limit_table_stats(const struct limit_table *table, uint64_t now_us, struct limit_table_stats *stats)
+void limit_table_stats(const struct limit_table *table, struct limit_table_stats *stats)
 {
     *stats = (struct limit_table_stats){
         .places = table->count * PLACES,
+        .used = atomic_load(&table->used),
         .forgotten = atomic_load(&table->forgotten),
         .bytes = table->count * sizeof(struct set),
     };
-    for (uint64_t i = 0; i < table->count; i++) {
-        struct set *set = &table->sets[i];
-        unsigned used = atomic_load_explicit(&set->used, memory_order_acquire);
-        stats->used += used;
-        for (unsigned j = 0; j < used; j++)
-            stats->live +=
-                !bucket_is_full(atomic_load_explicit(&set->states[j], memory_order_relaxed), now_us);
-    }
 }

@@ -55,9 +55,7 @@ bool limit_table_reset(struct limit_table *table, struct hash128 key);
 
 struct limit_table_stats {
     uint64_t places, used; // used: that hold a key, full buckets too
-    uint64_t live;         // of these, not full
     uint64_t forgotten;    // keys that had to go while not full, since the beginning
     uint64_t bytes;        // of the table's address space
 };
-// Walks the whole table: milliseconds. For the admin API.
-void limit_table_stats(const struct limit_table *table, uint64_t now_us, struct limit_table_stats *stats);
+void limit_table_stats(const struct limit_table *table, struct limit_table_stats *stats);

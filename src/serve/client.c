@@ -99,6 +99,11 @@ static void refuse_cause(struct serve_client *c, enum end_cause cause, struct st
     refuse(c, &(struct serve_problem){row->status, row->code, detail});
 }
 
+static bool is_row_of(const struct serve_row *row, struct str path)
+{
+    return row->below ? path.n > row->path.n && str_starts(path, row->path) : str_eq(path, row->path);
+}
+
 // GET rows serve HEAD; *allow lists what the path takes when the method is another.
 static const struct serve_row *find_row(struct serve_client *c, struct str *allow)
 {
@@ -108,7 +113,7 @@ static const struct serve_row *find_row(struct serve_client *c, struct str *allo
     *allow = STR_NULL;
     for (size_t i = 0; i < settings->row_count; i++) {
         const struct serve_row *row = &settings->rows[i];
-        if (!str_eq(row->path, request->path))
+        if (!is_row_of(row, request->path))
             continue;
         if (row->method == method || row->method == METHOD_OTHER)
             return row;

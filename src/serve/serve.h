@@ -38,6 +38,7 @@ struct serve_row {
     enum http_method method; // GET serves HEAD too; METHOD_OTHER: any method
     struct str path;
     void (*handle)(struct serve_client *c); // replies, now or later
+    bool below;                             // path ends with a slash: what lies below it, not itself
 };
 #define SERVE_PATH(literal)          \
     {                                \

@@ -185,7 +185,7 @@ static void ask(struct bench *bench, struct auth_worker *worker, struct str toke
 // Cold and then warm, the same tokens by the same worker.
 static void asking(struct bench *bench, double *cold, double *warm, double *hot)
 {
-    const struct auth_worker_needs needs = {.loop = &bench->loop, .metrics = bench->metrics, .slot = 1};
+    const struct auth_worker_needs needs = {.loop = &bench->loop, .metrics = bench->metrics, .tls_slot = 1};
     struct auth_worker *worker = auth_worker_new(&needs);
     check(worker);
     ask(bench, worker, bench->tokens[0]);

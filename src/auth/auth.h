@@ -111,7 +111,7 @@ struct auth_worker_needs { // borrowed from the worker
     struct loop *loop;
     struct upstream_worker *upstreams;
     struct metrics *metrics;
-    unsigned slot; // of net/tls.h
+    unsigned tls_slot;
     void *context;
     void (*wake)(void *context, struct ticket ticket); // from the loop, never from inside auth_ask
 };

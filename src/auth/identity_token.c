@@ -28,7 +28,7 @@ static struct token_signer *signer_of(struct auth_worker *worker, const struct a
     check(own);
     struct err err;
     own->key = key;
-    own->signer = token_signer_new(auth->identity_key, tls_library(worker->needs.slot), &err);
+    own->signer = token_signer_new(auth->identity_key, tls_library(worker->needs.tls_slot), &err);
     if (!own->signer)
         log_error("auth", "identity_token.key: %s", err.what);
     return own->signer;

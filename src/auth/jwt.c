@@ -137,7 +137,7 @@ static struct token_verifier *verifier_of(const struct question *question)
     struct token_keys *keys = keys_of(provider, &version);
     local->keys_version = version_of(provider, version);
     if (keys)
-        local->verifier = token_verifier_new(keys, tls_library(question->worker->needs.slot));
+        local->verifier = token_verifier_new(keys, tls_library(question->worker->needs.tls_slot));
     token_keys_unref(keys);
     return local->verifier;
 }

@@ -70,7 +70,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
     worker->auth = auth_worker_new(&(struct auth_worker_needs){.loop = &worker->loop,
                                                                .upstreams = worker->upstreams,
                                                                .metrics = worker->metrics,
-                                                               .slot = slot,
+                                                               .tls_slot = slot + 1,
                                                                .context = worker,
                                                                .wake = wake_exchange});
     worker->turn_end.on_turn_end = on_turn_end;

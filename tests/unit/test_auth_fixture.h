@@ -91,7 +91,7 @@ static inline void auth_scene_init_on(struct auth_scene *scene, struct loop *loo
         .loop = loop,
         .upstreams = upstreams,
         .metrics = metrics,
-        .slot = 1,
+        .tls_slot = 1,
         .context = scene,
         .wake = auth_scene_wake,
     };

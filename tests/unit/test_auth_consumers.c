@@ -166,6 +166,10 @@ static void test_keys_that_are_refused(void **state)
         assert_int_equal(scene->call.challenge.n, 0); // the kind's own
     }
     assert_int_equal(auth_cache_count(scene->worker->cache), 0);
+    auth_scene_request(scene);
+    put_key(scene, "X-API-Key", longest);
+    assert_denied(scene, END_INVALID_KEY);
+    assert_non_null(strstr(scene->call.detail.p, "too long")); // it was not looked for
 }
 
 // A key that is taken away is refused at once, though its identity is in the cache.

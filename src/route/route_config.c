@@ -391,7 +391,9 @@ static const struct config_field route_fields[] = {
      .type = CONFIG_BOOL,
      .offset = offsetof(struct route_settings, outlive_token),
      .fallback = "false",
-     .doc = "true: streams go on when the token that they began with has expired or was revoked."},
+     .doc =
+         "Streams (tunnels such as WebSocket, text/event-stream responses, gRPC calls) end within a second "
+         "when the token that they began with expires or is revoked. true: they go on."},
     {.name = "rewrite",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct route_settings, rewrite),

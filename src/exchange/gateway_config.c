@@ -90,7 +90,9 @@ static const struct config_field status_fields[] = {
 
 static const struct config_object status_object = {
     .name = "status",
-    .doc = "/livez, /readyz, /healthz and /metrics, for probes and for Prometheus.",
+    .doc = "/livez, /readyz, /healthz and /metrics, for probes and for Prometheus; /jwks.json, the public "
+           "key of "
+           "identity_token.",
     .example = "{ address: \"127.0.0.1:9902\" }",
     .size = sizeof(((struct gateway_settings *)0)->status),
     .fields = status_fields,

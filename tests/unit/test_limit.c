@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #define NOW UINT64_C(86400000000)
 enum { THREADS = 8, SECOND = 1000000 };
@@ -284,6 +285,40 @@ static void test_threads_on_two_limits(void **state)
     assert_int_equal(left_of(race.scene, &b, NOW), 0);
 }
 
+// Of this thread: others may want the machine as well.
+static uint64_t cpu_us(void)
+{
+    struct timespec spent;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+    return (uint64_t)spent.tv_sec * SECOND + (uint64_t)spent.tv_nsec / 1000;
+}
+
+static void test_what_a_decision_costs(void **state)
+{
+    enum { DECISIONS = 1000000, CALLERS = 1000 };
+    struct scene *scene = new_scene(
+        *state, "{id: {tier_by: identity.roles, tiers: {gold: {rate: 999/s}, silver: {rate: 99/s}}, "
+                "default: {rate: 9/s}}, all: {key: global, default: {rate: 999999/s}}}");
+    struct str roles[] = {STR("silver")};
+    char names[CALLERS][16];
+    scene->caller.identity = &scene->identity;
+    scene->identity.roles = (struct str_list){roles, 1};
+    for (unsigned i = 0; i < CALLERS; i++)
+        snprintf(names[i], sizeof names[i], "consumer-%u", i);
+    for (unsigned count = 1; count <= 2; count++) {
+        uint64_t began = cpu_us();
+        for (unsigned i = 0; i < DECISIONS; i++) {
+            scene->identity.consumer = str_of(names[i % CALLERS]);
+            struct limit_use uses[2];
+            for (unsigned k = 0; k < count; k++)
+                limit_ask(&scene->limits.v[k], &scene->caller, &uses[k]);
+            limits_take(scene->limits.table, uses, count, NOW + i);
+        }
+        print_message("%u limits of a request: %.0f ns, keys and tiers included\n", count,
+                      (double)(cpu_us() - began) * 1000 / DECISIONS);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +331,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_longest_wait_is_told, set_up, end),
         cmocka_unit_test_setup_teardown(test_costs_known_afterwards, set_up, end),
         cmocka_unit_test_setup_teardown(test_threads_on_two_limits, set_up, end),
+        cmocka_unit_test_setup_teardown(test_what_a_decision_costs, set_up, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

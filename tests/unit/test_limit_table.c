@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum { THREADS = 8, SECOND = 1000000 };
 #define NOW UINT64_C(86400000000)
@@ -210,16 +211,24 @@ static void test_keys_that_come_and_go_leave_the_hot_one_alone(void **unused)
     limit_table_free(race.table);
 }
 
+// Of this thread: others may want the machine as well.
+static uint64_t cpu_us(void)
+{
+    struct timespec spent;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+    return (uint64_t)spent.tv_sec * SECOND + (uint64_t)spent.tv_nsec / 1000;
+}
+
 static void test_what_a_decision_costs(void **unused)
 {
     (void)unused;
     enum { DECISIONS = 2000000, KEYS = 1000 };
     struct limit_table *table = limit_table_new(LIMIT_TABLE_BYTES);
     struct bucket bucket = made(999, 1000);
-    uint64_t state, began = clock_monotonic_us();
+    uint64_t state, began = cpu_us();
     for (uint64_t i = 0; i < DECISIONS; i++)
-        limit_table_take(table, key_of(i % KEYS), &bucket, began + i, 1, &state);
-    uint64_t us = clock_monotonic_us() - began;
+        limit_table_take(table, key_of(i % KEYS), &bucket, NOW + i, 1, &state);
+    uint64_t us = cpu_us() - began;
     print_message("a decision: %.0f ns, the key's hash included\n", (double)us * 1000 / DECISIONS);
     limit_table_free(table);
 }

@@ -7,6 +7,7 @@
 #include "http/uri.h"
 
 struct bucket_question {
+    struct limit_table *table;
     const struct limit *limit;
     struct limit_words words;
     struct hash128 key;
@@ -45,7 +46,7 @@ static bool read_question(struct serve_client *c, struct bucket_question *questi
 {
     const struct limits *limits = &host_of(c)->gateway->limits;
     struct str name = str_skip(c->request.path, c->row->path.n);
-    *question = (struct bucket_question){.limit = limit_named(limits, name)};
+    *question = (struct bucket_question){.table = limits->table, .limit = limit_named(limits, name)};
     if (!question->limit)
         return refuse(c, 404, "no limit has this name");
     const char *why = read_words(c->request.query, &c->arena, &question->words);
@@ -54,36 +55,56 @@ static bool read_question(struct serve_client *c, struct bucket_question *questi
     return true;
 }
 
-static void print_tier(struct json *json, const struct limit_tier *tier,
-                       const struct limit_tier_settings *settings, uint64_t state, uint64_t now_us,
-                       struct arena *arena)
+static void print_quota(struct json *json, const struct bucket_question *question,
+                        const struct limit_quota *quota, struct str text, uint64_t now_us)
 {
-    uint64_t settled = bucket_settle(&tier->bucket, state, now_us);
+    struct limit_rule rule = {.is_window = true};
+    uint64_t state = 0;
+    window_at(&rule.window, quota->unit, quota->tokens, (int64_t)(clock_wall_us() / 1000000), now_us);
+    limit_table_find(question->table, limit_quota_key(question->key, quota->unit), &state);
     json_object(json);
-    json_field_string(json, "tier", tier->name.n ? tier->name : STR("default"));
-    json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
-    json_field_u64(json, "burst", tier->bucket.burst);
-    json_field_u64(json, "remaining", bucket_remaining(&tier->bucket, settled, now_us));
-    json_field_u64(json, "full_in_ms", (bucket_full_us(&tier->bucket, settled, now_us) + 999) / 1000);
+    json_field_string(json, "quota", text);
+    json_field_u64(json, "remaining", rule_remaining(&rule, state, now_us));
+    json_field_u64(json, "ends_in_ms", rule_full_us(&rule, state, now_us) / 1000);
     json_object_end(json);
 }
 
-// Which tier a caller is in is known when it calls: what the bucket holds is shown for each.
-static void reply_bucket(struct serve_client *c, const struct limit *limit, bool is_known, uint64_t state)
+static void print_tier(struct json *json, const struct bucket_question *question,
+                       const struct limit_tier *tier, const struct limit_tier_settings *settings,
+                       uint64_t state, struct arena *arena)
 {
+    uint64_t now_us = clock_monotonic_us(), settled = rule_settle(&tier->rule, state, now_us);
+    json_object(json);
+    json_field_string(json, "tier", tier->name.n ? tier->name : STR("default"));
+    json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
+    json_field_u64(json, "burst", rule_tokens(&tier->rule));
+    json_field_u64(json, "remaining", rule_remaining(&tier->rule, settled, now_us));
+    json_field_u64(json, "full_in_ms", (rule_full_us(&tier->rule, settled, now_us) + 999) / 1000);
+    json_key(json, STR("quotas"));
+    json_array(json);
+    for (uint32_t i = 0; i < tier->quota_count; i++)
+        print_quota(json, question, &tier->quotas[i], settings->quotas.v[i], now_us);
+    json_array_end(json);
+    json_object_end(json);
+}
+
+// Which tier a caller is in is known when it calls: what there is is shown for each.
+static void reply_bucket(struct serve_client *c, const struct bucket_question *question)
+{
+    const struct limit *limit = question->limit;
     const struct limit_tier_settings *tiers = limit->settings->tiers.v;
-    uint64_t now_us = clock_monotonic_us();
+    uint64_t state = 0;
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
     json_object(&json);
     json_field_string(&json, "name", limit->name);
-    json_field_bool(&json, "known", is_known);
+    json_field_bool(&json, "known", limit_table_find(question->table, question->key, &state));
     json_key(&json, STR("tiers"));
     json_array(&json);
     for (uint32_t i = 0; i <= limit->tier_count; i++)
-        print_tier(&json, &limit->tiers[i], i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise,
-                   state, now_us, &c->arena);
+        print_tier(&json, question, &limit->tiers[i],
+                   i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise, state, &c->arena);
     json_array_end(&json);
     json_object_end(&json);
     serve_reply_json(c, 200, &body);
@@ -92,11 +113,8 @@ static void reply_bucket(struct serve_client *c, const struct limit *limit, bool
 void api_bucket(struct serve_client *c)
 {
     struct bucket_question question;
-    uint64_t state = 0;
-    if (!read_question(c, &question))
-        return;
-    bool is_known = limit_table_find(host_of(c)->gateway->limits.table, question.key, &state);
-    reply_bucket(c, question.limit, is_known, state);
+    if (read_question(c, &question))
+        reply_bucket(c, &question);
 }
 
 void api_bucket_reset(struct serve_client *c)
@@ -104,6 +122,8 @@ void api_bucket_reset(struct serve_client *c)
     struct bucket_question question;
     if (!read_question(c, &question))
         return;
-    bool is_known = limit_table_reset(host_of(c)->gateway->limits.table, question.key);
-    reply_bucket(c, question.limit, is_known, 0);
+    limit_table_reset(question.table, question.key);
+    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
+        limit_table_reset(question.table, limit_quota_key(question.key, unit));
+    reply_bucket(c, &question);
 }

@@ -6,17 +6,37 @@ enum { SECOND_US = 1000000 };
 
 // ---- compiling ----
 
+static struct str print_policy(struct str label, uint64_t tokens, uint64_t window_s, struct arena *arena)
+{
+    return arena_printf(arena, "\"%.*s\";q=%llu;w=%llu", STR_ARG(label), (unsigned long long)tokens,
+                        (unsigned long long)(window_s ? window_s : 1));
+}
+
+static void compile_quota(struct limit_quota *quota, struct str limit, struct str text, struct arena *arena)
+{
+    static const uint64_t lengths_s[] = {
+        [WINDOW_MINUTE] = 60, [WINDOW_HOUR] = 3600, [WINDOW_DAY] = 86400, [WINDOW_MONTH] = 30 * 86400};
+    check(limit_quota_parse(text, &quota->tokens, &quota->unit)); // the tables have seen it
+    struct str unit = str_skip(text, str_find(text, '/') + 1);
+    quota->face.label = arena_printf(arena, "%.*s:%.*s", STR_ARG(limit), STR_ARG(unit));
+    quota->face.policy = print_policy(quota->face.label, quota->tokens, lengths_s[quota->unit], arena);
+}
+
 static void compile_tier(struct limit_tier *tier, const struct limit *limit,
                          const struct limit_tier_settings *settings, struct arena *arena)
 {
+    struct bucket *bucket = &tier->rule.bucket;
     tier->name = settings->name;
-    check(bucket_compile(&tier->bucket, settings->rate.tokens, settings->rate.period_us,
-                         limit_burst(settings), limit->settings->cost.header.n)); // the tables have seen it
-    tier->window_s = (tier->bucket.span / tier->bucket.parts + SECOND_US - 1) / SECOND_US;
-    if (!tier->window_s)
-        tier->window_s = 1;
-    tier->policy = arena_printf(arena, "\"%.*s\";q=%llu;w=%llu", STR_ARG(limit->name),
-                                (unsigned long long)tier->bucket.burst, (unsigned long long)tier->window_s);
+    check(bucket_compile(bucket, settings->rate.tokens, settings->rate.period_us, limit_burst(settings),
+                         limit->settings->cost.header.n)); // the tables have seen it
+    tier->face.label = limit->name;
+    tier->face.policy = print_policy(limit->name, bucket->burst,
+                                     (bucket->span / bucket->parts + SECOND_US - 1) / SECOND_US, arena);
+    struct limit_quota *quotas = arena_array(arena, struct limit_quota, settings->quotas.count);
+    for (uint32_t i = 0; i < settings->quotas.count; i++)
+        compile_quota(&quotas[i], limit->name, settings->quotas.v[i], arena);
+    tier->quotas = quotas;
+    tier->quota_count = settings->quotas.count;
 }
 
 static void compile_limit(struct limit *limit, const struct limit_settings *settings, struct arena *arena)
@@ -92,7 +112,8 @@ enum part_kind {
     PART_SUBJECT,
     PART_HEADER,
     PART_CLAIM,
-    PART_ROUTE
+    PART_ROUTE,
+    PART_QUOTA
 };
 
 static struct hash128 link(struct hash128 hash, enum part_kind kind, struct str text)
@@ -194,23 +215,45 @@ static const struct limit_tier *tier_of(const struct limit *limit, const struct 
     return &limit->tiers[i]; // the last one: default
 }
 
-void limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *use)
+struct hash128 limit_quota_key(struct hash128 key, enum window_unit unit)
+{
+    static const struct str letters[] = {{"m", 1}, {"h", 1}, {"d", 1}, {"M", 1}};
+    return link(key, PART_QUOTA, letters[unit]);
+}
+
+static void ask_quota(const struct limit_quota *quota, const struct limit_caller *caller,
+                      const struct limit_use *bucket, struct limit_use *use)
+{
+    *use = (struct limit_use){.limit = bucket->limit,
+                              .face = &quota->face,
+                              .rule.is_window = true,
+                              .key = limit_quota_key(bucket->key, quota->unit),
+                              .cost = bucket->cost};
+    window_at(&use->rule.window, quota->unit, quota->tokens, caller->now_s, caller->now_us);
+}
+
+uint32_t limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *uses)
 {
     const struct limit_key *key = &limit->settings->key;
+    const struct limit_tier *tier = tier_of(limit, caller);
     struct hash128 hash = {.lo = limit->head};
     for (uint32_t i = 0; i < key->count; i++)
         hash = link_part(hash, limit, &key->v[i], caller);
-    *use = (struct limit_use){.limit = limit,
-                              .tier = tier_of(limit, caller),
-                              .key = hash,
-                              .cost = (uint64_t)limit->settings->cost.tokens};
+    uses[0] = (struct limit_use){.limit = limit,
+                                 .face = &tier->face,
+                                 .rule = tier->rule,
+                                 .key = hash,
+                                 .cost = (uint64_t)limit->settings->cost.tokens};
+    for (uint32_t i = 0; i < tier->quota_count; i++)
+        ask_quota(&tier->quotas[i], caller, &uses[0], &uses[1 + i]);
+    return 1 + tier->quota_count;
 }
 
 // ---- verdicts ----
 
 static void take(struct limit_table *table, struct limit_use *use, uint64_t now_us)
 {
-    use->wait_us = limit_table_take(table, use->key, &use->tier->bucket, now_us, use->cost, &use->state);
+    use->wait_us = limit_table_take(table, use->key, &use->rule, now_us, use->cost, &use->state);
 }
 
 static const struct limit_use *refuser(const struct limit_use *uses, uint32_t count)
@@ -228,7 +271,7 @@ static void give_back(struct limit_table *table, const struct limit_use *uses, u
 {
     for (uint32_t i = 0; i < count; i++)
         if (!uses[i].wait_us)
-            limit_table_give(table, uses[i].key, &uses[i].tier->bucket, uses[i].cost);
+            limit_table_give(table, uses[i].key, &uses[i].rule, uses[i].cost);
 }
 
 const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
@@ -236,8 +279,8 @@ const struct limit_use *limits_take(struct limit_table *table, struct limit_use 
 {
     if (count > 1) {
         for (uint32_t i = 0; i < count; i++)
-            uses[i].wait_us = limit_table_look(table, uses[i].key, &uses[i].tier->bucket, now_us,
-                                               uses[i].cost, &uses[i].state);
+            uses[i].wait_us =
+                limit_table_look(table, uses[i].key, &uses[i].rule, now_us, uses[i].cost, &uses[i].state);
         if (refuser(uses, count))
             return refuser(uses, count);
     }
@@ -254,9 +297,9 @@ const struct limit_use *limits_take(struct limit_table *table, struct limit_use 
 void limit_take_rest(struct limit_table *table, struct limit_use *use, uint64_t cost, uint64_t now_us)
 {
     if (cost > use->cost)
-        use->state = limit_table_charge(table, use->key, &use->tier->bucket, now_us, cost - use->cost);
+        use->state = limit_table_charge(table, use->key, &use->rule, now_us, cost - use->cost);
     else if (cost < use->cost)
-        use->state = limit_table_give(table, use->key, &use->tier->bucket, use->cost - cost);
+        use->state = limit_table_give(table, use->key, &use->rule, use->cost - cost);
     use->cost = cost;
 }
 

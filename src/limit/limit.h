@@ -15,11 +15,24 @@
 #include "limit/table.h"
 #include "net/addr.h"
 
+// What clients are told of it.
+struct limit_face {
+    struct str label;  // per_consumer; of a quota per_consumer:d
+    struct str policy; // `"per_consumer";q=200;w=2`, for RateLimit-Policy
+};
+
+struct limit_quota {
+    enum window_unit unit;
+    uint64_t tokens;
+    struct limit_face face;
+};
+
 struct limit_tier {
     struct str name; // n == 0: default
-    struct bucket bucket;
-    struct str policy; // `"per_consumer";q=200;w=2`, for RateLimit-Policy
-    uint64_t window_s; // w: from empty to full, at least 1
+    struct limit_rule rule;
+    struct limit_face face;
+    const struct limit_quota *quotas;
+    uint32_t quota_count;
 };
 
 struct limit {
@@ -51,19 +64,25 @@ struct limit_caller {
     const struct ip *client;
     const struct headers *headers; // of the request
     struct str route;
+    int64_t now_s; // Unix seconds: quotas go by the calendar
+    uint64_t now_us;
 };
 
-// One limit of one request.
+// One bucket or quota of one request.
 struct limit_use {
     const struct limit *limit;
-    const struct limit_tier *tier;
+    const struct limit_face *face;
+    struct limit_rule rule;
     struct hash128 key;
     uint64_t cost;
-    uint64_t state;   // of the bucket, when last looked at
+    uint64_t state;   // when last looked at
     uint64_t wait_us; // until it would let the request through; 0: it does
 };
 
-void limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *use);
+enum { LIMIT_USES = 1 + WINDOW_UNITS }; // of one limit, at most
+
+// Fills in the bucket's use, then those of the quotas. Returns how many.
+uint32_t limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *uses);
 // The one that refuses, and for the longest, or NULL: then all are charged. A limit in shadow mode refuses
 // nobody, and is charged when it would not refuse.
 const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
@@ -80,6 +99,8 @@ struct limit_words {
     uint32_t count;
     struct str issuer;
 };
+// The key of a quota, by that of the limit's bucket.
+struct hash128 limit_quota_key(struct hash128 key, enum window_unit unit);
 // False: *why says what is wrong with them (static).
 bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
                         const char **why);

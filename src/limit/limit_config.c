@@ -190,14 +190,49 @@ uint64_t limit_burst(const struct limit_tier_settings *tier)
     return second ? second : 1;
 }
 
+bool limit_quota_parse(struct str text, uint64_t *tokens, enum window_unit *unit)
+{
+    static const struct str names[] = {{"m", 1}, {"h", 1}, {"d", 1}, {"month", 5}};
+    size_t slash = str_find(text, '/');
+    *unit = WINDOW_UNITS;
+    for (size_t i = 0; slash < text.n && i < countof(names); i++)
+        if (str_eq(str_skip(text, slash + 1), names[i]))
+            *unit = (enum window_unit)i;
+    return *unit < WINDOW_UNITS && str_to_u64((struct str){text.p, slash}, WINDOW_TOKENS_MAX, tokens) &&
+           *tokens;
+}
+
+static bool accept_quota(struct config_decoder *decoder, const struct config_node *node, struct str *value)
+{
+    uint64_t tokens;
+    enum window_unit unit;
+    if (limit_quota_parse(*value, &tokens, &unit))
+        return true;
+    config_fail(decoder, node, "such as 1000000/d, also /m, /h and /month; 1000000000 at the most",
+                "not a quota: \"%.*s\"", STR_ARG(*value));
+    return false;
+}
+
+static void check_quotas(struct config_decoder *decoder, const struct config_node *node,
+                         const struct limit_tier_settings *tier)
+{
+    unsigned seen = 0;
+    uint64_t tokens;
+    enum window_unit unit;
+    for (uint32_t i = 0; i < tier->quotas.count; i++) {
+        if (!tier->quotas.v[i].p || !limit_quota_parse(tier->quotas.v[i], &tokens, &unit))
+            continue;
+        if (seen >> unit & 1)
+            config_fail_at(decoder, node, STR("quotas"), "remove one of them", "two for the same time");
+        seen |= 1u << unit;
+    }
+}
+
 static void check_tier(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     const struct limit_tier_settings *tier = target;
     struct bucket bucket;
-    if (tier->quotas.count)
-        config_fail_at(decoder, node, STR("quotas"),
-                       "remove it; a rate such as 1000000/d with a burst is near",
-                       "quotas are not offered yet");
+    check_quotas(decoder, node, tier);
     if (tier->rate.period_us &&
         !bucket_compile(&bucket, tier->rate.tokens, tier->rate.period_us, limit_burst(tier), false))
         config_fail_at(decoder, node, STR("burst"), "a smaller burst or a higher rate",
@@ -228,7 +263,13 @@ static const struct config_field tier_fields[] = {
      .type = CONFIG_STRINGS,
      .offset = offsetof(struct limit_tier_settings, quotas),
      .fallback = "[]",
-     .doc = "Calendar quotas. Not offered yet."},
+     .accept = accept_quota,
+     .pattern = "^[0-9]+/(m|h|d|month)$",
+     .type_name = "a list of quotas",
+     .doc =
+         "Besides: so many tokens in each minute, hour, day or month of the calendar (UTC): N/m, N/h, N/d, "
+         "N/month.",
+     .example = "[1000000/d]"},
     {0},
 };
 
@@ -280,17 +321,27 @@ static struct config_node *encode_cost(struct arena *arena, const void *target)
 
 // ---- the limit ----
 
+// The least that a request must find: a burst, or a quota.
+static uint64_t least_of(const struct limit_tier_settings *tier)
+{
+    uint64_t least = tier->rate.tokens ? limit_burst(tier) : UINT64_MAX, tokens;
+    enum window_unit unit;
+    for (uint32_t i = 0; i < tier->quotas.count; i++)
+        if (tier->quotas.v[i].p && limit_quota_parse(tier->quotas.v[i], &tokens, &unit) && tokens < least)
+            least = tokens;
+    return least;
+}
+
 static void check_costs(struct config_decoder *decoder, const struct config_node *node,
                         const struct limit_settings *limit)
 {
     const struct limit_tier_settings *tiers = limit->tiers.v;
-    uint64_t least = limit->otherwise.rate.tokens ? limit_burst(&limit->otherwise) : UINT64_MAX;
+    uint64_t least = least_of(&limit->otherwise);
     for (uint32_t i = 0; i < limit->tiers.count; i++)
-        if (tiers[i].rate.tokens && limit_burst(&tiers[i]) < least)
-            least = limit_burst(&tiers[i]);
+        least = least_of(&tiers[i]) < least ? least_of(&tiers[i]) : least;
     if ((uint64_t)limit->cost.tokens > least)
-        config_fail_at(decoder, node, STR("cost"), "raise the burst",
-                       "more than a burst of %llu: no request could ever pass", (unsigned long long)least);
+        config_fail_at(decoder, node, STR("cost"), "raise the burst or the quota",
+                       "more than the %llu there ever are: no request could pass", (unsigned long long)least);
 }
 
 static void check_limit(struct config_decoder *decoder, const struct config_node *node, void *target)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config/config.h"
+#include "limit/window.h"
 
 enum {
     LIMIT_KEY_PARTS = 4,
@@ -82,5 +83,7 @@ void config_check_route_limits(struct config_decoder *decoder, const struct conf
 struct str limit_from_print(const struct limit_from *from, struct arena *arena);
 // "100/s".
 struct str limit_rate_print(const struct limit_rate *rate, struct arena *arena);
+// "1000000/d", also /m, /h and /month. False: it is not that, or 0 or more than WINDOW_TOKENS_MAX.
+bool limit_quota_parse(struct str text, uint64_t *tokens, enum window_unit *unit);
 // The burst in tokens.
 uint64_t limit_burst(const struct limit_tier_settings *tier);

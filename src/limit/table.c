@@ -146,7 +146,7 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
         unsigned used = atomic_load_explicit(&set->used, memory_order_relaxed);
         place = (int)(used < PLACES ? used : make_room(table, set, now_us));
         atomic_store_explicit(&set->tags[place], tag, memory_order_release);
-        atomic_store_explicit(&set->states[place], now_us << BUCKET_PART_BITS, memory_order_release);
+        atomic_store_explicit(&set->states[place], rule_new_state(now_us), memory_order_release);
         if (used < PLACES) {
             atomic_store_explicit(&set->used, used + 1, memory_order_release);
             atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
@@ -159,30 +159,29 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
 // ---- what can be asked ----
 
 struct move {
-    const struct bucket *bucket;
+    const struct limit_rule *rule;
     uint64_t now_us, cost, wait_us;
 };
 
 // Whether there is another state to be put in place.
 static bool change_take(struct move *move, uint64_t state, uint64_t *next)
 {
-    uint64_t settled = bucket_settle(move->bucket, state, move->now_us);
-    move->wait_us = bucket_wait_us(move->bucket, settled, move->now_us, move->cost);
-    *next = move->wait_us ? settled : bucket_charge(move->bucket, settled, move->now_us, move->cost);
+    uint64_t settled = rule_settle(move->rule, state, move->now_us);
+    move->wait_us = rule_wait_us(move->rule, settled, move->now_us, move->cost);
+    *next = move->wait_us ? settled : rule_charge(move->rule, settled, move->now_us, move->cost);
     return *next != state;
 }
 
 static bool change_nothing(struct move *move, uint64_t state, uint64_t *next)
 {
-    *next = bucket_settle(move->bucket, state, move->now_us);
-    move->wait_us = bucket_wait_us(move->bucket, *next, move->now_us, move->cost);
+    *next = rule_settle(move->rule, state, move->now_us);
+    move->wait_us = rule_wait_us(move->rule, *next, move->now_us, move->cost);
     return *next != state;
 }
 
 static bool change_charge(struct move *move, uint64_t state, uint64_t *next)
 {
-    *next = bucket_charge(move->bucket, bucket_settle(move->bucket, state, move->now_us), move->now_us,
-                          move->cost);
+    *next = rule_charge(move->rule, rule_settle(move->rule, state, move->now_us), move->now_us, move->cost);
     return *next != state;
 }
 
@@ -210,30 +209,30 @@ move_state(struct limit_table *table, struct hash128 key, struct move *move,
     }
 }
 
-uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t now_us, uint64_t cost, uint64_t *state)
 {
-    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    struct move move = {.rule = rule, .now_us = now_us, .cost = cost};
     *state = move_state(table, key, &move, change_take);
     return move.wait_us;
 }
 
-uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t now_us, uint64_t cost, uint64_t *state)
 {
-    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    struct move move = {.rule = rule, .now_us = now_us, .cost = cost};
     *state = move_state(table, key, &move, change_nothing);
     return move.wait_us;
 }
 
-uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                             uint64_t now_us, uint64_t cost)
 {
-    struct move move = {.bucket = bucket, .now_us = now_us, .cost = cost};
+    struct move move = {.rule = rule, .now_us = now_us, .cost = cost};
     return move_state(table, key, &move, change_charge);
 }
 
-uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t cost)
 {
     struct set *set = set_of(table, key);
@@ -244,7 +243,7 @@ uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const s
         if (place < 0)
             return 0;
         if (load(set, place, tag, &state))
-            next = bucket_give(bucket, state, cost);
+            next = rule_give(rule, state, cost);
     } while (state == CHANGING || !atomic_compare_exchange_strong(&set->states[place], &state, next));
     return next;
 }

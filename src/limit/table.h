@@ -16,7 +16,7 @@
 #pragma once
 
 #include "base/siphash.h"
-#include "limit/bucket.h"
+#include "limit/rule.h"
 
 #include <stddef.h>
 
@@ -36,17 +36,17 @@ struct limit_table *limit_table_shared(void);
 // ---- any thread ----
 
 // Takes so many tokens from the key's bucket if they are there: 0; else nothing, and how many microseconds
-// until they would be (bucket_wait_us). *state: the bucket's afterwards.
-uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+// until they would be (rule_wait_us). *state: the bucket's afterwards.
+uint64_t limit_table_take(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t now_us, uint64_t cost, uint64_t *state);
-// Takes them, there or not (bucket_charge). Returns the state afterwards.
-uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+// Takes them, there or not (rule_charge). Returns the state afterwards.
+uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                             uint64_t now_us, uint64_t cost);
 // Gives back what was taken. Returns the state afterwards; 0, which is full, when the key is forgotten.
-uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t cost);
 // What limit_table_take would say, without taking anything.
-uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct bucket *bucket,
+uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,
                           uint64_t now_us, uint64_t cost, uint64_t *state);
 // Looks only. False: the key is not known, and so its bucket is full.
 bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state);

@@ -50,6 +50,8 @@
       "this connection was made for another host")                                                          \
     X(END_RATE_LIMITED, "rate_limited", 429, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0, "Too Many Requests",  \
       "a rate limit is used up")                                                                            \
+    X(END_QUOTA_EXCEEDED, "quota_exceeded", 429, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0,                   \
+      "Too Many Requests", "a quota is used up")                                                            \
     X(END_HEADERS_TOO_LARGE, "headers_too_large", 431, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0,             \
       "Request Header Fields Too Large", "the request head is too large")                                   \
     X(END_NOT_IMPLEMENTED, "not_implemented", 501, GRPC_UNIMPLEMENTED, LOG_INFO, 0, 0, "Not Implemented",   \

@@ -10,7 +10,8 @@
 enum { SECOND_US = 1000000, MILLISECOND_US = 1000, MEMBER_BYTES = 64 };
 
 struct limited { // in the exchange's arena, from the verdict to the response
-    uint32_t count, shown;
+    uint32_t count;
+    bool is_shown; // not all are in shadow mode
     struct limit_use uses[];
 };
 
@@ -29,17 +30,20 @@ static uint64_t seconds_of(uint64_t us) // rounded up
 static struct limited *ask(struct policy_call *call)
 {
     const struct route_limit_settings *settings = call->settings;
-    uint32_t count = settings->names.count;
-    struct limited *limited = arena_alloc(call->arena, sizeof *limited + count * sizeof(struct limit_use));
     const struct limit_caller caller = {.identity = call->identity,
                                         .client = call->client,
                                         .headers = &call->request->headers,
-                                        .route = settings->route};
-    limited->count = count;
-    limited->shown = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        limit_ask(&call->limits->v[settings->indices[i]], &caller, &limited->uses[i]);
-        limited->shown += !is_shadow(&limited->uses[i]);
+                                        .route = settings->route,
+                                        .now_s = call->now_s,
+                                        .now_us = call->now_us};
+    size_t room = settings->names.count * LIMIT_USES * sizeof(struct limit_use);
+    struct limited *limited = arena_alloc(call->arena, sizeof *limited + room);
+    limited->count = 0;
+    limited->is_shown = false;
+    for (uint32_t i = 0; i < settings->names.count; i++) {
+        const struct limit *limit = &call->limits->v[settings->indices[i]];
+        limited->count += limit_ask(limit, &caller, &limited->uses[limited->count]);
+        limited->is_shown |= !limit->settings->shadow;
     }
     return limited;
 }
@@ -55,17 +59,20 @@ static void log_shadow(const struct limit_use *use, struct str route, uint64_t n
              STR_ARG(use->limit->name), STR_ARG(route));
 }
 
-// What a limit said counts, whether another one refused the request or not.
+// What a limit said, with its quotas, counts once, whether another one refused the request or not.
 static void count(const struct policy_call *call, const struct limited *limited)
 {
     const struct route_limit_settings *settings = call->settings;
-    for (uint32_t i = 0; i < limited->count; i++) {
+    for (uint32_t i = 0, next; i < limited->count; i = next) {
         const struct limit_use *use = &limited->uses[i];
-        enum limit_decision decision = !use->wait_us    ? LIMIT_ALLOWED
-                                       : is_shadow(use) ? LIMIT_SHADOW_DENIED
-                                                        : LIMIT_DENIED;
-        metrics_limit(call->metrics, use->limit->id, decision);
-        if (decision == LIMIT_SHADOW_DENIED)
+        bool allows = true;
+        for (next = i; next < limited->count && limited->uses[next].limit == use->limit; next++)
+            allows &= !limited->uses[next].wait_us;
+        metrics_limit(call->metrics, use->limit->id,
+                      allows           ? LIMIT_ALLOWED
+                      : is_shadow(use) ? LIMIT_SHADOW_DENIED
+                                       : LIMIT_DENIED);
+        if (!allows && is_shadow(use))
             log_shadow(use, settings->route, call->now_us);
     }
 }
@@ -73,10 +80,10 @@ static void count(const struct policy_call *call, const struct limited *limited)
 static enum verdict refuse(struct policy_call *call, const struct limit_use *use)
 {
     uint64_t wait_ms = (use->wait_us + MILLISECOND_US - 1) / MILLISECOND_US;
-    call->cause = END_RATE_LIMITED;
-    call->detail = arena_printf(call->arena, "the limit %.*s is used up; try again in %llu.%03llu s",
-                                STR_ARG(use->limit->name), (unsigned long long)(wait_ms / 1000),
-                                (unsigned long long)(wait_ms % 1000));
+    call->cause = use->rule.is_window ? END_QUOTA_EXCEEDED : END_RATE_LIMITED;
+    call->detail = arena_printf(call->arena, "the %s %.*s is used up; try again in %llu.%03llu s",
+                                use->rule.is_window ? "quota" : "limit", STR_ARG(use->face->label),
+                                (unsigned long long)(wait_ms / 1000), (unsigned long long)(wait_ms % 1000));
     headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"),
                    arena_printf(call->arena, "%llu", (unsigned long long)seconds_of(use->wait_us)));
     return FAIL;
@@ -112,25 +119,25 @@ static void put_u64(struct text *text, uint64_t value)
 
 static uint64_t remaining(const struct limit_use *use, uint64_t now_us)
 {
-    return bucket_remaining(&use->tier->bucket, use->state, now_us);
+    return rule_remaining(&use->rule, use->state, now_us);
 }
 
 static uint64_t full_s(const struct limit_use *use, uint64_t now_us)
 {
-    return seconds_of(bucket_full_us(&use->tier->bucket, use->state, now_us));
+    return seconds_of(rule_full_us(&use->rule, use->state, now_us));
 }
 
 static void put_policy(struct text *text, const struct limit_use *use, uint64_t now_us)
 {
     (void)now_us;
-    put(text, use->tier->policy);
+    put(text, use->face->policy);
 }
 
 // `"per_consumer";r=37;t=2`: tokens that are there, seconds until all are.
 static void put_state(struct text *text, const struct limit_use *use, uint64_t now_us)
 {
     put(text, STR("\""));
-    put(text, use->limit->name);
+    put(text, use->face->label);
     put(text, STR("\";r="));
     put_u64(text, remaining(use, now_us));
     put(text, STR(";t="));
@@ -143,7 +150,7 @@ static void tell(struct policy_call *call, const struct limited *limited, struct
 {
     size_t room = 0;
     for (uint32_t i = 0; i < limited->count; i++)
-        room += limited->uses[i].tier->policy.n + MEMBER_BYTES;
+        room += limited->uses[i].face->policy.n + MEMBER_BYTES;
     struct text text = {.p = arena_alloc(call->arena, room)};
     for (uint32_t i = 0; i < limited->count; i++) {
         if (is_shadow(&limited->uses[i]))
@@ -170,7 +177,7 @@ static void tell_legacy(struct policy_call *call, const struct limited *limited)
         if (!is_shadow(use) && (!least || remaining(use, call->now_us) < remaining(least, call->now_us)))
             least = use;
     }
-    tell_number(call, STR("X-RateLimit-Limit"), least->tier->bucket.burst);
+    tell_number(call, STR("X-RateLimit-Limit"), rule_tokens(&least->rule));
     tell_number(call, STR("X-RateLimit-Remaining"), remaining(least, call->now_us));
     tell_number(call, STR("X-RateLimit-Reset"), full_s(least, call->now_us));
 }
@@ -178,7 +185,7 @@ static void tell_legacy(struct policy_call *call, const struct limited *limited)
 static void tell_all(struct policy_call *call)
 {
     const struct limited *limited = call->limited;
-    if (!limited || !limited->shown)
+    if (!limited || !limited->is_shown)
         return;
     tell(call, limited, STR("RateLimit-Policy"), put_policy);
     tell(call, limited, STR("RateLimit"), put_state);

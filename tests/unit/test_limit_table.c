@@ -19,37 +19,37 @@ static struct hash128 key_of(uint64_t n)
     return siphash128(&key, n, STR("x"));
 }
 
-static struct bucket made(uint64_t tokens, uint64_t burst)
+static struct limit_rule made(uint64_t tokens, uint64_t burst)
 {
-    struct bucket bucket;
-    assert_true(bucket_compile(&bucket, tokens, SECOND, burst, false));
-    return bucket;
+    struct limit_rule rule = {0};
+    assert_true(bucket_compile(&rule.bucket, tokens, SECOND, burst, false));
+    return rule;
 }
 
 static void test_each_key_has_a_bucket(void **unused)
 {
     (void)unused;
     struct limit_table *table = limit_table_new(1 << 20);
-    struct bucket bucket = made(1, 2);
+    struct limit_rule rule = made(1, 2);
     uint64_t state;
     assert_false(limit_table_find(table, key_of(1), &state));
     assert_false(limit_table_reset(table, key_of(1)));
     for (uint64_t i = 1; i <= 2; i++) {
-        assert_int_equal(limit_table_take(table, key_of(i), &bucket, NOW, 1, &state), 0);
-        assert_int_equal(limit_table_take(table, key_of(i), &bucket, NOW, 1, &state), 0);
-        assert_int_equal(limit_table_take(table, key_of(i), &bucket, NOW, 1, &state), SECOND);
-        assert_int_equal(bucket_remaining(&bucket, state, NOW), 0);
+        assert_int_equal(limit_table_take(table, key_of(i), &rule, NOW, 1, &state), 0);
+        assert_int_equal(limit_table_take(table, key_of(i), &rule, NOW, 1, &state), 0);
+        assert_int_equal(limit_table_take(table, key_of(i), &rule, NOW, 1, &state), SECOND);
+        assert_int_equal(rule_remaining(&rule, state, NOW), 0);
     }
-    limit_table_give(table, key_of(1), &bucket, 1);
+    limit_table_give(table, key_of(1), &rule, 1);
     assert_true(limit_table_find(table, key_of(1), &state));
-    assert_int_equal(bucket_remaining(&bucket, state, NOW), 1);
+    assert_int_equal(rule_remaining(&rule, state, NOW), 1);
     assert_true(limit_table_reset(table, key_of(1)));
     assert_true(limit_table_find(table, key_of(1), &state));
-    assert_int_equal(bucket_remaining(&bucket, state, NOW), 2);
-    limit_table_give(table, key_of(3), &bucket, 1); // not known: nothing happens
+    assert_int_equal(rule_remaining(&rule, state, NOW), 2);
+    limit_table_give(table, key_of(3), &rule, 1); // not known: nothing happens
     assert_false(limit_table_find(table, key_of(3), &state));
-    state = limit_table_charge(table, key_of(3), &bucket, NOW, 1);
-    assert_int_equal(bucket_remaining(&bucket, state, NOW), 1);
+    state = limit_table_charge(table, key_of(3), &rule, NOW, 1);
+    assert_int_equal(rule_remaining(&rule, state, NOW), 1);
     limit_table_free(table);
 }
 
@@ -57,19 +57,19 @@ static void test_full_buckets_make_room_first(void **unused)
 {
     (void)unused;
     struct limit_table *table = limit_table_new(1); // one set, 31 places
-    struct bucket bucket = made(1, 10);
+    struct limit_rule rule = made(1, 10);
     struct limit_table_stats stats;
     uint64_t state;
     for (uint64_t i = 0; i < 30; i++)
-        limit_table_take(table, key_of(i), &bucket, NOW + i, 5, &state);
-    limit_table_take(table, key_of(30), &bucket, NOW, 1, &state); // full again a second later
-    limit_table_take(table, key_of(31), &bucket, NOW + 2 * SECOND, 1, &state);
+        limit_table_take(table, key_of(i), &rule, NOW + i, 5, &state);
+    limit_table_take(table, key_of(30), &rule, NOW, 1, &state); // full again a second later
+    limit_table_take(table, key_of(31), &rule, NOW + 2 * SECOND, 1, &state);
     assert_false(limit_table_find(table, key_of(30), &state));
     limit_table_stats(table, &stats);
     assert_int_equal(stats.used, 31);
     assert_int_equal(stats.forgotten, 0);
     // None is full now: the one that misses the least goes, and that is told.
-    limit_table_take(table, key_of(32), &bucket, NOW + 2 * SECOND, 5, &state);
+    limit_table_take(table, key_of(32), &rule, NOW + 2 * SECOND, 5, &state);
     assert_false(limit_table_find(table, key_of(31), &state));
     for (uint64_t i = 0; i < 30; i++)
         assert_true(limit_table_find(table, key_of(i), &state));
@@ -92,15 +92,15 @@ static void test_a_million_live_keys_in_64_mib(void **unused)
 {
     (void)unused;
     struct limit_table *table = limit_table_new(LIMIT_TABLE_BYTES);
-    struct bucket bucket = made(1, 1000);
+    struct limit_rule rule = made(1, 1000);
     struct limit_table_stats stats;
     uint64_t state, before = resident_bytes(), wrong = 0, began = clock_monotonic_us();
     for (uint64_t i = 0; i < LIMIT_KEYS; i++)
-        limit_table_take(table, key_of(i), &bucket, NOW, 1 + i % 7, &state);
+        limit_table_take(table, key_of(i), &rule, NOW, 1 + i % 7, &state);
     uint64_t us = clock_monotonic_us() - began, bytes = resident_bytes() - before;
     for (uint64_t i = 0; i < LIMIT_KEYS; i++)
         wrong += !limit_table_find(table, key_of(i), &state) ||
-                 bucket_remaining(&bucket, state, NOW) != 1000 - 1 - i % 7;
+                 rule_remaining(&rule, state, NOW) != 1000 - 1 - i % 7;
     limit_table_stats(table, &stats);
     print_message("%d keys: %.1f MiB resident, %.0f ns each to add\n", LIMIT_KEYS, (double)bytes / (1 << 20),
                   (double)us * 1000 / LIMIT_KEYS);
@@ -115,7 +115,7 @@ static void test_a_million_live_keys_in_64_mib(void **unused)
 
 struct race {
     struct limit_table *table;
-    struct bucket bucket;
+    struct limit_rule rule;
     uint64_t keys, tries;
     atomic_uint_fast64_t admitted, clock_us;
 };
@@ -126,7 +126,7 @@ static void *flood(void *context)
     uint64_t admitted = 0, state;
     for (uint64_t i = 0; i < race->tries; i++) {
         uint64_t now = atomic_load_explicit(&race->clock_us, memory_order_relaxed);
-        admitted += !limit_table_take(race->table, key_of(i % race->keys), &race->bucket, now, 1, &state);
+        admitted += !limit_table_take(race->table, key_of(i % race->keys), &race->rule, now, 1, &state);
         if (i % 16 == 0)
             atomic_fetch_add_explicit(&race->clock_us, 1, memory_order_relaxed);
     }
@@ -147,7 +147,7 @@ static void test_threads_on_one_key_admit_exactly_the_limit(void **unused)
 {
     (void)unused;
     struct race race = {.table = limit_table_new(1 << 20),
-                        .bucket = made(1000, 5000),
+                        .rule = made(1000, 5000),
                         .keys = 1,
                         .tries = 200000,
                         .clock_us = NOW};
@@ -156,7 +156,7 @@ static void test_threads_on_one_key_admit_exactly_the_limit(void **unused)
     // What had come back by the last request that was let in, and the burst.
     assert_true(limit_table_find(race.table, key_of(0), &state));
     uint64_t most = 5000 + passed_us * 1000 / SECOND;
-    uint64_t left = bucket_remaining(&race.bucket, state, atomic_load(&race.clock_us));
+    uint64_t left = rule_remaining(&race.rule, state, atomic_load(&race.clock_us));
     print_message("admitted %llu and %llu left of %llu\n", (unsigned long long)atomic_load(&race.admitted),
                   (unsigned long long)left, (unsigned long long)most);
     assert_int_equal(atomic_load(&race.admitted) + left, most);
@@ -168,7 +168,7 @@ static void test_threads_that_add_the_same_keys(void **unused)
 {
     (void)unused;
     struct race race = {.table = limit_table_new(4 << 20),
-                        .bucket = made(1, 3),
+                        .rule = made(1, 3),
                         .keys = 20000,
                         .tries = 20000 * 4,
                         .clock_us = NOW};
@@ -188,9 +188,9 @@ static void *churn(void *context)
     rand_init(&rand);
     for (uint64_t i = 0; i < race->tries; i++) {
         uint64_t n = 1 + rand_below(&rand, 100); // they push each other out of one set
-        limit_table_take(race->table, key_of(n), &race->bucket, NOW + i * SECOND, 1, &state);
+        limit_table_take(race->table, key_of(n), &race->rule, NOW + i * SECOND, 1, &state);
         if (i % 4 == 0) // the one that never fills up must stay
-            admitted += !limit_table_take(race->table, key_of(0), &race->bucket, NOW, 1, &state);
+            admitted += !limit_table_take(race->table, key_of(0), &race->rule, NOW, 1, &state);
     }
     atomic_fetch_add(&race->admitted, admitted);
     return NULL;
@@ -199,12 +199,12 @@ static void *churn(void *context)
 static void test_keys_that_come_and_go_leave_the_hot_one_alone(void **unused)
 {
     (void)unused;
-    struct race race = {.table = limit_table_new(1), .bucket = made(1, 30000), .tries = 50000};
-    struct bucket slow;
-    assert_true(bucket_compile(&slow, 1, 86400 * UINT64_C(1000000), 300, false));
+    struct race race = {.table = limit_table_new(1), .rule = made(1, 30000), .tries = 50000};
+    struct limit_rule slow = {0};
+    assert_true(bucket_compile(&slow.bucket, 1, 86400 * UINT64_C(1000000), 300, false));
     uint64_t state;
-    race.bucket = slow;
-    limit_table_take(race.table, key_of(0), &race.bucket, NOW, 300, &state); // ten months until it is full
+    race.rule = slow;
+    limit_table_take(race.table, key_of(0), &race.rule, NOW, 300, &state); // ten months until it is full
     run(&race, churn);
     assert_int_equal(atomic_load(&race.admitted), 0);
     assert_true(limit_table_find(race.table, key_of(0), &state));
@@ -224,10 +224,10 @@ static void test_what_a_decision_costs(void **unused)
     (void)unused;
     enum { DECISIONS = 2000000, KEYS = 1000 };
     struct limit_table *table = limit_table_new(LIMIT_TABLE_BYTES);
-    struct bucket bucket = made(999, 1000);
+    struct limit_rule rule = made(999, 1000);
     uint64_t state, began = cpu_us();
     for (uint64_t i = 0; i < DECISIONS; i++)
-        limit_table_take(table, key_of(i % KEYS), &bucket, NOW + i, 1, &state);
+        limit_table_take(table, key_of(i % KEYS), &rule, NOW + i, 1, &state);
     uint64_t us = cpu_us() - began;
     print_message("a decision: %.0f ns, the key's hash included\n", (double)us * 1000 / DECISIONS);
     limit_table_free(table);

@@ -192,6 +192,28 @@ def test_tiers_by_header(limited, given, status):
     assert made.statuses("/a", 1, f"X-Plan: {given}") == [status]
 
 
+def test_quotas(limited):
+    made = limited({"both": {"key": "client_ip", "default": {"rate": "1000/s", "burst": 1000, "quotas": ["3/d", "5/month"]}}},
+                   [route("a", "both")])
+    got = made.ask("/a")
+    assert got.get("RateLimit-Policy") == '"both";q=1000;w=1, "both:d";q=3;w=86400, "both:month";q=5;w=2592000'
+    left = re.fullmatch(r'"both";r=999;t=1, "both:d";r=2;t=(\d+), "both:month";r=4;t=(\d+)', got.get("RateLimit"))
+    assert 0 < int(left[1]) <= 86400 and 0 < int(left[2]) <= 31 * 86400
+    assert made.statuses("/a", 2) == [200, 200]
+    got = made.ask("/a")
+    assert got.status == 429 and int(left[1]) - 60 < int(got.get("Retry-After")) <= int(left[1])
+    assert got.json["code"] == "quota_exceeded" and got.json["detail"].startswith("the quota both:d is used up; try again in ")
+    until(lambda: '"both";r=1000;' in made.ask("/a").get("RateLimit"), "a refused request takes nothing of the burst")
+    assert '"both:month";r=2;' in made.ask("/a").get("RateLimit")
+    assert made.decisions("both")["allow"] == 3
+    shown = json.loads(made.bucket("both", "127.0.0.1").body)["tiers"][0]["quotas"]
+    assert [(each["quota"], each["remaining"]) for each in shown] == [("3/d", 0), ("5/month", 2)]
+    made.reload(rate_limits={"both": {"key": "client_ip", "default": {"rate": "1000/s", "quotas": ["4/d"]}}})
+    assert made.statuses("/a", 2) == [200, 429]
+    assert made.bucket("both", "127.0.0.1", method="DELETE").status == 200
+    assert made.ask("/a").status == 200
+
+
 def test_shadow_mode_refuses_nobody_and_tells_nobody(limited):
     made = limited({"shadow": limit(1, shadow=True), "real": limit(4)}, [route("a", "shadow"), route("b", "shadow", "real")])
     got = made.ask("/a")
@@ -265,7 +287,7 @@ def test_the_admin_api_shows_and_resets_a_bucket(limited):
     shown = json.loads(shown.body)
     assert 172700000 < shown["tiers"][0].pop("full_in_ms") <= 172800000
     assert shown == {"name": "two", "known": True,
-                     "tiers": [{"tier": "default", "rate": "1/d", "burst": 2, "remaining": 0}]}
+                     "tiers": [{"tier": "default", "rate": "1/d", "burst": 2, "remaining": 0, "quotas": []}]}
     assert made.bucket("two", "client_ip:127.0.0.1", "a", method="DELETE").status == 200
     assert made.statuses("/a", 2) == [200, 200]
     assert json.loads(made.bucket("all").body)["tiers"][0]["remaining"] == 1

@@ -7,6 +7,7 @@ bytes and over HTTP/2 without any checks of the client's own.
         wire.refused(answer, "invalid_token")
         wire.upstream.only().get("X-User-Id")
 """
+import contextlib
 import json
 import time
 
@@ -49,7 +50,7 @@ def json_answer(value, *fields, status="200 OK"):
 
 
 class Service(Upstream):
-    """An Auth Service by hand: `reply(request)` gives the answer's bytes; killed by close(), there again by reopen()."""
+    """An Auth Service by hand: `reply(request)` gives the answer's bytes. `with service.gone():` nobody listens."""
 
     def uri(self, path="/"):
         return f"http://127.0.0.1:{self.port}{path}"
@@ -59,6 +60,16 @@ class Service(Upstream):
         sets = list(sets)
         return self.program(reply=lambda request: answer(
             (sets.pop(0) if len(sets) > 1 else sets[0]).encode(), "200 OK", "Content-Type: application/jwk-set+json"))
+
+    @contextlib.contextmanager
+    def gone(self):
+        reply = self.reply
+        self.close()
+        try:
+            yield
+        finally:
+            self.program(reply=reply)
+            self.reopen()
 
     @property
     def asked(self):

@@ -3,6 +3,7 @@
 #include "auth/consumers.h"
 #include "auth/provider.h"
 #include "base/siphash.h"
+#include "token/sign.h"
 
 static const struct auth_kind_row *const kinds[AUTH_KINDS] = {
     [AUTH_JWT] = &auth_jwt,         [AUTH_INTROSPECTION] = &auth_introspection,
@@ -236,6 +237,11 @@ static uint64_t fingerprint_of(const struct auth_provider *provider, const struc
     }
     for (uint32_t i = 0; i < provider->auth->claim_count; i++)
         put(&text, provider->auth->claims[i]);
+    if (sources->identity_token) { // what has been signed is kept with the identity
+        put(&text, provider->auth->identity_key);
+        put(&text, sources->identity_token->issuer);
+        buf_printf(&text, "%llu", (unsigned long long)sources->identity_token->ttl_us);
+    }
     struct hash128 hash = siphash128(siphash_process_key(), consumers.lo ^ consumers.hi, buf_str(&text));
     if (text.base)
         explicit_bzero(text.base, text.end);
@@ -260,6 +266,16 @@ static bool compile_provider(struct auth *auth, const struct auth_settings *sett
            (!provider->kind->compile || provider->kind->compile(provider, sources, arena, err));
 }
 
+// Tried once: each worker makes a signer of its own when it first needs one.
+static bool compile_identity_key(struct auth *auth, const struct auth_sources *sources, struct err *err)
+{
+    if (!read_file(sources, auth->identity_token->key, &auth->identity_key, err))
+        return false;
+    struct token_signer *signer = token_signer_new(auth->identity_key, tls_library(TLS_SLOT_CONTROL), err);
+    token_signer_free(signer);
+    return signer != NULL;
+}
+
 static bool compile_files(struct auth *auth, const struct auth_sources *sources, struct hash128 *consumers,
                           struct auth_mistake *mistake)
 {
@@ -267,8 +283,7 @@ static bool compile_files(struct auth *auth, const struct auth_sources *sources,
     if (!compile_consumers(auth, sources, consumers, &mistake->err))
         return false;
     mistake->path = STR("identity_token.key");
-    return !auth->identity_token ||
-           read_file(sources, auth->identity_token->key, &auth->identity_key, &mistake->err);
+    return !auth->identity_token || compile_identity_key(auth, sources, &mistake->err);
 }
 
 bool auth_compile(struct auth *auth, const struct auth_sources *sources, struct arena *arena,

@@ -30,7 +30,7 @@ static bool is_labels(struct str s)
         if (!is_label && (c != '.' || before == '.'))
             return false;
     }
-    return s.n > 0 && before != '.';
+    return before != '.';
 }
 
 // Origins are compared as they are: browsers write them in lower case, without a default port (RFC 6454 6.2).

@@ -285,6 +285,7 @@ static struct identity *fill(const struct draft *draft, const struct identity_fa
         .jti = keep(&block, facts->jti),
         .issued_at = facts->issued_at,
         .expires = facts->expires,
+        .leeway_s = facts->leeway_s,
         .headers = keep_headers(&block, &draft->headers),
         .header_count = draft->headers.count,
         .claims = keep_claims(&block, &draft->claims),

@@ -25,6 +25,7 @@ struct identity {
     struct str issuer, jti; // of a token, for revocation; n == 0: none
     int64_t issued_at;      // Unix seconds; INT64_MIN: not said
     int64_t expires;        // Unix seconds; INT64_MAX: never. Streams end then
+    int64_t leeway_s;       // so long after that its token is taken all the same
     uint64_t deny_version;  // of the deny list that it was last found not to be in
     // What goes upstream: identity_headers rendered, and what a forward provider's answer added under other
     // names. Values are safe: no controls, non-ASCII percent-encoded, as are commas in the elements of lists.
@@ -49,7 +50,7 @@ struct identity_facts {
     bool revocable;
     struct str subject, consumer, issuer, jti;
     struct str_list roles, scopes;
-    int64_t issued_at, expires;
+    int64_t issued_at, expires, leeway_s;
     const struct json_value *claims; // for `jwt.CLAIM`; NULL: none
     const struct headers *copied;    // of a forward provider's answer; NULL: none
 };

@@ -114,14 +114,15 @@ struct str auth_identity_token(struct auth_worker *worker, const struct auth *au
                                int64_t now_s, struct arena *arena)
 {
     const struct identity_token_settings *settings = auth->identity_token;
-    if (!settings || now_s >= identity->expires)
+    int64_t end = now_s < identity->expires ? identity->expires : identity->expires + identity->leeway_s;
+    if (!settings || now_s >= end)
         return STR_NULL;
     if (now_s < identity->signed_until)
         return identity->signed_token.n ? arena_copy(arena, identity->signed_token) : STR_NULL;
     int64_t ttl_s = at_least_one(settings->ttl_us / 1000000),
             until = now_s + at_least_one((uint64_t)ttl_s / 2);
-    bool is_last = now_s + ttl_s >= identity->expires; // another one would not be good for longer
-    int64_t expires = is_last ? identity->expires : now_s + ttl_s;
+    bool is_last = now_s + ttl_s >= end; // another one would not be good for longer
+    int64_t expires = is_last ? end : now_s + ttl_s;
     struct token_signer *signer = signer_of(worker, auth);
     struct str token = signer ? sign(signer, settings->issuer, identity, now_s, expires, arena) : STR_NULL;
     keep(identity, token, is_last && token.n ? expires : until); // also that it failed, for a while

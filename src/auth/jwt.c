@@ -143,7 +143,7 @@ static struct token_verifier *verifier_of(const struct question *question)
 }
 
 static struct identity *make_identity(const struct question *question, const struct token *token,
-                                      const struct token_facts *found)
+                                      const struct token_facts *found, int64_t leeway_s)
 {
     const struct jwt_settings *settings = question->settings;
     struct arena *arena = question->call->arena;
@@ -155,6 +155,7 @@ static struct identity *make_identity(const struct question *question, const str
         .jti = found->jti,
         .issued_at = found->issued_at,
         .expires = found->expires,
+        .leeway_s = leeway_s,
         .claims = token->claims,
     };
     // Which may be missing: who has no roles gets nowhere that asks for one.
@@ -168,15 +169,15 @@ static struct identity *make_identity(const struct question *question, const str
 }
 
 static enum auth_result admit(const struct question *question, const struct token *token,
-                              const struct token_facts *facts, uint64_t leeway_s)
+                              const struct token_facts *facts, int64_t leeway_s)
 {
-    struct identity *identity = make_identity(question, token, facts);
+    struct identity *identity = make_identity(question, token, facts, leeway_s);
     if (!identity)
         return auth_deny(question->call, END_INVALID_TOKEN, STR("the token says too much"), "invalid_token");
-    int64_t end_s = facts->expires + (int64_t)leeway_s;
+    bool ends = facts->expires != INT64_MAX;
     keep(question, (struct auth_decision){
                        .identity = identity,
-                       .fresh_until_ms = facts->expires == INT64_MAX ? INT64_MAX : end_s * 1000,
+                       .fresh_until_ms = ends ? (facts->expires + leeway_s) * 1000 : INT64_MAX,
                    });
     enum auth_result result = allow(question->call, identity);
     identity_unref(identity);
@@ -199,7 +200,7 @@ static enum auth_result judge(const struct question *question, const struct toke
     struct str missing;
     enum token_fault fault = token_judge(token, &rules, question->call->now_s, &facts, &missing);
     if (fault == TOKEN_GOOD)
-        return admit(question, token, &facts, rules.leeway_s);
+        return admit(question, token, &facts, (int64_t)rules.leeway_s);
     keep_denial(question, fault);
     return refuse(question->call, fault, missing);
 }

@@ -24,6 +24,14 @@ static bool can_go_bad(const struct identity *identity)
     return identity->revocable || identity->expires != INT64_MAX;
 }
 
+// Who was let in by the leeway, after the token's end, stays as long as that lasts.
+static bool is_still_good(const struct exchange *x, int64_t now_s, enum end_cause *cause)
+{
+    struct identity *identity = x->policy.identity;
+    int64_t late_s = x->policy.now_s >= identity->expires ? identity->leeway_s : 0;
+    return auth_still_good(identity, now_s - late_s, cause);
+}
+
 void exchange_watch(struct exchange *x)
 {
     struct worker *worker = x->worker;
@@ -47,7 +55,7 @@ static void on_watch(struct loop_timer *timer)
         struct exchange *x = container_of(node, struct exchange, listed);
         list_push_back(&worker->watched, node);
         enum end_cause cause;
-        if (auth_still_good(x->policy.identity, now_s, &cause))
+        if (is_still_good(x, now_s, &cause))
             continue;
         exchange_end(x, cause, STR_NULL);
         exchange_run(x);

@@ -100,6 +100,17 @@ static int64_t number_of(const struct json_value *claims, const char *name)
     return number;
 }
 
+static void test_within_the_leeway(void **state)
+{
+    (void)state;
+    struct identity *identity = identity_of(STR("ann"), NOW - 2);
+    assert_int_equal(token_at(identity, NOW).n, 0);
+    identity->leeway_s = 5;
+    assert_int_equal(number_of(verified(token_at(identity, NOW), verifier), "exp"), NOW + 3);
+    assert_int_equal(token_at(identity, NOW + 3).n, 0);
+    identity_unref(identity);
+}
+
 static void test_what_it_says(void **state)
 {
     (void)state;
@@ -201,6 +212,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_it_says, begin, end),
         cmocka_unit_test_setup_teardown(test_one_signature_for_half_a_ttl, begin, end),
         cmocka_unit_test_setup_teardown(test_not_beyond_the_identity, begin, end),
+        cmocka_unit_test_setup_teardown(test_within_the_leeway, begin, end),
         cmocka_unit_test_setup_teardown(test_a_short_ttl, begin, end),
         cmocka_unit_test_setup_teardown(test_off_and_without_a_key, begin, end),
         cmocka_unit_test_setup_teardown(test_another_key, begin, end),

@@ -10,7 +10,7 @@ import pytest
 
 import grpc_peers
 import tokens
-from auth_wire import ISSUER, VERSIONS, AuthWire, Service, bearer, json_answer, jwt_provider, route
+from auth_wire import ISSUER, VERSIONS, AuthWire, Service, as_json, bearer, json_answer, jwt_provider, route
 from certificates import DAY
 from gateway import ask, free_port, until
 from peers import Raw, answer, request
@@ -45,6 +45,7 @@ class Stage(AuthWire):
         auth = {
             "corp": jwt(revocation=True),
             "hidden": jwt(forward_token=False),
+            "lenient": jwt(leeway="3s"),
             "other": jwt(issuer="https://other.example"),
             "keys": {"api_key": {"header": "X-API-Key", "query": "api_key"}},
             "certificates": {"mtls": {}},
@@ -55,7 +56,7 @@ class Stage(AuthWire):
         }
         need = lambda **more: {"require": more}   # noqa: E731
         routes = [
-            route("public"), route("corp", "corp"), route("hidden", "hidden"), route("keys", "keys"),
+            route("public"), route("corp", "corp"), route("lenient", "lenient"), route("hidden", "hidden"), route("keys", "keys"),
             route("certificates", "certificates"), route("opaque", "opaque"), route("edge", "edge"),
             route("optional", "corp", auth={"optional": True}),
             route("either", "corp", "keys"), route("order", "other", "opaque", "keys"), route("hide_both", "hidden", "keys"),
@@ -67,7 +68,6 @@ class Stage(AuthWire):
             route("said", "corp", upstream=None, respond={"status": 200, "body": "said"}),
             route("grpc", "corp", path="/demo.Echo", upstream="grpc", auth=need(scopes=["read"])),
             route("grpc-edge", "edge", path="/edge", upstream="grpc", rewrite={"prefix": "/"}),
-            route("stays", "corp", outlive_token=True),
         ]
         super().__init__(
             directory / "gateway", auth, [{k: v for k, v in each.items() if v is not None} for each in routes],
@@ -341,6 +341,30 @@ def test_a_grpc_stream_ends_with_its_token(stage, grpc_client, name):
     thread.join()
     record = stage.record(f"/demo.Echo/{name}")
     assert (record["code"], record["status"], record["subject"]) == ("revoked_token", 200, "ann")
+
+
+@pytest.fixture
+def scripted(stage):
+    """The upstream, to be programmed."""
+    yield stage.upstream
+    stage.upstream.program(reply=as_json)
+
+
+def test_a_stream_that_begins_within_the_leeway(stage, scripted):
+    """The leeway is for clocks that differ: it goes on until the token would not be taken any more."""
+    def events(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.ended()
+
+    made = claims(ISSUER, lifetime=-1)
+    client = Raw(stage.port)
+    scripted.program(script=events)
+    client.send(request("/lenient/events", "GET", bearer(token(KEY, made))))
+    assert client.head().status == 200
+    assert client.ended()
+    assert made["exp"] + 3 - 0.1 <= time.time() <= made["exp"] + 3 + 1.2
+    assert stage.record("/lenient/events")["code"] == "expired_token"
 
 
 # ---- browsers ----

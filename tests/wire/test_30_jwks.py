@@ -14,6 +14,7 @@ import time
 import pytest
 from auth_wire import ISSUER, AuthWire, Service, bearer, jwt_provider, route
 from gateway import Answer, ask, free_port, until
+from secure import SecureUpstream
 from tokens import Key, claims, jwks, token
 
 PROVIDER = 'sallyport_jwks_refresh_total{provider="corp",result="%s"}'
@@ -415,6 +416,33 @@ def test_the_last_good_keys_run_out(tmp_path, service, keys):
         until(lambda: wire.ask("h1", "/corp", bearer(text)).status == 503, "too old")   # though it was cached
         service.publish(jwks(keys[0]))
         until(lambda: wire.ask("h1", "/corp", bearer(text)).status == 200, "new ones")
+
+
+# ---- https ----
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_keys_over_https(tmp_path, keys, pki, trusted):
+    """The control thread's own TLS: a service with another's certificate is not believed."""
+    service = SecureUpstream(pki.server_context(pki.ca.issue("localhost")))
+    service.program(reply=lambda request: service_answer(jwks(keys[0])))
+    corp = jwt_provider(uri=f"https://localhost:{service.port}/jwks.json",
+                        jwks={"timeout": "1s", "ca": str((pki.ca if trusted else pki.other).file)})
+    wire = AuthWire(tmp_path, auth={"corp": corp}, routes=[route("corp", "corp"), route("open")])
+    try:
+        wire.start(wait=trusted)
+        if trusted:
+            assert status(wire, keys[0]) == 200
+        else:
+            wire.gateway.wait_log("corp: no keys from https://localhost")
+            until(lambda: readiness(wire) == AWAITED, "a start that waits")
+            wire.refused(wire.ask("h1", "/corp", bearer(good(keys[0]))), "auth_unavailable", 503)
+            assert not service.requests
+        wire.end()
+        wire.gateway.stop()
+    finally:
+        wire.gateway.kill()
+        wire.upstream.close()
+        service.close()
 
 
 # ---- files and reloads ----

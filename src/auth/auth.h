@@ -86,6 +86,8 @@ struct auth_mistake {
 must_check bool auth_compile(struct auth *auth, const struct auth_sources *sources, struct arena *arena,
                              struct auth_mistake *mistake);
 void auth_fini(struct auth *auth);
+// Whether the files that auth_compile would read are good. Of sources, what has to do with them is needed.
+bool auth_check_files(const struct auth_sources *sources, struct auth_mistake *mistake);
 const struct auth_provider *auth_provider_named(const struct auth *auth, struct str name);
 // The upstreams behind providers, to be handed to upstream_worker_update with the others; they stay auth's.
 #define AUTH_UPSTREAM_PREFIX "auth:" // and the provider's name: no configured one has a colon

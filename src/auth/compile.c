@@ -286,6 +286,15 @@ static bool compile_files(struct auth *auth, const struct auth_sources *sources,
     return !auth->identity_token || compile_identity_key(auth, sources, &mistake->err);
 }
 
+bool auth_check_files(const struct auth_sources *sources, struct auth_mistake *mistake)
+{
+    struct auth auth = {.identity_token = sources->identity_token};
+    struct hash128 consumers;
+    bool is_good = compile_files(&auth, sources, &consumers, mistake);
+    consumers_unref(auth.consumers);
+    return is_good;
+}
+
 bool auth_compile(struct auth *auth, const struct auth_sources *sources, struct arena *arena,
                   struct auth_mistake *mistake)
 {

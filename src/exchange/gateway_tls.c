@@ -1,5 +1,7 @@
 #include "exchange/gateway_tls.h"
 
+#include "auth/auth.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -229,13 +231,36 @@ static void check_redis(struct checking *checking, const struct redis_settings *
     check_authorities(checking, &place, "ca", redis->ca);
 }
 
-// What the auth room reads; it says itself what is wrong with a file.
-static void note_auth(struct checking *checking, const struct gateway_settings *settings)
+// Consumers, and the key of identity_token.
+static void check_identities(struct checking *checking, const struct gateway_settings *settings)
 {
-    const struct auth_settings *auth = settings->auth.v;
+    const struct auth_sources sources = {
+        .consumers = &settings->consumers,
+        .consumers_file = settings->consumers_file,
+        .identity_token = settings->has_identity_token ? &settings->identity_token : NULL,
+        .read_file = gateway_tls_content,
+        .read_context = checking->tls,
+    };
+    struct auth_mistake mistake = {0};
     note_file(checking, settings->consumers_file);
     if (settings->has_identity_token)
         note_file(checking, settings->identity_token.key);
+    if (auth_check_files(&sources, &mistake))
+        return;
+    const struct err *err = &mistake.err;
+    struct arena *arena = checking->report->arena;
+    config_report_add(checking->report, &(struct config_error){
+                                            .file = checking->file,
+                                            .path = mistake.path,
+                                            .what = arena_printf(arena, err->where[0] ? "%s: %s" : "%s%s",
+                                                                 err->where, err->what),
+                                        });
+}
+
+static void check_auth(struct checking *checking, const struct gateway_settings *settings)
+{
+    const struct auth_settings *auth = settings->auth.v;
+    check_identities(checking, settings);
     for (uint32_t i = 0; i < settings->auth.count; i++) {
         struct place place = {auth[i].line, auth[i].column,
                               arena_printf(checking->arena, "auth.%.*s", STR_ARG(auth[i].name))};
@@ -268,7 +293,7 @@ bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
             check_upstream(&checking, &upstreams[i]);
     if (settings->has_redis)
         check_redis(&checking, &settings->redis);
-    note_auth(&checking, settings);
+    check_auth(&checking, settings);
     gateway_tls_read_from(NULL);
     return report->count == before;
 }

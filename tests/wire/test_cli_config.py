@@ -246,3 +246,25 @@ def test_examples_are_valid_and_shown(path, schema):
     assert (done.returncode, done.stderr) == (0, "")
     assert [error.message for error in schema.iter_errors(load(path))] == []
     assert f"config/examples/{path.name}" in (ROOT / "docs/AUTH.md").read_text()
+
+
+FILES = """
+version: 1
+listeners: [{ name: http, address: "127.0.0.1:0" }]
+routes: [{ name: hello, respond: { status: 200, body: hello } }]
+"""
+
+
+@pytest.mark.parametrize("key, content, says", [
+    ("identity_token: { key: %s }", None, "identity_token.key: %s: cannot be read"),
+    ("identity_token: { key: %s }", "no key", "identity_token.key: it is no private key in PEM"),
+    ("consumers_file: %s", None, "consumers_file: %s: cannot be read"),
+    ("consumers_file: %s", '{"name": "a", "api_keys": ["zz"]}\n', "consumers_file: "),
+])
+def test_check_reads_what_identities_need(tmp_path, key, content, says):
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+    done = run("check", "-c", "-", stdin=FILES + key % path)
+    assert done.returncode == 1
+    assert (says % path if "%s" in says else says) in done.stderr

@@ -93,6 +93,8 @@ def valid(pki, tmp_path_factory):
     shutil.copy(pki.ca.ocsp(own), folder / "certs/www.ocsp")
     shutil.copy(pki.clients.file, folder / "certs/clients.pem")
     shutil.copy(pki.ca.file, folder / "certs/internal.pem")
+    (folder / "keys").mkdir()
+    shutil.copy(own.key, folder / "keys/identity.pem")
     (folder / "certs/both.pem").write_bytes(own.cert.read_bytes() + own.key.read_bytes())
     return folder
 

@@ -638,11 +638,11 @@ def outage(tmp_path):
     slow_one.program(reply=plain)
     auth, routes = {}, []
     for name, each in services.items():
-        auth[f"{name}_introspection"] = introspection(each.url("/introspect"))
-        auth[f"{name}_forward"] = forward(each.url("/authorize"))
+        auth[f"{name}_introspection"] = introspection(each.url("/introspect"), ttl="5m")
+        auth[f"{name}_forward"] = forward(each.url("/authorize"), ttl="5m")
         auth[f"{name}_jwt"] = jwt_provider(uri=each.url("/jwks.json"), issuer=each.issuer, jwks={"refresh": "1s", "cooldown": "1s"})
     for kind, make in KINDS.items():
-        auth[f"slow_{kind}"] = make(slow_one.uri(f"/{kind}"))
+        auth[f"slow_{kind}"] = make(slow_one.uri(f"/{kind}"), ttl="5m")
     with AuthWire(tmp_path / "gateway", auth, [route(name, name) for name in auth],
                   env={"GATEWAY_SECRET": SECRET}) as wire:
         wire.services, wire.slow_one = services, slow_one

@@ -144,7 +144,6 @@ static void begin(struct fixture *f)
     jwks_update(&f->snapshot.auth);
     UNTIL(&f->scene, jwks_version(source(f)));
     scene_turns(&f->scene, 3);
-    assert_int_equal(f->scene.server.requests, 1);
 }
 
 static void passes(struct fixture *f, uint64_t ms)
@@ -255,9 +254,9 @@ static void test_the_last_good_set_runs_out(void **state)
 {
     struct fixture *f = *state;
     f->snapshot.settings.jwt.jwks.refresh_us = 20000;
-    f->snapshot.settings.jwt.jwks.keep_last_good_us = 150000;
+    f->snapshot.settings.jwt.jwks.keep_last_good_us = SECOND_US;
     begin(f);
-    passes(f, 300); // as long as it is refreshed it stays
+    passes(f, 1200); // as long as it is refreshed it stays
     uint64_t version = jwks_version(source(f));
     assert_int_equal(key_count(source(f)), 1);
     f->scene.server.reply = NULL;
@@ -331,14 +330,13 @@ static void test_asked_during_a_refresh(void **state)
     f->snapshot.settings.jwt.jwks.refresh_us = 20000;
     begin(f);
     f->scene.server.reply = NULL;
-    UNTIL(&f->scene, f->scene.server.requests == 2);
+    UNTIL(&f->scene, f->scene.server.requests > f->scene.server.answered);
+    unsigned under_way = f->scene.server.requests;
     f->snapshot.settings.jwt.jwks.refresh_us = 600ull * SECOND_US;
     assert_int_equal(jwks_want(source(f)), JWKS_WAIT);
     f->scene.server.reply = f->replies[0].base;
-    UNTIL(&f->scene, f->scene.server.requests == 3);
-    f->scene.server.reply = NULL;
-    UNTIL(&f->scene, counted(f, "success") == 3);
-    assert_int_equal(jwks_want(source(f)), JWKS_KNOWN);
+    UNTIL(&f->scene, jwks_want(source(f)) == JWKS_KNOWN);
+    assert_int_equal(f->scene.server.requests, under_way + 1);
 }
 
 static void test_asked_before_there_are_keys(void **state)

@@ -16,10 +16,14 @@
 
 struct redis_fleet;
 
-struct redis_fleet_events { // each may be NULL
-    void (*on_up)(
-        void *context); // commands have somewhere to go: the server, the master, every slot's master
-    void (*on_down)(void *context, const char *why);
+struct redis_fleet_events { // each may be NULL. redis_fleet_free must not be called from within them
+    // Commands have somewhere to go: the server, the master, every slot's master.
+    void (*on_up)(void *context);
+    void (*on_down)(void *context, const char *why); // it was up
+    // redis_fleet_subscribe: everything is subscribed, again after each loss; what was published meanwhile
+    // has been missed.
+    void (*on_subscribed)(void *context);
+    void (*on_message)(void *context, struct str channel, struct str payload);
 };
 
 struct redis_fleet_options {
@@ -40,6 +44,8 @@ struct redis_fleet_options {
 struct redis_fleet *redis_fleet_new(const struct redis_fleet_options *options, struct err *err);
 void redis_fleet_free(struct redis_fleet *fleet); // everything under way fails with REDIS_DOWN first
 bool redis_fleet_is_up(const struct redis_fleet *fleet);
+// Whether both were made of the same settings, addresses and trust.
+bool redis_fleet_is_same(const struct redis_fleet *a, const struct redis_fleet *b);
 // key: one that the command touches; all it touches have the same hash tag. As redis_command otherwise: argv
 // is copied, on_reply is called once, from the loop, never from inside; a reply may be an error of Redis's
 // own, but never MOVED or ASK.
@@ -47,3 +53,7 @@ void redis_fleet_command(struct redis_fleet *fleet, struct str key, const struct
                          uint64_t deadline_us, void *context,
                          void (*on_reply)(void *context, enum redis_failure failure,
                                           const struct resp_value *reply));
+// From now on, by a connection of its own: to the server, the master, or any node of the Cluster (what is
+// published reaches them all).
+void redis_fleet_subscribe(struct redis_fleet *fleet, struct str channel);
+bool redis_fleet_is_subscribed(const struct redis_fleet *fleet);

@@ -292,25 +292,45 @@ void redis_fail_all(struct redis *redis)
 
 // ---- life ----
 
-static struct str copy(struct redis *redis, struct str text)
+static struct str copy(struct arena *arena, struct str text)
 {
-    return text.n ? arena_copy(&redis->settings_arena, text) : STR_NULL;
+    return text.n ? arena_copy(arena, text) : STR_NULL;
 }
 
-static void copy_settings(struct redis *redis, const struct redis_settings *from)
+void redis_settings_copy(struct redis_settings *to, const struct redis_settings *from, struct arena *arena)
 {
-    struct redis_settings *settings = &redis->settings;
-    *settings = *from;
-    settings->url.text = copy(redis, from->url.text);
-    settings->url.address = copy(redis, from->url.address);
-    settings->url.host = copy(redis, from->url.host);
-    settings->username = copy(redis, from->username.n ? from->username : from->url.username);
-    settings->password = copy(redis, from->password.n ? from->password : from->url.password);
-    settings->url.username = settings->url.password = STR_NULL;
-    settings->ca = copy(redis, from->ca);
-    settings->key_prefix = copy(redis, from->key_prefix);
-    settings->nodes = (struct str_list){0};
-    settings->master = STR_NULL;
+    struct str *nodes = arena_array(arena, struct str, from->nodes.count);
+    *to = *from;
+    to->url.text = copy(arena, from->url.text);
+    to->url.address = copy(arena, from->url.address);
+    to->url.host = copy(arena, from->url.host);
+    to->username = copy(arena, from->username.n ? from->username : from->url.username);
+    to->password = copy(arena, from->password.n ? from->password : from->url.password);
+    to->url.username = to->url.password = STR_NULL;
+    to->ca = copy(arena, from->ca);
+    to->key_prefix = copy(arena, from->key_prefix);
+    to->master = copy(arena, from->master);
+    for (unsigned i = 0; i < from->nodes.count; i++)
+        nodes[i] = copy(arena, from->nodes.v[i]);
+    to->nodes.v = nodes;
+}
+
+bool redis_settings_same(const struct redis_settings *a, const struct redis_settings *b)
+{
+    bool same = str_eq(a->url.address, b->url.address) && a->url.tls == b->url.tls &&
+                a->url.database == b->url.database && str_eq(a->username, b->username) &&
+                str_eq(a->password, b->password) && a->deadline_us == b->deadline_us &&
+                str_eq(a->key_prefix, b->key_prefix) && a->mode == b->mode && str_eq(a->master, b->master) &&
+                a->nodes.count == b->nodes.count;
+    for (unsigned i = 0; same && i < a->nodes.count; i++)
+        same = str_eq(a->nodes.v[i], b->nodes.v[i]);
+    return same;
+}
+
+void redis_settings_wipe(struct redis_settings *settings)
+{
+    if (settings->password.n)
+        explicit_bzero((void *)(uintptr_t)settings->password.p, settings->password.n);
 }
 
 static bool set_addrs(struct redis *redis, const struct redis_options *options, struct err *err)
@@ -327,16 +347,22 @@ static bool set_addrs(struct redis *redis, const struct redis_options *options, 
     return count;
 }
 
-static bool set_tls(struct redis *redis, unsigned slot, struct err *err)
+struct tls_client *redis_trust(const struct redis_settings *settings, unsigned tls_slot, struct err *err)
 {
-    if (!redis->settings.url.tls)
-        return true;
+    if (!settings->url.tls)
+        return NULL;
     struct tls_client_options options = {
-        .ca = redis->settings.ca.n ? redis->settings.ca : STR("system"),
+        .ca = settings->ca.n ? settings->ca : STR("system"),
         .verify = true,
     };
-    redis->tls = tls_client_new(slot, &options, err);
-    return redis->tls;
+    return tls_client_new(tls_slot, &options, err);
+}
+
+static bool set_tls(struct redis *redis, const struct redis_options *options, struct err *err)
+{
+    redis->tls =
+        options->tls ? tls_client_ref(options->tls) : redis_trust(&redis->settings, options->tls_slot, err);
+    return redis->tls || !redis->settings.url.tls;
 }
 
 struct redis *redis_new(const struct redis_options *options, struct err *err)
@@ -356,11 +382,12 @@ struct redis *redis_new(const struct redis_options *options, struct err *err)
     list_init(&redis->by_due);
     list_init(&redis->failed);
     list_init(&redis->spare);
+    list_init(&redis->grave);
     loop_timer_init(&redis->deadline, on_deadline);
     loop_late_init(&redis->report, on_report);
     redis_connection_init(redis);
-    copy_settings(redis, options->settings);
-    if (set_addrs(redis, options, err) && set_tls(redis, options->tls_slot, err))
+    redis_settings_copy(&redis->settings, options->settings, &redis->settings_arena);
+    if (set_addrs(redis, options, err) && set_tls(redis, options, err))
         return redis;
     redis_free(redis);
     return NULL;
@@ -388,8 +415,7 @@ void redis_free(struct redis *redis)
     arena_spares_fini(&redis->spares);
     buf_pool_fini(&redis->pool);
     tls_client_unref(redis->tls);
-    if (redis->settings.password.n)
-        explicit_bzero((void *)(uintptr_t)redis->settings.password.p, redis->settings.password.n);
+    redis_settings_wipe(&redis->settings);
     arena_reset(&redis->settings_arena);
     free(redis);
 }
@@ -401,11 +427,7 @@ bool redis_is_up(const struct redis *redis)
 
 bool redis_is_same(const struct redis *a, const struct redis *b)
 {
-    const struct redis_settings *left = &a->settings, *right = &b->settings;
-    bool same = str_eq(left->url.address, right->url.address) && left->url.tls == right->url.tls &&
-                left->url.database == right->url.database && str_eq(left->username, right->username) &&
-                str_eq(left->password, right->password) && left->deadline_us == right->deadline_us &&
-                str_eq(left->key_prefix, right->key_prefix) && a->addr_count == b->addr_count &&
+    bool same = redis_settings_same(&a->settings, &b->settings) && a->addr_count == b->addr_count &&
                 tls_client_same(a->tls, b->tls);
     for (unsigned i = 0; same && i < a->addr_count; i++)
         same = addr_eq(&a->addrs[i], &b->addrs[i]);

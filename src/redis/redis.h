@@ -7,7 +7,7 @@
 // oldest one is overdue by far (REDIS_CUT_MS), nobody is there any more: the connection is cut and made anew.
 //
 // This is one server's connection. What knows several of them (Sentinel, Cluster: MOVED and ASK are errors
-// like any other here) is to be built on top.
+// like any other here) is fleet.h.
 #pragma once
 
 #include "base/err.h"
@@ -61,6 +61,7 @@ enum redis_failure {
 };
 
 struct metrics;
+struct tls_client;
 struct redis; // one server's connection
 
 struct redis_events { // each may be NULL: nobody asks. redis_free must not be called from within them
@@ -74,6 +75,7 @@ struct redis_events { // each may be NULL: nobody asks. redis_free must not be c
 struct redis_options {
     struct loop *loop;
     unsigned tls_slot;                     // of net/tls.h
+    struct tls_client *tls;                // to be shared with others; NULL: one is made of the settings
     const struct redis_settings *settings; // copied
     // What the url's host means, tried in turn; count 0: it is a numeric address. This room looks up no name.
     const struct addr *addrs;

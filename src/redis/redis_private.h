@@ -88,9 +88,18 @@ struct redis {
     uint64_t logged_us, lines_since_us;
     unsigned lines;
     bool said_down;
+
+    struct list grave; // of a fleet that frees it before the turn ends
 };
 
 // ---- redis.c ----
+
+// A copy all of whose text is in the arena; username and password are those that count.
+void redis_settings_copy(struct redis_settings *to, const struct redis_settings *from, struct arena *arena);
+bool redis_settings_same(const struct redis_settings *a, const struct redis_settings *b);
+void redis_settings_wipe(struct redis_settings *settings); // the password
+// NULL and no error: the settings ask for none.
+struct tls_client *redis_trust(const struct redis_settings *settings, unsigned tls_slot, struct err *err);
 
 // Puts a command into the output and in the line. NULL: too much is under way, or memory is out.
 struct redis_call *redis_send(struct redis *redis, enum redis_call_kind kind, const struct str *argv,

@@ -1,0 +1,100 @@
+// A fleet of one server: what goes in comes out there.
+#include "unit.h"
+
+#include "test_fleet_fixture.h"
+
+static void test_commands_go_to_the_server(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(1);
+    start(bench, 0); // the url is an address
+    assert_false(redis_fleet_is_up(bench->fleet));
+    ask(bench, "GET", "early", 0);
+    assert_int_equal(bench->replies, 0); // never from inside
+    assert_heard(bench, 0, REDIS_DOWN, "");
+    until(bench, bench->ups == 1);
+    assert_true(redis_fleet_is_up(bench->fleet));
+    ask(bench, "GET", "k", 0);
+    assert_heard(bench, 1, REDIS_OK, "OK");
+    assert_string_equal(bench->servers[0].last, "GET k");
+    bench_free(bench);
+}
+
+static void test_down_is_told_once(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(1);
+    start(bench, 1);
+    until(bench, bench->ups == 1);
+    server_stop(&bench->servers[0]);
+    until(bench, bench->downs == 1);
+    assert_false(redis_fleet_is_up(bench->fleet));
+    turn_for(bench, 300); // tries in vain
+    assert_int_equal(bench->downs, 1);
+    server_start(&bench->servers[0]);
+    until(bench, bench->ups == 2);
+    ask(bench, "GET", "k", 0);
+    assert_heard(bench, 0, REDIS_OK, "OK");
+    bench_free(bench);
+}
+
+static void test_subscribing_beside_the_commands(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(1);
+    start(bench, 1);
+    redis_fleet_subscribe(bench->fleet, STR("deny"));
+    until(bench, bench->subscribed == 1 && bench->ups == 1);
+    assert_true(redis_fleet_is_subscribed(bench->fleet));
+    server_say(&bench->servers[0], (unsigned)bench->servers[0].subscribed,
+               ">3\r\n+message\r\n+deny\r\n+x\r\n");
+    until(bench, bench->messages == 1);
+    assert_string_equal(bench->message, "deny=x");
+    assert_int_equal(bench->servers[0].accepted, 2);
+    bench_free(bench);
+}
+
+static void test_what_is_under_way_fails_with_the_fleet(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(1);
+    start(bench, 1);
+    until(bench, bench->ups == 1);
+    ask(bench, "GET", "k", 0);
+    redis_fleet_free(bench->fleet);
+    bench->fleet = NULL;
+    assert_int_equal(bench->replies, 1);
+    assert_heard(bench, 0, REDIS_DOWN, "");
+    bench_free(bench);
+}
+
+static void test_sameness(void **state)
+{
+    (void)state;
+    struct bench *bench = bench_new(2);
+    start(bench, 1);
+    struct redis_fleet *first = bench->fleet;
+    start(bench, 1);
+    assert_true(redis_fleet_is_same(first, bench->fleet));
+    redis_fleet_free(bench->fleet);
+    start(bench, 2);
+    assert_false(redis_fleet_is_same(first, bench->fleet));
+    redis_fleet_free(bench->fleet);
+    bench->settings.password = STR("other");
+    start(bench, 1);
+    assert_false(redis_fleet_is_same(first, bench->fleet));
+    redis_fleet_free(first);
+    bench_free(bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_commands_go_to_the_server),
+        cmocka_unit_test(test_down_is_told_once),
+        cmocka_unit_test(test_subscribing_beside_the_commands),
+        cmocka_unit_test(test_what_is_under_way_fails_with_the_fleet),
+        cmocka_unit_test(test_sameness),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -37,10 +37,13 @@ struct limit_table *limit_table_new(size_t bytes)
     table->count = bytes / sizeof(struct set) ? bytes / sizeof(struct set) : 1;
     table->sets = mmap(NULL, table->count * sizeof(struct set), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (table->sets != MAP_FAILED)
-        return table;
-    free(table);
-    return NULL;
+    if (table->sets == MAP_FAILED) {
+        free(table);
+        return NULL;
+    }
+    // Keys lie anywhere: with huge pages a few dozen of them would take all the memory.
+    madvise(table->sets, table->count * sizeof(struct set), MADV_NOHUGEPAGE);
+    return table;
 }
 
 void limit_table_free(struct limit_table *table)

@@ -176,13 +176,27 @@ static enum step_result step_act(struct exchange *x)
     return go(x, STEP_PICK);
 }
 
+static uint64_t hash_client(const struct exchange *x)
+{
+    char text[IP_TEXT_MAX];
+    return balance_hash((struct str){text, ip_print(&x->source, text)});
+}
+
+static uint64_t hash_identity(const struct exchange *x)
+{
+    const struct identity *identity = x->policy.identity;
+    if (!identity || (!identity->consumer.n && !identity->subject.n))
+        return hash_client(x);
+    return balance_hash(identity->consumer.n ? identity->consumer : identity->subject);
+}
+
 static uint64_t hash_key(const struct exchange *x)
 {
     const struct hash_settings *hash = &x->upstream->settings->hash_on;
-    char text[IP_TEXT_MAX];
     const struct header *header;
     switch (hash->source) {
-    case HASH_CLIENT_IP: return balance_hash((struct str){text, ip_print(&x->source, text)});
+    case HASH_CLIENT_IP: return hash_client(x);
+    case HASH_IDENTITY: return hash_identity(x);
     case HASH_PATH: return balance_hash(x->request.path);
     case HASH_HEADER:
         header = headers_find_name(&x->request.headers, hash->name);

@@ -132,14 +132,6 @@ static enum verdict require(struct policy_call *call)
 
 // ---- the way ----
 
-// The credentials of the other providers are not for services either.
-static void conceal(const struct policy_call *call, struct asking *asking)
-{
-    const struct route_auth_settings *settings = call->settings;
-    for (uint32_t i = 0; i < settings->any_of.count; i++)
-        auth_conceal(provider_at(call, i), &asking->call);
-}
-
 static void note_denial(struct asking *asking, const struct auth_provider *provider)
 {
     if (asking->denier)
@@ -168,10 +160,7 @@ static enum verdict authenticate(struct policy_call *call)
         const struct auth_provider *provider = provider_at(call, asking->next);
         switch (auth_ask(call->auth, provider, question)) {
         case AUTH_NONE: asking->own_challenges[asking->next] = question->challenge; break;
-        case AUTH_ALLOW:
-            call->identity = question->identity;
-            conceal(call, asking);
-            return require(call);
+        case AUTH_ALLOW: call->identity = question->identity; return require(call);
         case AUTH_DENY: note_denial(asking, provider); break;
         case AUTH_WAIT:
             call->state = asking;
@@ -191,3 +180,17 @@ static void forget(struct policy_call *call)
 }
 
 const struct policy policy_auth = {.name = "auth", .on_request = authenticate, .on_forget = forget};
+
+// ---- what goes no further ----
+
+// The credentials of the providers that were not needed are not for services either.
+static enum verdict conceal(struct policy_call *call)
+{
+    const struct route_auth_settings *settings = call->settings;
+    struct auth_call known = {.request = call->request, .arena = call->arena};
+    for (uint32_t i = 0; call->identity && i < settings->any_of.count; i++)
+        auth_conceal(provider_at(call, i), &known);
+    return PASS;
+}
+
+const struct policy policy_conceal = {.name = "conceal", .on_request = conceal};

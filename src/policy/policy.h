@@ -74,4 +74,5 @@ extern const struct policy policy_cors;       // struct cors_settings
 extern const struct policy policy_auth;       // struct route_auth_settings
 extern const struct policy policy_rate_limit; // struct route_limit_settings
 extern const struct policy policy_fault;      // struct fault_settings
+extern const struct policy policy_conceal;    // struct route_auth_settings; limits by header come before
 extern const struct policy policy_headers;    // struct header_rules

@@ -47,6 +47,7 @@ static const struct guard {
     {&policy_auth, offsetof(struct route_settings, auth), uses_auth},
     {&policy_rate_limit, offsetof(struct route_settings, rate_limits), uses_rate_limit},
     {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
+    {&policy_conceal, offsetof(struct route_settings, auth), uses_auth},
     {&policy_headers, offsetof(struct route_settings, headers), uses_headers},
 };
 

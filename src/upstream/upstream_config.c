@@ -108,17 +108,15 @@ bool config_accept_path(struct config_decoder *decoder, const struct config_node
     return config_check_path(decoder, node, *value);
 }
 
-// ---- hash_on: client_ip | header.NAME | cookie.NAME | path ----
+// ---- hash_on: client_ip | header.NAME | cookie.NAME | identity | path ----
 
 static const struct hash_prefix {
     const char *text;
     enum hash_source source;
     bool is_named;
 } hash_prefixes[] = {
-    {"client_ip", HASH_CLIENT_IP, false},
-    {"header.", HASH_HEADER, true},
-    {"cookie.", HASH_COOKIE, true},
-    {"path", HASH_PATH, false},
+    {"client_ip", HASH_CLIENT_IP, false}, {"header.", HASH_HEADER, true}, {"cookie.", HASH_COOKIE, true},
+    {"identity", HASH_IDENTITY, false},   {"path", HASH_PATH, false},
 };
 
 static void decode_hash_on(struct config_decoder *decoder, const struct config_node *node, void *target)
@@ -137,9 +135,9 @@ static void decode_hash_on(struct config_decoder *decoder, const struct config_n
         memcpy(target, &hash, sizeof hash);
         return;
     }
-    static const struct str words[] = {STR("client_ip"), STR("path")};
+    static const struct str words[] = {STR("client_ip"), STR("identity"), STR("path")};
     const char *hint = config_suggest(decoder, text, words, countof(words));
-    config_fail_type(decoder, node, hint, "client_ip, header.NAME, cookie.NAME or path");
+    config_fail_type(decoder, node, hint, "client_ip, header.NAME, cookie.NAME, identity or path");
 }
 
 static struct config_node *encode_hash_on(struct arena *arena, const void *target)
@@ -567,10 +565,10 @@ static const struct config_field upstream_fields[] = {
      .fallback = "client_ip",
      .decode = decode_hash_on,
      .encode = encode_hash_on,
-     .schema = "{ anyOf: [{ type: string, pattern: '^(client_ip|path|(header|cookie)[.].+)$' },"
+     .schema = "{ anyOf: [{ type: string, pattern: '^(client_ip|identity|path|(header|cookie)[.].+)$' },"
                " { $ref: '#/$defs/variable' }] }",
-     .type_name = "client_ip, header.NAME, cookie.NAME or path",
-     .doc = "What consistent_hash keeps together."},
+     .type_name = "client_ip, header.NAME, cookie.NAME, identity or path",
+     .doc = "What consistent_hash keeps together. identity: a consumer, else a subject, else client_ip."},
     {.name = "health_check",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct upstream_settings, health_check),

@@ -19,7 +19,7 @@ enum balance_policy {
     BALANCE_EWMA,
 };
 
-enum hash_source { HASH_CLIENT_IP, HASH_HEADER, HASH_COOKIE, HASH_PATH };
+enum hash_source { HASH_CLIENT_IP, HASH_HEADER, HASH_COOKIE, HASH_IDENTITY, HASH_PATH };
 
 struct hash_settings {
     enum hash_source source;

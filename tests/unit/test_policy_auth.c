@@ -327,7 +327,22 @@ static void test_conceals_all_credentials(void **state)
     nth(&b, 1)->words[0] = AUTH_ALLOW;
     assert_int_equal(ask(&b), PASS);
     for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(nth(&b, i)->concealed, 0); // limits may go by them
+    assert_int_equal(policy_conceal.on_request(&b.call), PASS);
+    for (uint32_t i = 0; i < 3; i++)
         assert_int_equal(nth(&b, i)->concealed, 1);
+    close_bench(&b);
+}
+
+static void test_conceals_nothing_of_nobody(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 1);
+    b.settings.optional = true; // another scheme's credentials may be the service's own
+    assert_int_equal(ask(&b), PASS);
+    assert_int_equal(policy_conceal.on_request(&b.call), PASS);
+    assert_int_equal(nth(&b, 0)->concealed, 0);
     close_bench(&b);
 }
 
@@ -412,6 +427,7 @@ int main(void)
         cmocka_unit_test(test_what_was_found_before_a_wait_counts_after_it),
         cmocka_unit_test(test_forgets),
         cmocka_unit_test(test_conceals_all_credentials),
+        cmocka_unit_test(test_conceals_nothing_of_nobody),
         cmocka_unit_test(test_require),
         cmocka_unit_test(test_require_asks_nothing_of_nobody),
     };

@@ -13,12 +13,12 @@ import tokens
 from auth_wire import ISSUER, VERSIONS, AuthWire, Service, as_json, bearer, json_answer, jwt_provider, route
 from certificates import DAY
 from gateway import ask, free_port, until
-from peers import Raw, answer, request
+from peers import Raw, Upstream, answer, request
 from secure import Client
 from tokens import claims, jwks, token
 
 KEY = tokens.Key("P-256", "one")
-API_KEY = "correct horse battery staple"
+API_KEY, SECOND_KEY = "correct horse battery staple", "trombone"
 NAMES = ["x-user-id", "x-user-roles", "x-user-scopes", "x-consumer", "x-tenant"]
 
 
@@ -34,6 +34,8 @@ def identity(seen):
 class Stage(AuthWire):
     def __init__(self, directory, pki):
         self.service = Service()   # introspection and forward
+        self.other = Upstream()
+        self.other.program(reply=lambda _: answer(b"other"))
         self.grpc = grpc_peers.Service(free_port())
         directory.mkdir()
         (directory / "jwks.json").write_text(jwks(KEY))
@@ -63,7 +65,9 @@ class Stage(AuthWire):
             route("all", "corp", auth=need(scopes=["read", "write"])),
             route("any", "corp", auth=need(scopes=["read", "write"], scopes_match="any")),
             route("roles", "corp", "keys", auth=need(roles=["gold", "silver"])),
-            route("hurry", "slow", timeout="200ms"),
+            route("hurry", "slow", timeout="200ms"), route("pair", "corp", upstream="pair", auth={"optional": True}),
+            route("limited", "keys", rate_limits=["by_key"]),
+            route("swapped", "keys", headers={"request": {"set": {"X-API-Key": "the service's own"}}}),
             route("browser", "corp", cors={"origins": ["https://app.example.com"], "headers": ["Authorization"]}),
             route("said", "corp", upstream=None, respond={"status": 200, "body": "said"}),
             route("grpc", "corp", path="/demo.Echo", upstream="grpc", auth=need(scopes=["read"])),
@@ -75,13 +79,19 @@ class Stage(AuthWire):
                        {"name": "tls", "address": f"127.0.0.1:{self.tls_port}",
                         "tls": {"certificates": [server.files], "client_ca": str(pki.clients.file),
                                 "client_auth": "optional"}}],
-            upstreams={"grpc": {"protocol": "h2", "targets": [{"address": f"127.0.0.1:{self.grpc.port}"}]}},
+            upstreams={"pair": {"targets": [{"address": f"127.0.0.1:{self.other.port}"}], "load_balancer": "consistent_hash",
+                                "hash_on": "identity"},
+                       "grpc": {"protocol": "h2", "targets": [{"address": f"127.0.0.1:{self.grpc.port}"}]}},
             env={"GATEWAY_SECRET": "secret"},
-            consumers={"acme": {"api_keys": [{"sha256": hashlib.sha256(API_KEY.encode()).hexdigest()}], "roles": ["gold"]},
+            rate_limits={"by_key": {"key": "header.X-API-Key", "default": {"rate": "1/h", "burst": 1}}},
+            consumers={"acme": {"api_keys": [{"sha256": hashlib.sha256(key.encode()).hexdigest()}
+                                             for key in (API_KEY, SECOND_KEY)], "roles": ["gold"]},
                        "orders": {"certificates": [{"san": "DNS=orders.example"}]}},
             identity_token={"key": str(directory / "identity.pem"), "header": "X-Identity"},
             telemetry={"access_log": {"output": str(self.log)}})
         self.port = plain
+        self.gateway.config["upstreams"]["pair"]["targets"].append({"address": f"127.0.0.1:{self.upstream.port}"})
+        self.gateway.write(self.gateway.config)
 
     def records(self, path):
         return [json.loads(line) for line in self.log.read_text().splitlines() if f'"{path}"' in line]
@@ -98,6 +108,7 @@ class Stage(AuthWire):
             super().__exit__(*why)
         finally:
             self.service.close()
+            self.other.close()
             self.grpc.close()
 
 
@@ -241,6 +252,27 @@ def test_api_keys(stage, version):
     assert json.loads(got.body)["target"] == "/keys?a=b&c=d"
     assert json.loads(stage.ask(version, "/keys", "X-API-Key: wrong").body)["code"] == "invalid_key"
     stage.refused(stage.ask(version, "/keys"), "no_credentials", challenge=False)
+
+
+def test_limits_go_by_keys_that_services_do_not_see(stage):
+    for key, status in ((API_KEY, 200), (API_KEY, 429), (SECOND_KEY, 200), (SECOND_KEY, 429)):
+        assert stage.ask("h1", "/limited", f"X-API-Key: {key}").status == status
+    assert all("x-api-key" not in seen.names for seen in stage.upstream.requests)
+
+
+def test_a_key_for_the_service(stage, version):
+    assert stage.let_through(stage.ask(version, "/swapped", f"X-API-Key: {API_KEY}"))["x-api-key"] == ["the service's own"]
+
+
+def test_a_caller_stays_with_an_endpoint(stage, version):
+    def place(*fields):
+        return stage.ask(version, "/pair", *fields).body == b"other"
+
+    tokens_of = {name: good(sub=name) for name in map(str, range(16))}
+    places = {name: place(bearer(made)) for name, made in tokens_of.items()}
+    assert set(places.values()) == {True, False}
+    assert {name: place(bearer(good(sub=name, jti="another"))) for name in places} == places
+    assert len({place() for _ in range(8)}) == 1   # nobody: by address
 
 
 def test_certificates(stage, pki):

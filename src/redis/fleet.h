@@ -2,12 +2,15 @@
 // Cluster. The same verb for all; who is asked follows from the key.
 //
 //   standalone   the url's server
-//   sentinel     redis.nodes are asked for the master of the name redis.master (SENTINEL
-//   GET-MASTER-ADDR-BY-NAME,
-//                then ROLE of the server itself); +switch-master tells of another one
-//   cluster      redis.nodes are asked for CLUSTER SLOTS (or SHARDS); the slot is CRC16 of the key's hash tag
+//   sentinel     redis.nodes are asked in turn for the master of the name redis.master, and that server for
+//                its ROLE; again when it is lost or answers READONLY, and when +switch-master is published
+//   cluster      redis.nodes are asked in turn for CLUSTER SLOTS; the slot is CRC16 of the key's hash tag
 //                (what stands in {…}, else all of it), modulo 16384. MOVED is followed and makes the map be
-//                read again, ASK is followed once with ASKING, TRYAGAIN and CLUSTERDOWN are failures
+//                read again, at most once a second; ASK is followed once with ASKING; TRYAGAIN, CLUSTERDOWN
+//                and more than five redirections are REDIS_DOWN
+//
+// With TLS every certificate, of servers and sentinels, must be of the url's host; user and password are the
+// same for all (sentinels that have none are asked without).
 //
 // Redirections count against the one deadline of the command. One loop, one thread.
 #pragma once

@@ -216,6 +216,8 @@ static void answer(struct redis *redis, const struct resp_value *value)
     list_remove(&call->line);
     list_remove(&call->due);
     redis->under_way--;
+    if (value->kind == RESP_ERROR && redis->events->on_error)
+        redis->events->on_error(redis->context, value->text);
     if (waits)
         finish(redis, call, REDIS_OK, value);
     give_call(redis, call);

@@ -70,6 +70,8 @@ struct redis_events { // each may be NULL: nobody asks. redis_free must not be c
     void (*on_down)(void *context, const char *why);
     // A message on a channel; spans are valid during the call.
     void (*on_message)(void *context, struct str channel, struct str payload);
+    // An error of Redis's own, before the command's on_reply hears of it.
+    void (*on_error)(void *context, struct str text);
 };
 
 struct redis_options {

@@ -417,8 +417,9 @@ static const struct config_field forward_cache_fields[] = {
      .pattern = "^((header|cookie)[.].+|client_ip|host|method|path)$",
      .type_name = "a list of parts of the request",
      .doc =
-         "What tells requests apart: header.NAME, cookie.NAME, client_ip, host, method, path. With a ttl, "
-         "requests that are alike in all of them get the same answer: name everything that it depends on."},
+         "What tells requests apart: header.NAME, cookie.NAME, client_ip, host, method, path, and always the "
+         "request_headers that it does not name. With a ttl, requests that are alike in all of them get the "
+         "same answer: name everything that it depends on."},
     {0},
 };
 

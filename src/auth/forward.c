@@ -6,9 +6,10 @@
 // anonymous callers through. When it refuses such a request with 401, there were no credentials (AUTH_NONE):
 // the next provider is asked, and a route with `optional` goes on without an identity.
 //
-// What an answer is kept by is cache.key alone. The service sees more than that (method, address): with ttl
-// above zero it is the operator who says that its answer depends on nothing else. Without ttl only questions
-// that are the same in everything that is sent share an answer.
+// What an answer is kept by is cache.key, and those of request_headers that cache.key does not tell apart:
+// what the service was shown of one caller must not answer for another. It sees more than that (method,
+// address): with ttl above zero it is the operator who says that its answer depends on nothing else. Without
+// ttl only questions that are the same in everything that is sent share an answer.
 #include "auth/question.h"
 
 enum { CHALLENGE_BYTES = 1024 /* of WWW-Authenticate; a longer one is not passed on */ };
@@ -184,6 +185,8 @@ static const struct question_kind question = {.compose = compose, .judge = judge
 
 // ---- keys ----
 
+static const struct str header_prefix = STR("header."), cookie_prefix = STR("cookie.");
+
 // What makes two questions the same, each part with its length before it.
 struct material {
     char *text;
@@ -225,12 +228,11 @@ static void put_header(struct material *material, const struct headers *headers,
 
 static void put_key(struct material *material, const struct auth_call *call, struct str name)
 {
-    const struct str header = STR("header."), cookie = STR("cookie.");
     const struct request_head *request = call->request;
-    if (str_starts(name, header))
-        put_header(material, &request->headers, str_skip(name, header.n));
-    else if (str_starts(name, cookie))
-        put_part(material, headers_cookie(&request->headers, str_skip(name, cookie.n)));
+    if (str_starts(name, header_prefix))
+        put_header(material, &request->headers, str_skip(name, header_prefix.n));
+    else if (str_starts(name, cookie_prefix))
+        put_part(material, headers_cookie(&request->headers, str_skip(name, cookie_prefix.n)));
     else if (str_eq(name, STR("client_ip")))
         put_part(material, address_of(call, material->arena));
     else if (str_eq(name, STR("host")))
@@ -247,13 +249,33 @@ static struct hash128 hash_of(const struct auth_provider *provider, const struct
                       (struct str){material->text, material->n});
 }
 
+// Whether a part of the key tells callers apart that send this header. A cookie does when it is there: who
+// sends none by that name may still be known to the service, by another or by one that is read differently.
+static bool is_in_key(const struct str_list *key, const struct headers *headers, struct str name)
+{
+    for (uint32_t i = 0; i < key->count; i++) {
+        struct str part = key->v[i];
+        if (str_starts(part, header_prefix) && str_eq_fold(str_skip(part, header_prefix.n), name))
+            return true;
+        if (str_starts(part, cookie_prefix) && str_eq_fold(name, STR("Cookie")) &&
+            headers_cookie(headers, str_skip(part, cookie_prefix.n)).n)
+            return true;
+    }
+    return false;
+}
+
 static struct hash128 cache_key(const struct auth_provider *provider, const struct auth_call *call)
 {
-    const struct str_list *names = &provider->settings->forward.cache.key;
+    const struct forward_settings *settings = &provider->settings->forward;
+    const struct str_list *key = &settings->cache.key, *shown = &settings->request_headers;
+    const struct headers *headers = &call->request->headers;
     struct material material = {.arena = call->arena};
     put_part(&material, STR("kept"));
-    for (uint32_t i = 0; i < names->count; i++)
-        put_key(&material, call, names->v[i]);
+    for (uint32_t i = 0; i < key->count; i++)
+        put_key(&material, call, key->v[i]);
+    for (uint32_t i = 0; i < shown->count; i++)
+        if (!is_in_key(key, headers, shown->v[i]))
+            put_header(&material, headers, shown->v[i]);
     return hash_of(provider, &material);
 }
 
@@ -287,13 +309,13 @@ static enum auth_result ask_service(struct auth_worker *worker, const struct aut
     const struct forward_settings *settings = &provider->settings->forward;
     if (call->state)
         return question_again(worker, provider, call);
-    struct hash128 key = cache_key(provider, call);
+    struct hash128 key = settings->cache.ttl_us ? cache_key(provider, call) : whole_key(provider, call);
     const struct question_asked asked = {
         .kind = &question,
         .cache = &settings->cache,
         .timeout_us = settings->timeout_us,
         .key = key,
-        .same = settings->cache.ttl_us ? key : whole_key(provider, call),
+        .same = key,
     };
     return question_ask(worker, provider, call, &asked);
 }

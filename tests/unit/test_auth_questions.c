@@ -661,6 +661,65 @@ static void test_with_ttl_the_key_alone_counts(void **state)
     assert_int_equal(f->upstream.server.requests, 3);
 }
 
+// What the service was shown of one caller is no answer for another, whatever the key leaves out.
+static void test_with_ttl_callers_are_told_apart(void **state)
+{
+    static struct str by_header[] = {{"header.authorization", 20}}, by_cookie[] = {{"cookie.s", 8}};
+    static const struct {
+        struct str *key;
+        const char *first, *second;
+        bool is_same;
+    } cases[] = {
+        {by_header, "s=ann", "s=bob", false},   {by_header, "s=ann", NULL, false},
+        {by_header, "s=ann", "s=ann", true},    {by_cookie, "s=ann", "s=bob", false},
+        {by_cookie, "s=ann", NULL, false},      {by_cookie, "s=ann; a=1", "s=ann; a=2", true},
+        {by_cookie, "s =ann", "s =bob", false}, // a service that is not so strict knows both
+        {by_cookie, "t=ann", NULL, false},
+    };
+    struct fixture *f = *state;
+    struct asking *asking = &f->asking[0];
+    be_forward(f);
+    reply(f, "200 OK", "", "");
+    for (size_t i = 0; i < countof(cases); i++) {
+        f->auth.settings.forward.cache =
+            (struct auth_cache_settings){.ttl_us = 60000000, .key = {cases[i].key, 1}};
+        f->auth.provider.fingerprint = i + 1;
+        request(asking, 0);
+        add_header(asking, "Cookie", cases[i].first);
+        assert_int_equal(again(f, asking), AUTH_WAIT);
+        settle(f, 0);
+        allowed(f, 0);
+        request(asking, 0);
+        if (cases[i].second)
+            add_header(asking, "Cookie", cases[i].second);
+        assert_int_equal(again(f, asking), cases[i].is_same ? AUTH_ALLOW : AUTH_WAIT);
+        settle(f, 0);
+        allowed(f, 0);
+    }
+}
+
+// A refusal of one method or path is none of another.
+static void test_without_ttl_a_refusal_is_kept_for_the_same_question(void **state)
+{
+    static struct str key[] = {{"header.Authorization", 20}};
+    struct fixture *f = *state;
+    struct asking *asking = &f->asking[0];
+    be_forward(f);
+    f->auth.settings.forward.cache =
+        (struct auth_cache_settings){.negative_ttl_us = 60000000, .key = {key, 1}};
+    reply(f, "403 Forbidden", "", "");
+    ask_to_the_end(f, "Custom y");
+    denied(f, END_DENIED_BY_AUTH_SERVICE);
+    assert_int_equal(ask(f, 0, "Custom y"), AUTH_DENY);
+    reply(f, "200 OK", "", "");
+    request(asking, 0);
+    add_header(asking, "Authorization", "Custom y");
+    asking->request.path = STR("/other");
+    assert_int_equal(again(f, asking), AUTH_WAIT);
+    settle(f, 0);
+    allowed(f, 0);
+}
+
 // ---- Cache-Control ----
 
 static void test_freshness(void **state)
@@ -783,6 +842,8 @@ int main(void)
         TEST(test_what_the_service_says),
         TEST(test_without_ttl_only_the_same_question_is_shared),
         TEST(test_with_ttl_the_key_alone_counts),
+        TEST(test_with_ttl_callers_are_told_apart),
+        TEST(test_without_ttl_a_refusal_is_kept_for_the_same_question),
         cmocka_unit_test(test_freshness),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

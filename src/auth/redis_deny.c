@@ -16,6 +16,8 @@ enum {
 struct unsent {
     struct list node;
     struct redis_deny *deny;
+    unsigned open; // of the two commands, those that are not answered
+    bool failed;   // one of them
     int64_t until;
     struct str member;
 };
@@ -31,7 +33,7 @@ struct reading {
 struct redis_deny {
     struct loop *loop;
     struct arena arena;
-    struct redis *subscriber, *commands;
+    struct redis_fleet *fleet;
     struct str key; // and channel
     struct list queue;
     unsigned queued, flying; // in all; of these, asked and not yet answered
@@ -95,7 +97,7 @@ static void read_all(struct redis_deny *deny)
 {
     struct reading *reading = &deny->reading;
     reading->next_ms = loop_now_ms(deny->loop) + DENY_RESYNC_MS;
-    if (!redis_is_up(deny->commands))
+    if (!redis_fleet_is_up(deny->fleet))
         return; // when it is up again
     if (reading->under_way) {
         reading->again = true;
@@ -108,7 +110,7 @@ static void read_all(struct redis_deny *deny)
         deny->key,
         STR("-inf"),
         {score, (size_t)snprintf(score, sizeof score, "%lld", (long long)reading->score)}};
-    redis_command(deny->commands, argv, countof(argv), DEADLINE_US, NULL, NULL);
+    redis_fleet_command(deny->fleet, deny->key, argv, countof(argv), DEADLINE_US, NULL, NULL);
     read_page(deny);
 }
 
@@ -188,7 +190,7 @@ static void read_page(struct redis_deny *deny)
         {offset, u64_print(deny->reading.seen, offset)},
         {limit, u64_print(REDIS_DENY_PAGE, limit)},
     };
-    redis_command(deny->commands, argv, countof(argv), DEADLINE_US, deny, on_page);
+    redis_fleet_command(deny->fleet, deny->key, argv, countof(argv), DEADLINE_US, deny, on_page);
 }
 
 // ---- what is revoked here ----
@@ -200,16 +202,6 @@ static void drop_unsent(struct unsent *unsent)
     free(unsent);
 }
 
-static bool was_carried_out(const struct resp_value *reply)
-{
-    if (!reply || reply->kind != RESP_ARRAY || !reply->count)
-        return false;
-    for (uint32_t i = 0; i < reply->count; i++)
-        if (reply->items[i].kind == RESP_ERROR)
-            return false;
-    return true;
-}
-
 static void tell_more(struct redis_deny *deny);
 
 // What may or may not have been carried out is told again: it does no harm twice.
@@ -217,16 +209,20 @@ static void on_told(void *context, enum redis_failure failure, const struct resp
 {
     struct unsent *unsent = context;
     struct redis_deny *deny = unsent->deny;
+    log_error_reply(deny, "telling others of a revocation", reply);
+    unsent->failed = unsent->failed || failure != REDIS_OK || reply->kind == RESP_ERROR;
+    if (--unsent->open)
+        return;
     deny->flying--;
-    if (failure == REDIS_OK && was_carried_out(reply)) {
-        drop_unsent(unsent);
-        tell_more(deny);
+    if (unsent->failed) {
+        list_push_front(&deny->queue, &unsent->node); // at the next tick
         return;
     }
-    log_error_reply(deny, "telling others of a revocation", reply);
-    list_push_front(&deny->queue, &unsent->node); // at the next tick
+    drop_unsent(unsent);
+    tell_more(deny);
 }
 
+// In the list first: who subscribes between the two reads it there.
 static void tell(struct redis_deny *deny, struct unsent *unsent)
 {
     struct arena arena;
@@ -234,19 +230,18 @@ static void tell(struct redis_deny *deny, struct unsent *unsent)
     arena_init(&arena, NULL);
     struct str until = {score, u64_print((uint64_t)unsent->until, score)};
     struct str message = arena_printf(&arena, "%.*s %.*s", STR_ARG(until), STR_ARG(unsent->member));
-    const struct str multi[] = {STR("MULTI")}, exec[] = {STR("EXEC")};
     const struct str add[] = {STR("ZADD"), deny->key, until, unsent->member};
     const struct str publish[] = {STR("PUBLISH"), deny->key, message};
-    redis_command(deny->commands, multi, 1, DEADLINE_US, NULL, NULL);
-    redis_command(deny->commands, add, countof(add), DEADLINE_US, NULL, NULL);
-    redis_command(deny->commands, publish, countof(publish), DEADLINE_US, NULL, NULL);
-    redis_command(deny->commands, exec, 1, DEADLINE_US, unsent, on_told);
+    unsent->open = 2;
+    unsent->failed = false;
+    redis_fleet_command(deny->fleet, deny->key, add, countof(add), DEADLINE_US, unsent, on_told);
+    redis_fleet_command(deny->fleet, deny->key, publish, countof(publish), DEADLINE_US, unsent, on_told);
     arena_reset(&arena);
 }
 
 static void tell_more(struct redis_deny *deny)
 {
-    while (redis_is_up(deny->commands) && deny->flying < FLYING && !list_empty(&deny->queue)) {
+    while (redis_fleet_is_up(deny->fleet) && deny->flying < FLYING && !list_empty(&deny->queue)) {
         struct unsent *unsent = container_of(list_pop_front(&deny->queue), struct unsent, node);
         if (unsent->until <= now_s()) {
             drop_unsent(unsent);
@@ -279,7 +274,7 @@ bool redis_deny_tell(struct redis_deny *deny, const struct deny_entry *entry)
 
 // ---- life ----
 
-static void on_commands_up(void *context)
+static void on_up(void *context)
 {
     struct redis_deny *deny = context;
     tell_more(deny);
@@ -301,38 +296,33 @@ static void on_tick(struct loop_timer *timer)
     loop_timer_set(deny->loop, timer, TICK_MS);
 }
 
-static const struct redis_events command_events = {.on_up = on_commands_up};
-static const struct redis_events subscriber_events = {.on_up = on_subscribed, .on_message = on_message};
+static const struct redis_fleet_events fleet_events = {
+    .on_up = on_up, .on_subscribed = on_subscribed, .on_message = on_message};
 
 struct redis_deny *redis_deny_new(const struct redis_deny_options *options, struct err *err)
 {
     struct redis_deny *deny = calloc(1, sizeof *deny);
     check(deny);
-    struct redis_options redis = {
-        .loop = options->loop,
-        .tls_slot = options->tls_slot,
-        .settings = options->settings,
-        .addrs = options->addrs,
-        .addr_count = options->addr_count,
-        .metrics = options->metrics,
-        .purpose = "revocation",
-        .events = &command_events,
-        .context = deny,
-    };
     deny->loop = options->loop;
     arena_init(&deny->arena, NULL);
     list_init(&deny->queue);
     loop_timer_init(&deny->timer, on_tick);
     deny->key = arena_printf(&deny->arena, "%.*sdeny", STR_ARG(options->settings->key_prefix));
-    deny->commands = redis_new(&redis, err);
-    redis.purpose = "revocation, subscribed";
-    redis.events = &subscriber_events;
-    deny->subscriber = deny->commands ? redis_new(&redis, err) : NULL;
-    if (!deny->subscriber) {
+    deny->fleet = redis_fleet_new(&(struct redis_fleet_options){.loop = options->loop,
+                                                                .tls_slot = options->tls_slot,
+                                                                .settings = options->settings,
+                                                                .addrs = options->addrs,
+                                                                .addr_count = options->addr_count,
+                                                                .metrics = options->metrics,
+                                                                .purpose = "revocation",
+                                                                .events = &fleet_events,
+                                                                .context = deny},
+                                  err);
+    if (!deny->fleet) {
         redis_deny_free(deny);
         return NULL;
     }
-    redis_subscribe(deny->subscriber, deny->key);
+    redis_fleet_subscribe(deny->fleet, deny->key);
     loop_timer_set(deny->loop, &deny->timer, TICK_MS);
     return deny;
 }
@@ -341,9 +331,8 @@ struct redis_deny *redis_deny_new(const struct redis_deny_options *options, stru
 static void disconnect(struct redis_deny *deny)
 {
     loop_timer_stop(deny->loop, &deny->timer);
-    redis_free(deny->commands);
-    redis_free(deny->subscriber);
-    deny->commands = deny->subscriber = NULL;
+    redis_fleet_free(deny->fleet);
+    deny->fleet = NULL;
 }
 
 void redis_deny_free(struct redis_deny *deny)
@@ -372,10 +361,10 @@ void redis_deny_replace(struct redis_deny *to, struct redis_deny *from)
 
 bool redis_deny_is_same(const struct redis_deny *a, const struct redis_deny *b)
 {
-    return redis_is_same(a->commands, b->commands);
+    return redis_fleet_is_same(a->fleet, b->fleet);
 }
 
 bool redis_deny_is_up(const struct redis_deny *deny)
 {
-    return redis_is_up(deny->commands) && redis_is_up(deny->subscriber);
+    return redis_fleet_is_up(deny->fleet) && redis_fleet_is_subscribed(deny->fleet);
 }

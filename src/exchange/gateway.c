@@ -1,5 +1,6 @@
 #include "exchange/gateway.h"
 
+#include "base/log.h"
 #include "discovery/lookup.h"
 
 #include <pthread.h>
@@ -161,21 +162,36 @@ static bool compile_auth(struct gateway *gateway, struct config_report *report)
     return true;
 }
 
+static bool look_up_one(struct gateway *gateway, struct str text, struct err *err)
+{
+    struct addr addrs[LOOKUP_MAX];
+    unsigned count, room = REDIS_SEEDS - gateway->redis_addr_count;
+    if (lookup_target(text, addrs, &count, err) != ERR_OK)
+        return false;
+    count = count < REDIS_ADDRS ? count : REDIS_ADDRS;
+    count = count < room ? count : room;
+    memcpy(gateway->redis_addrs + gateway->redis_addr_count, addrs, count * sizeof *addrs);
+    gateway->redis_addr_count += count;
+    return true;
+}
+
+// Of several nodes, one that is known will do: it tells of the others.
 static bool look_up_redis(struct gateway *gateway, struct config_report *report)
 {
     const struct redis_settings *redis = &gateway->settings.redis;
-    struct addr addrs[LOOKUP_MAX];
-    unsigned count;
+    bool is_one = redis->mode == REDIS_STANDALONE;
     struct err err = {0};
     if (!gateway->settings.has_redis)
         return true;
-    if (lookup_target(redis->url.address, addrs, &count, &err) != ERR_OK) {
-        report_failure(report, gateway->file, redis->line, redis->column, STR("redis.url"), &err);
-        return false;
-    }
-    gateway->redis_addr_count = count < REDIS_ADDRS ? count : REDIS_ADDRS;
-    memcpy(gateway->redis_addrs, addrs, gateway->redis_addr_count * sizeof *addrs);
-    return true;
+    if (is_one)
+        look_up_one(gateway, redis->url.address, &err);
+    for (uint32_t i = 0; !is_one && i < redis->nodes.count; i++)
+        if (!look_up_one(gateway, redis->nodes.v[i], &err))
+            log_warn("redis", "redis.nodes: %s: %s", err.where, err.what);
+    if (!gateway->redis_addr_count)
+        report_failure(report, gateway->file, redis->line, redis->column,
+                       is_one ? STR("redis.url") : STR("redis.nodes"), &err);
+    return gateway->redis_addr_count;
 }
 
 struct name_lookup {

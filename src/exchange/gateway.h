@@ -39,7 +39,7 @@ struct gateway {
     struct route_table *routes;
     struct auth auth; // who may call, and what upstreams are told of it
     struct limits limits;
-    struct addr redis_addrs[REDIS_ADDRS]; // of redis.url
+    struct addr redis_addrs[REDIS_SEEDS]; // of redis.url, or of redis.nodes
     unsigned redis_addr_count;
     const struct access_format *log_format;
     enum header_id request_id_header; // of telemetry.headers.request_id; HEADER_OTHER: looked up by name

@@ -25,7 +25,8 @@ enum {
     REDIS_CONNECT_MS = 1000, // connect, TLS, HELLO or AUTH, SELECT, SUBSCRIBE
     REDIS_CUT_MS = 1000,     // past a command's deadline, or nine times the settings' when that is longer
     REDIS_PING_MS = 5000,    // without a word from the server: it is asked for one
-    REDIS_ADDRS = 8,
+    REDIS_ADDRS = 8,         // of one name
+    REDIS_SEEDS = 64,        // of the url, or of all nodes
 };
 
 struct redis_url { // redis[s]://[[user]:password@]host[:port][/database]

@@ -165,21 +165,23 @@ static bool accept_node(struct config_decoder *decoder, const struct config_node
 static void check_mode(struct config_decoder *decoder, const struct config_node *node,
                        const struct redis_settings *redis)
 {
-    const char *mode = redis->mode == REDIS_SENTINEL ? "sentinel" : "cluster";
-    if (redis->mode == REDIS_STANDALONE) {
-        if (redis->nodes.count)
-            config_fail_at(decoder, node, STR("nodes"), "remove it, or set mode",
-                           "only for sentinel and cluster");
-        if (redis->master.n)
-            config_fail_at(decoder, node, STR("master"), "remove it, or set mode", "only for sentinel");
-        return;
-    }
-    if (!redis->nodes.count)
-        config_fail_at(decoder, node, STR("nodes"), "add some, host:port", "mode %s needs nodes", mode);
-    if (redis->mode == REDIS_SENTINEL && !redis->master.n)
+    bool is_sentinel = redis->mode == REDIS_SENTINEL, is_cluster = redis->mode == REDIS_CLUSTER;
+    bool is_one = !is_sentinel && !is_cluster;
+    if (is_one && redis->nodes.count)
+        config_fail_at(decoder, node, STR("nodes"), "remove it, or set mode",
+                       "only for sentinel and cluster");
+    if (!is_one && !redis->nodes.count)
+        config_fail_at(decoder, node, STR("nodes"), "add some, host:port", "mode %s needs nodes",
+                       is_cluster ? "cluster" : "sentinel");
+    if (redis->nodes.count > REDIS_SEEDS)
+        config_fail_at(decoder, node, STR("nodes"), "a few are enough: they tell of the others",
+                       "more than %d", REDIS_SEEDS);
+    if (!is_sentinel && redis->master.n)
+        config_fail_at(decoder, node, STR("master"), "remove it, or set mode", "only for sentinel");
+    if (is_sentinel && !redis->master.n)
         config_fail_at(decoder, node, STR("master"), "add the master's name", "mode sentinel needs master");
-    config_fail_at(decoder, node, STR("mode"), "standalone, with the url of the master",
-                   "mode %s is not offered yet", mode);
+    if (is_cluster && redis->url.database)
+        config_fail_at(decoder, node, STR("url"), "write /0", "a cluster has only database 0");
 }
 
 static void check_redis(struct config_decoder *decoder, const struct config_node *node, void *target)
@@ -210,13 +212,16 @@ static const struct config_field fields[] = {
      .schema = "{ anyOf: [{ type: string, pattern: '^rediss?://.+' }, { $ref: '#/$defs/variable' }] }",
      .type_name = "a redis:// or rediss:// URL",
      .doc = "The server: redis[s]://[[user]:password@]host[:port][/database]. A password in it is not shown. "
-            "A name "
-            "is looked up when the configuration is loaded."},
+            "A name is looked up when the configuration is loaded. Modes sentinel and cluster take from it "
+            "whether "
+            "there is TLS, user, password and database, and the host that every certificate must be of."},
     {.name = "username",
      .type = CONFIG_STRING,
      .offset = offsetof(struct redis_settings, username),
      .nullable = true,
-     .doc = "Of an ACL user; null: the default user."},
+     .doc =
+         "Of an ACL user; null: the default user. The same for all servers and sentinels; sentinels without "
+         "a password are asked without."},
     {.name = "password",
      .type = CONFIG_SECRET,
      .offset = offsetof(struct redis_settings, password),
@@ -228,7 +233,9 @@ static const struct config_field fields[] = {
      .offset = offsetof(struct redis_settings, mode),
      .fallback = "standalone",
      .options = modes,
-     .doc = "standalone: the server of the url. sentinel and cluster are not offered yet."},
+     .doc =
+         "standalone: the server of the url. sentinel: the master that the nodes, which are Sentinels, name. "
+         "cluster: the masters of the Redis Cluster that the nodes belong to."},
     {.name = "nodes",
      .type = CONFIG_STRINGS,
      .offset = offsetof(struct redis_settings, nodes),
@@ -236,12 +243,14 @@ static const struct config_field fields[] = {
      .accept = accept_node,
      .pattern = "^.+:[0-9]{1,5}$",
      .type_name = "a list of host:port",
-     .doc = "The first ones to ask, for mode sentinel and cluster."},
+     .doc = "The first ones to ask, for mode sentinel (Sentinels) and cluster (any of its nodes). Names are "
+            "looked "
+            "up when the configuration is loaded; one that is known is enough."},
     {.name = "master",
      .type = CONFIG_STRING,
      .offset = offsetof(struct redis_settings, master),
      .nullable = true,
-     .doc = "The master's name, for mode sentinel."},
+     .doc = "The name that the Sentinels know the master by, for mode sentinel."},
     {.name = "ca",
      .type = CONFIG_STRING,
      .offset = offsetof(struct redis_settings, ca),
@@ -266,7 +275,9 @@ static const struct config_field fields[] = {
 
 const struct config_object redis_object = {
     .name = "redis",
-    .doc = "A Redis or Valkey server that gateways share. Without it, everything lives in the process.",
+    .doc = "A Redis or Valkey server that gateways share, or several behind Sentinels or in a Cluster. "
+           "Without it, "
+           "everything lives in the process.",
     .example = "url: \"rediss://redis.internal:6379/0\"\n"
                "deadline: 5ms\n"
                "ca: certs/redis-ca.pem\n",

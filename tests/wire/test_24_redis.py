@@ -139,8 +139,8 @@ def test_others_hear_of_it_within_a_second(pair):
     assert revoke(second, sub="ann").status == 201
     wait_count(first, 21, 5)
     metrics = first.metrics()
-    assert metrics['sallyport_redis_commands_total{result="ok"}'] >= 80
-    assert metrics["sallyport_redis_command_duration_seconds_count"] >= 80
+    assert metrics['sallyport_redis_commands_total{result="ok"}'] >= 40
+    assert metrics["sallyport_redis_command_duration_seconds_count"] >= 40
 
 
 def test_a_gateway_that_starts_later_reads_the_list(make, redis, pair):
@@ -265,8 +265,8 @@ class OldRedis:
             return b"*3\r\n$9\r\nsubscribe\r\n$%d\r\n%s\r\n:1\r\n" % (len(words[1]), words[1])
         if words[0] == b"ZRANGEBYSCORE":
             return b"*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n" % (len(member), member, len(until_s), until_s)
-        if words[0] == b"EXEC":
-            return b"*2\r\n:1\r\n:1\r\n"
+        if words[0] in (b"ZADD", b"PUBLISH"):
+            return b":1\r\n"
         return b"+OK\r\n"
 
 
@@ -277,14 +277,16 @@ def test_an_old_server(make):
     wait_redis(gateway, "up")
     assert [b"AUTH", b"pw"] in old.heard and [b"SUBSCRIBE", b"x:deny"] in old.heard
     assert revoke(gateway, jti="new").status == 201
-    until(lambda: [b"EXEC"] in old.heard, "told")
+    until(lambda: any(words[:2] == [b"PUBLISH", b"x:deny"] for words in old.heard), "told")
     assert any(words[:2] == [b"ZADD", b"x:deny"] for words in old.heard)
     old.listener.close()
 
 
 @pytest.mark.parametrize("settings, what", [
     ({"mode": "sentinel"}, "needs nodes"), ({"mode": "cluster"}, "needs nodes"),
-    ({"mode": "cluster", "nodes": ["a:1"]}, "not offered yet"), ({"mode": "sentinel", "nodes": ["a:1"]}, "needs master"),
+    ({"mode": "sentinel", "nodes": ["a:1"]}, "needs master"),
+    ({"mode": "cluster", "nodes": ["10.0.0.1:1"], "url": "redis://a/1"}, "only database 0"),
+    ({"mode": "cluster", "nodes": ["no-such.invalid:1", "nor.invalid:1"]}, "nor.invalid"),
     ({"url": "http://x"}, "redis://"), ({"nodes": ["a:1"]}, "only for"), ({"username": "u"}, "without a password"),
     ({"ca": "/x"}, "TLS"), ({"url": "rediss://127.0.0.1", "ca": "/no/such"}, "/no/such")])
 def test_bad_settings(make, settings, what):

@@ -34,8 +34,8 @@ ENVIRONMENT = {
 # Wrong in a way that a JSON Schema cannot see: rules between keys, names, the machine, bounds of durations, grammars.
 DECODER_ONLY = {
     "admin-open", "auth-secrets", "consumers-twice", "dangling", "duplicate-addresses", "duplicate-names",
-    "identity-headers-twice", "limits", "redirects-to", "redirects-without-tls", "regexes", "respond-forwards",
-    "route-providers", "secret-directory", "secret-empty-env", "secret-file", "secrets", "tls-rules", "trusted-proxies",
+    "identity-headers-twice", "limits", "redirects-to", "redirects-without-tls", "redis-cluster", "regexes",
+    "respond-forwards", "route-providers", "secret-directory", "secret-empty-env", "secret-file", "secrets", "tls-rules", "trusted-proxies",
 }
 # No JSON Schema without a document: these are no YAML, or not a tree of plain values.
 NO_DOCUMENT = {

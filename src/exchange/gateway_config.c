@@ -552,8 +552,8 @@ static const struct config_field gateway_fields[] = {
      .nullable = true,
      .accept = config_accept_path,
      CONFIG_PATH,
-     .doc = "A file with further consumers as JSON Lines, one a line: { \"name\": \"acme\", \"api_keys\": "
-            "[\"<sha256>\"], \"roles\": [\"gold\"] }, with the keys that `consumers` has.",
+     .doc = "A file with further consumers, read again when it changes: JSON Lines, one a line, { \"name\": "
+            "\"acme\", \"api_keys\": [\"<sha256>\"], \"roles\": [\"gold\"] }, or YAML as below `consumers`.",
      .example = "consumers.jsonl"},
     {.name = "identity_headers",
      .type = CONFIG_STRING_MAP,

@@ -182,17 +182,20 @@ static struct question *find_equal(struct service *service, const uint8_t mac[MA
     return NULL;
 }
 
-// Whether a client's secret is known without a thread.
+// Whether a client's secret is known without a thread. It stays known as long as the client calls: strangers
+// who say its name with other secrets cannot lock it out.
 static bool is_known(struct service *service, const struct client_settings *client,
                      const uint8_t mac[MAC_BYTES])
 {
-    const struct client_state *state =
-        &service->config->states[client - auth_clients(&service->config->settings)];
+    struct client_state *state = &service->config->states[client - auth_clients(&service->config->settings)];
     uint8_t want[MAC_BYTES];
     if (client->secret.n)
         return mac_of(service, false, client->id, client->secret, want) &&
                CRYPTO_memcmp(want, mac, MAC_BYTES) == 0;
-    return state->until_us > service->loop.now_us && CRYPTO_memcmp(state->mac, mac, MAC_BYTES) == 0;
+    if (state->until_us <= service->loop.now_us || CRYPTO_memcmp(state->mac, mac, MAC_BYTES) != 0)
+        return false;
+    state->until_us = service->loop.now_us + SECRET_CACHE_US;
+    return true;
 }
 
 static void look_at(struct login *login, struct str secret)
@@ -201,7 +204,7 @@ static void look_at(struct login *login, struct str secret)
     struct login_charge charge;
     struct ip address = address_of(login->c);
     uint8_t mac[MAC_BYTES];
-    uint64_t retry_us;
+    uint64_t retry_us, now_us = service->loop.now_us;
     list_init(&login->node);
     if (!mac_of(service, login->client != NULL, login->name, secret, mac)) {
         refuse(login);
@@ -212,18 +215,21 @@ static void look_at(struct login *login, struct str secret)
         join(equal, login);
         return;
     }
-    if (!login_limit_take(&service->limit, login->name, &address, service->loop.now_us, &charge, &retry_us)) {
-        service->counts[COUNT_LOGIN_LIMITED]++;
-        reply_retry(login->c, 429, STR("slow_down"), retry_us / 1000000 + 1);
-        return;
-    }
     const struct client_settings *client =
         login->client ? NULL : map_get(&service->config->clients, login->name);
     const struct user_settings *user = login->client ? map_get(&service->config->users, login->name) : NULL;
-    if (client && is_known(service, client, mac)) {
-        login_limit_give(&service->limit, &charge);
+    bool may_fail = login_limit_take(&service->limit, login->name, &address, now_us, &charge, &retry_us);
+    if ((may_fail || !login_limit_is_own(&service->limit, &charge, now_us)) && client &&
+        is_known(service, client, mac)) {
+        if (may_fail)
+            login_limit_give(&service->limit, &charge);
         service->counts[COUNT_LOGIN_CACHED]++;
         accept_login(login);
+        return;
+    }
+    if (!may_fail) {
+        service->counts[COUNT_LOGIN_LIMITED]++;
+        reply_retry(login->c, 429, STR("slow_down"), retry_us / 1000000 + 1);
         return;
     }
     const struct scrypt_hash *hash = client && client->secret_hash.n ? &client->hash : NULL;

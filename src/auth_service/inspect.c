@@ -174,9 +174,11 @@ static bool fits(const struct rule_settings *rule, const struct asked *asked)
     bool is_inside =
         is_root || (str_starts(path, rule->path) && (path.n == rule->path.n || path.p[rule->path.n] == '/' ||
                                                      str_ends(rule->path, STR("/"))));
+    // Who may not GET may not know by HEAD what there is: without a rule that fits, anybody may.
+    struct str method = str_eq(asked->method, STR("HEAD")) ? STR("GET") : asked->method;
     bool is_method = !rule->methods.count;
     for (uint32_t i = 0; i < rule->methods.count; i++)
-        is_method |= str_eq(rule->methods.v[i], asked->method);
+        is_method |= str_eq(rule->methods.v[i], asked->method) || str_eq(rule->methods.v[i], method);
     return is_inside && is_method;
 }
 

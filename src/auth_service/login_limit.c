@@ -56,15 +56,23 @@ static uint64_t interval(const struct login_limit *limit, unsigned i)
     return limit->per_us / limit->counts[i];
 }
 
+// Until one more failure of this key may be.
+static uint64_t wait_of(struct login_limit *limit, const struct login_charge *charge, unsigned i,
+                        uint64_t now_us)
+{
+    uint64_t next = arrival_of(limit, charge->keys[i], now_us) + interval(limit, i);
+    return next > now_us + limit->per_us ? next - now_us - limit->per_us : 0;
+}
+
 bool login_limit_take(struct login_limit *limit, struct str name, const struct ip *address, uint64_t now_us,
                       struct login_charge *charge, uint64_t *retry_us)
 {
     find_keys(name, address, charge);
     *retry_us = 0;
     for (unsigned i = 0; i < LOGIN_KEYS; i++) {
-        uint64_t next = arrival_of(limit, charge->keys[i], now_us) + interval(limit, i);
-        if (next > now_us + limit->per_us && next - now_us - limit->per_us > *retry_us)
-            *retry_us = next - now_us - limit->per_us;
+        uint64_t wait_us = wait_of(limit, charge, i, now_us);
+        if (wait_us > *retry_us)
+            *retry_us = wait_us;
     }
     for (unsigned i = 0; i < LOGIN_KEYS && !*retry_us; i++) {
         struct login_entry *entry = find(limit, charge->keys[i]);
@@ -72,6 +80,11 @@ bool login_limit_take(struct login_limit *limit, struct str name, const struct i
         *entry = (struct login_entry){charge->keys[i], arrival_us};
     }
     return !*retry_us;
+}
+
+bool login_limit_is_own(struct login_limit *limit, const struct login_charge *charge, uint64_t now_us)
+{
+    return wait_of(limit, charge, OF_NAME_AND_ADDRESS, now_us) || wait_of(limit, charge, OF_ADDRESS, now_us);
 }
 
 void login_limit_give(struct login_limit *limit, const struct login_charge *charge)

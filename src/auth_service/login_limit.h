@@ -28,5 +28,8 @@ void login_limit_fini(struct login_limit *limit);
 // charged.
 bool login_limit_take(struct login_limit *limit, struct str name, const struct ip *address, uint64_t now_us,
                       struct login_charge *charge, uint64_t *retry_us);
+// Of a refusal: whether what failed from this address, or for the name from there, would be enough for it.
+// Else strangers brought it about, who know the name.
+bool login_limit_is_own(struct login_limit *limit, const struct login_charge *charge, uint64_t now_us);
 // It did not fail.
 void login_limit_give(struct login_limit *limit, const struct login_charge *charge);

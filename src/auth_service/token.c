@@ -187,18 +187,24 @@ static void give(struct serve_client *c, struct issue *issue)
     serve_reply_json(c, 200, &body);
 }
 
-// The audience asked for, by one of two names (RFC 8707).
-static bool take_audience(struct serve_client *c, struct issue *issue, const struct form *form)
+// Empty: none by name.
+static bool may_have_audience(struct serve_client *c, const struct client_settings *client,
+                              struct str audience)
 {
-    const struct str_list *all = issue->client->audiences.count
-                                     ? &issue->client->audiences
-                                     : &service_of(c)->config->settings.tokens.audiences;
-    struct str asked = form_get(form, STR("audience"));
-    issue->audience = asked.n ? asked : form_get(form, STR("resource"));
-    if (!issue->audience.n || list_has(all, issue->audience))
+    const struct str_list *all =
+        client->audiences.count ? &client->audiences : &service_of(c)->config->settings.tokens.audiences;
+    if (!audience.n || list_has(all, audience))
         return true;
     reply_oauth_error(c, 400, STR("invalid_target"), STR("the client may not have tokens for this audience"));
     return false;
+}
+
+// The audience asked for, by one of two names (RFC 8707).
+static bool take_audience(struct serve_client *c, struct issue *issue, const struct form *form)
+{
+    struct str asked = form_get(form, STR("audience"));
+    issue->audience = asked.n ? asked : form_get(form, STR("resource"));
+    return may_have_audience(c, issue->client, issue->audience);
 }
 
 static void give_new(struct serve_client *c, struct issue *issue, const struct form *form)
@@ -260,6 +266,8 @@ static void by_refresh(struct serve_client *c, const struct client_settings *cli
             reply_oauth_error(c, 400, STR("invalid_scope"), STR("more than what was granted at first"));
             return;
         }
+    if (!may_have_audience(c, client, family->audience)) // any more
+        return;
     issue.family = family;
     issue.audience = arena_copy(&c->arena, family->audience);
     struct str want = asked.n ? asked : family->scope;

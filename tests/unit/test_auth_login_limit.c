@@ -69,6 +69,11 @@ static void test_a_name(void **state)
         assert_true(ip_parse(str_of(text), &other) && take("ada", &other, MINUTE));
     }
     assert_false(take("ada", &one, MINUTE));
+    assert_false(login_limit_is_own(&limit, &charge, MINUTE)); // of others' doing
+    for (int i = 0; i < 3; i++)
+        assert_true(take("bob", &one, MINUTE));
+    assert_false(take("bob", &one, MINUTE));
+    assert_true(login_limit_is_own(&limit, &charge, MINUTE));
 }
 
 static void test_a_network(void **state)

@@ -8,7 +8,7 @@ import threading
 import pytest
 from jwcrypto import jwk, jwt
 
-from auth_service import BINARY, PASSWORD, SECRET, AuthService, claims_of, default_clients
+from auth_service import BINARY, PASSWORD, SECRET, AuthService, claims_of, default_clients, hash_of
 from gateway import BUILD, ask, until
 
 
@@ -180,6 +180,17 @@ def test_introspection(shared, client):
     assert facts["token_type"] == "Bearer" and facts["exp"] > facts["iat"]
 
 
+def test_a_refresh_is_for_no_audience_that_was_taken_away(make):
+    service = make()
+    kept, lost = (service.grant(audience=name)["refresh_token"] for name in ("orders-api", "stock-api"))
+    clients = service.config["clients"]
+    service.write({**service.config, "clients": {**clients, "shop": {**clients["shop"], "audiences": ["orders-api"]}}})
+    service.signal(signal.SIGHUP)
+    until(lambda: "is in force" in service.log(), "the reload")
+    assert error_of(service.refresh(lost)) == "invalid_target"
+    assert service.refresh(kept).status == 200
+
+
 def test_introspection_of_refresh_tokens_is_the_owners(shared):
     token = shared.grant()["refresh_token"]
     assert shared.introspect(token, "shop")["active"] is True
@@ -269,6 +280,14 @@ def test_rules_by_scope_and_method(shared):
     assert shared.authorize(user, "/x%2f..%2fadmin").status == 403    # no one knows what that means
 
 
+def test_a_rule_for_get_is_for_head(make):
+    """Else any token could find out by HEAD what a rule keeps from GET."""
+    service = make({"rules": [{"path": "/admin", "methods": ["GET"], "roles": ["admin"]}]})
+    token = service.token()
+    for method, status in (("GET", 403), ("HEAD", 403), ("POST", 200)):
+        assert service.authorize(token, "/admin", method).status == status, method
+
+
 # ---- how long answers may be kept ----
 
 def max_age(answer):
@@ -344,6 +363,28 @@ def test_an_address_has_a_limit_too(make):
     for name in ("a", "b", "c"):
         assert service.post("/token", name, grant_type="client_credentials").status == 401
     assert service.post("/token", "shop", grant_type="client_credentials").status == 429
+
+
+@pytest.mark.parametrize("secret", ["secret_hash", "secret"])
+def test_strangers_do_not_lock_a_client_out(make, tmp_path, secret):
+    """Who knows a client's name, a gateway's for one, could keep it from asking about anybody's token."""
+    (tmp_path / "secret").write_text(SECRET)
+    gateway = {secret: {"file": str(tmp_path / "secret")} if secret == "secret" else hash_of(SECRET)}
+    service = make({"login_limit": {"failures": 2, "from_address": 3, "for_name": 4, "per": "1h"},
+                    "trusted_proxies": ["127.0.0.0/8"], "clients": {"gateway": gateway, "other": gateway}})
+
+    def login(client, address, secret=SECRET):
+        return service.post("/introspect", client, secret, {"X-Forwarded-For": address}, token="x").status
+
+    assert login("gateway", "192.0.2.1") == 200
+    for client, addresses in (("gateway", (30, 31)), ("other", (40, 41))):
+        for address in addresses:
+            for _ in range(2):
+                assert login(client, f"192.0.2.{address}", "wrong-wrong-wrong") == 401
+    assert login("gateway", "192.0.2.1") == 200
+    assert login("other", "192.0.2.1") == (200 if secret == "secret" else 429)   # its hash has not been seen to be right
+    assert login("gateway", "192.0.2.1", "wrong-wrong-wrong") == 429
+    assert login("gateway", "192.0.2.30") == 429   # its own failures are enough: the right secret is no way to find out
 
 
 def test_good_logins_are_free_and_fast(make):

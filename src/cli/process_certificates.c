@@ -1,6 +1,7 @@
-// Certificates that change on disk. The control thread looks at the files of the snapshot in force; when one
-// of them is another, it compiles the configuration text in force again (not the file, which may hold an edit
-// that nobody has reloaded) and puts the result in force as a reload does: connections keep what they have.
+// Files that change on disk: certificates, and consumers_file. The control thread looks at the files of the
+// snapshot in force; when one of them is another, it compiles the configuration text in force again (not the
+// file, which may hold an edit that nobody has reloaded) and puts the result in force as a reload does:
+// connections keep what they have.
 //
 //   look ── as they were ──▶ look again in 2 s
 //     │ changed
@@ -108,13 +109,13 @@ static void try_again(struct process *process, bool is_new)
     if (is_new)
         log_changed(watch, process->host.gateway);
     if (put_in_force(process, &report)) {
-        log_info("worker", "certificates are in force after %llu ms",
+        log_info("worker", "changed files are in force after %llu ms",
                  (unsigned long long)((clock_monotonic_us() - began_us) / 1000));
         follow(watch, process->host.gateway);
     } else {
         if (is_new) {
             process_log_mistakes(&report);
-            log_error("worker", "certificates are not taken: what was in force stays");
+            log_error("worker", "changed files are not taken: what was in force stays");
         }
         memcpy(watch->tried, watch->seen, watch->count * sizeof *watch->tried);
         watch->retry_us = clock_monotonic_us() + RETRY_MS * 1000;

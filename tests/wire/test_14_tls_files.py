@@ -205,17 +205,17 @@ def test_a_bad_change_on_disk_is_told_once(make, pki, tmp_path):
     files = put(first, tmp_path)
     gateway = serving(make, files)
     (tmp_path / "live.pem").write_text("half")
-    gateway.wait_log("certificates are not taken")
+    gateway.wait_log("changed files are not taken")
     assert re.search(rf"error config: .*listeners\[0\]\.tls\.certificates\[0\]\.cert: {re.escape(files['cert'])}: ",
                      gateway.log())
     assert shown(gateway) == first.der and gateway.ready() == 200
     (tmp_path / "live.pem").unlink()
-    gateway.wait_log("certificates are not taken", 2)
+    gateway.wait_log("changed files are not taken", 2)
     assert shown(gateway) == first.der
     put(second, tmp_path)
     until_shown(gateway, second)
-    gateway.wait_log("certificates are in force after")
-    assert len(re.findall("certificates are not taken", gateway.log())) == 2
+    gateway.wait_log("changed files are in force after")
+    assert len(re.findall("changed files are not taken", gateway.log())) == 2
     gateway.stop()
 
 
@@ -257,10 +257,10 @@ def test_what_was_accepted_comes_back_though_the_files_are_bad_or_gone(make, pki
     first, second = pki.ca.issue("a.example"), pki.ca.issue("a.example", ends=60 * DAY)
     gateway = serving(make, put(first, tmp_path))
     (tmp_path / "live.pem").write_text("half")
-    gateway.wait_log("certificates are not taken")
+    gateway.wait_log("changed files are not taken")
     crash(gateway)
     assert shown(gateway) == first.der and expiry(gateway) == ends(first)
-    gateway.wait_log("certificates are not taken", 2)   # told by the new one as well
+    gateway.wait_log("changed files are not taken", 2)   # told by the new one as well
     (tmp_path / "live.pem").unlink()
     (tmp_path / "live.key").unlink()
     crash(gateway)

@@ -109,8 +109,10 @@ def test_without_redis(make):
     assert abs(entry["before"] - now) <= 5 and entry["until"] > now + 29 * 86400
     state = revocations(gateway)
     assert state["count"] == 2 and state["version"] == 3
-    assert revoke(gateway, sub="ann", before=5).status == 201   # known for longer
-    assert revocations(gateway) == state
+    again = json.loads(revoke(gateway, sub="ann", before=5).body)
+    if again["until"] == entry["until"]:   # else a second has passed, and it is kept for longer
+        assert revocations(gateway) == state
+    assert revocations(gateway)["count"] == 2
 
 
 @pytest.mark.parametrize("body", [

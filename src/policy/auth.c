@@ -112,17 +112,25 @@ static struct str missing(const struct str_list *wanted, enum auth_match match, 
     return arena_printf(arena, "the %s %.*s is missing", kind, STR_ARG(wanted->v[first]));
 }
 
-// RFC 6750 3.1. Scopes hold neither quotes nor backslashes (RFC 6749 3.3).
-static enum verdict require(struct policy_call *call)
+// RFC 6750 3.1: what a bearer's token lacks. Scopes hold neither quotes nor backslashes (RFC 6749 3.3).
+static void add_wanted_scopes(struct policy_call *call, const struct auth_provider *provider)
+{
+    const struct route_auth_settings *settings = call->settings;
+    if (str_eq_fold(scheme_of(auth_challenge(provider)), STR("Bearer")))
+        headers_add(&call->answer.headers, call->arena, STR("WWW-Authenticate"),
+                    arena_printf(call->arena, "Bearer error=\"insufficient_scope\", scope=\"%.*s\"",
+                                 STR_ARG(str_list_join(&settings->scopes, STR(" "), call->arena))));
+}
+
+// provider: that knows the caller.
+static enum verdict require(struct policy_call *call, const struct auth_provider *provider)
 {
     const struct route_auth_settings *settings = call->settings;
     const struct identity *identity = call->identity;
     struct str detail = missing(&settings->scopes, (enum auth_match)settings->scopes_match, &identity->scopes,
                                 "scope", call->arena);
     if (detail.n) {
-        headers_add(&call->answer.headers, call->arena, STR("WWW-Authenticate"),
-                    arena_printf(call->arena, "Bearer error=\"insufficient_scope\", scope=\"%.*s\"",
-                                 STR_ARG(str_list_join(&settings->scopes, STR(" "), call->arena))));
+        add_wanted_scopes(call, provider);
         return refuse(call, END_INSUFFICIENT_SCOPE, detail);
     }
     detail = missing(&settings->roles, (enum auth_match)settings->roles_match, &identity->roles, "role",
@@ -160,7 +168,7 @@ static enum verdict authenticate(struct policy_call *call)
         const struct auth_provider *provider = provider_at(call, asking->next);
         switch (auth_ask(call->auth, provider, question)) {
         case AUTH_NONE: asking->own_challenges[asking->next] = question->challenge; break;
-        case AUTH_ALLOW: call->identity = question->identity; return require(call);
+        case AUTH_ALLOW: call->identity = question->identity; return require(call, provider);
         case AUTH_DENY: note_denial(asking, provider); break;
         case AUTH_WAIT:
             call->state = asking;

@@ -393,6 +393,7 @@ static void test_require(void **state)
         b.settings.roles_match = rows[i].roles_match;
         b.identity.scopes = list_of(&b.arena, rows[i].has_scopes);
         b.identity.roles = list_of(&b.arena, rows[i].has_roles);
+        b.providers[b.indices[0]].challenge = STR("Bearer realm=\"x\"");
         nth(&b, 0)->words[0] = AUTH_ALLOW;
         assert_int_equal(ask(&b), rows[i].cause ? FAIL : PASS);
         assert_int_equal(b.call.cause, rows[i].cause);
@@ -402,6 +403,22 @@ static void test_require(void **state)
         assert_ptr_equal(b.call.identity, &b.identity); // for the access log, also when it is refused
         close_bench(&b);
     }
+}
+
+// Who came with an API key is told nothing of bearers' tokens.
+static void test_scopes_are_a_bearers(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 2);
+    b.settings.scopes = list_of(&b.arena, "a");
+    b.providers[b.indices[0]].challenge = STR("ApiKey realm=\"x\"");
+    b.providers[b.indices[1]].challenge = STR("Bearer realm=\"x\"");
+    nth(&b, 0)->words[0] = AUTH_ALLOW;
+    assert_int_equal(ask(&b), FAIL);
+    assert_int_equal(b.call.cause, END_INSUFFICIENT_SCOPE);
+    assert_challenges(&b, "");
+    close_bench(&b);
 }
 
 static void test_require_asks_nothing_of_nobody(void **state)
@@ -429,6 +446,7 @@ int main(void)
         cmocka_unit_test(test_conceals_all_credentials),
         cmocka_unit_test(test_conceals_nothing_of_nobody),
         cmocka_unit_test(test_require),
+        cmocka_unit_test(test_scopes_are_a_bearers),
         cmocka_unit_test(test_require_asks_nothing_of_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -364,7 +364,7 @@ static struct question *new_question(struct auth_worker *worker, const struct au
     list_init(&question->waiters);
     loop_timer_init(&question->due, on_due);
     loop_timer_set(worker->needs.loop, &question->due, (asked->timeout_us + 999) / 1000);
-    list_push_back(bucket_of(worker->questions, asked->same), &question->node);
+    list_init(&question->node);
     worker->questions->count++;
     provider->auth->hold(provider->auth->holder);
     return question;
@@ -393,8 +393,10 @@ static struct question *begin(struct auth_worker *worker, const struct auth_prov
     asked->kind->compose(provider, call, asked->credentials, &question->arena, &request);
     struct fetch_answer failure = {0};
     question->fetch = fetch_start(worker->needs.upstreams, &request, question, on_answer, &failure.cause);
-    if (question->fetch)
+    if (question->fetch) { // others find it from now on: a start that fails may have let them run before
+        list_push_back(bucket_of(worker->questions, asked->same), &question->node);
         return question;
+    }
     note_answer(question, &failure);
     complain(question, end_row(failure.cause)->detail.p);
     retire(question);

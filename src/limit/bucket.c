@@ -59,12 +59,24 @@ static uint64_t to_us(const struct bucket *bucket, uint64_t parts) // rounded up
     return (parts + bucket->parts - 1) / bucket->parts;
 }
 
-static uint64_t price_of(const struct bucket *bucket, uint64_t cost)
+// ---- what can be asked ----
+
+uint64_t bucket_price(const struct bucket *bucket, uint64_t cost)
 {
     return cost > 2 * bucket->burst ? 2 * bucket->span : cost * bucket->step; // more is never missing
 }
 
-// ---- what can be asked ----
+struct bucket bucket_share(const struct bucket *bucket, uint32_t of, uint64_t least)
+{
+    struct bucket share = *bucket;
+    bool owes = bucket->most > bucket->span;
+    share.burst = bucket->burst / of > least ? bucket->burst / of : least;
+    uint64_t slowest = BUCKET_SPAN_MAX_US * bucket->parts / share.burst;
+    share.step = bucket->step * of < slowest ? bucket->step * of : slowest;
+    share.span = share.burst * share.step;
+    share.most = owes ? 2 * share.span : share.span;
+    return share;
+}
 
 uint64_t bucket_wait_us(const struct bucket *bucket, uint64_t state, uint64_t now_us, uint64_t cost)
 {
@@ -76,7 +88,7 @@ uint64_t bucket_wait_us(const struct bucket *bucket, uint64_t state, uint64_t no
 
 uint64_t bucket_charge(const struct bucket *bucket, uint64_t state, uint64_t now_us, uint64_t cost)
 {
-    uint64_t before = missing(bucket, state, now_us), after = before + price_of(bucket, cost);
+    uint64_t before = missing(bucket, state, now_us), after = before + bucket_price(bucket, cost);
     if (after > bucket->most)
         after = before > bucket->most ? before : bucket->most;
     return state_of(bucket, now_us * bucket->parts + after);
@@ -84,7 +96,7 @@ uint64_t bucket_charge(const struct bucket *bucket, uint64_t state, uint64_t now
 
 uint64_t bucket_give(const struct bucket *bucket, uint64_t state, uint64_t cost)
 {
-    uint64_t full = point_of(bucket, state), price = price_of(bucket, cost);
+    uint64_t full = point_of(bucket, state), price = bucket_price(bucket, cost);
     return full > price ? state_of(bucket, full - price) : 0;
 }
 

@@ -26,6 +26,7 @@
 enum {
     BUCKET_PART_BITS = 15,
     BUCKET_PARTS = 1 << BUCKET_PART_BITS,
+    BUCKET_SHARES = 1000,
     BUCKET_SLACK_US = 1000000, // clocks of threads, read once a turn, may be so far apart
 };
 #define BUCKET_SPAN_MAX_US (366 * 86400 * UINT64_C(1000000)) // from empty to full, at the most
@@ -56,6 +57,13 @@ uint64_t bucket_settle(const struct bucket *bucket, uint64_t state, uint64_t now
 uint64_t bucket_remaining(const struct bucket *bucket, uint64_t state, uint64_t now_us);
 // Microseconds until it is full.
 uint64_t bucket_full_us(const struct bucket *bucket, uint64_t state, uint64_t now_us);
+
+// What so many tokens take, in parts; no more than twice the span.
+uint64_t bucket_price(const struct bucket *bucket, uint64_t cost);
+// One of `of` (1 to BUCKET_SHARES) equal shares of its rate and its burst, which is at least `least` (1 to
+// burst), unless that would take longer than BUCKET_SPAN_MAX_US to come back: then it comes faster. The
+// states of the whole are states of the share: who is half empty has half a share.
+struct bucket bucket_share(const struct bucket *bucket, uint32_t of, uint64_t least);
 
 // Whether the state is that of a full bucket, which can be forgotten, whatever its rate.
 static inline bool bucket_is_full(uint64_t state, uint64_t now_us)

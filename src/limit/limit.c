@@ -39,7 +39,8 @@ static void compile_tier(struct limit_tier *tier, const struct limit *limit,
     tier->quota_count = settings->quotas.count;
 }
 
-static void compile_limit(struct limit *limit, const struct limit_settings *settings, struct arena *arena)
+static void compile_limit(struct limit *limit, const struct limit_settings *settings, bool has_redis,
+                          struct arena *arena)
 {
     const struct limit_tier_settings *tiers = settings->tiers.v;
     struct limit_tier *compiled = arena_array(arena, struct limit_tier, settings->tiers.count + 1);
@@ -47,6 +48,8 @@ static void compile_limit(struct limit *limit, const struct limit_settings *sett
     limit->name = settings->name;
     limit->id = metric_name_id(NAME_LIMIT, settings->name);
     limit->head = siphash128(siphash_process_key(), 0, settings->name).lo;
+    limit->is_shared =
+        settings->store == LIMIT_STORE_REDIS || (settings->store == LIMIT_STORE_AUTO && has_redis);
     limit->tier_count = settings->tiers.count;
     limit->tiers = compiled;
     limit->cost_header = header_id_of(settings->cost.header);
@@ -61,15 +64,16 @@ static void add_claim(struct limits *limits, const struct limit_from *from)
         limits->claims.v[limits->claims.count++] = from->name;
 }
 
-void limits_compile(struct limits *limits, const struct config_list *settings, struct limit_table *table,
-                    struct arena *arena)
+void limits_compile(struct limits *limits, const struct config_list *settings,
+                    const struct redis_settings *redis, struct limit_table *table, struct arena *arena)
 {
     const struct limit_settings *from = settings->v;
     struct limit *compiled = arena_array(arena, struct limit, settings->count);
-    *limits = (struct limits){.v = compiled, .count = settings->count, .table = table};
+    *limits = (struct limits){.v = compiled, .count = settings->count, .table = table, .redis = redis};
     limits->claims.v = arena_array(arena, struct str, settings->count * (LIMIT_KEY_PARTS + 1));
     for (uint32_t i = 0; i < settings->count; i++) {
-        compile_limit(&compiled[i], &from[i], arena);
+        compile_limit(&compiled[i], &from[i], redis, arena);
+        limits->any_shared |= compiled[i].is_shared;
         add_claim(limits, &from[i].tier_by);
         for (uint32_t j = 0; j < from[i].key.count; j++)
             add_claim(limits, &from[i].key.v[j]);
@@ -104,6 +108,13 @@ static struct str claim_of(const struct limit_caller *caller, struct str path)
 
 // ---- keys: a chain of hashes, one link for each part ----
 
+// A chain begins with the hash of the limit's name, and the process's seed: its end is the key. Or with
+// nothing, and the seed that all gateways share: its end is the tag.
+struct chain {
+    const struct siphash_key *seed;
+    struct hash128 end;
+};
+
 // What a part's text is, so that the consumer alice is not the subject alice.
 enum part_kind {
     PART_ADDRESS = 1,
@@ -116,12 +127,12 @@ enum part_kind {
     PART_QUOTA
 };
 
-static struct hash128 link(struct hash128 hash, enum part_kind kind, struct str text)
+static void link(struct chain *chain, enum part_kind kind, struct str text)
 {
-    return siphash128(siphash_process_key(), hash.lo + kind, text);
+    chain->end = siphash128(chain->seed, chain->end.lo + kind, text);
 }
 
-static struct hash128 link_address(struct hash128 hash, const struct ip *ip, unsigned prefix)
+static void link_address(struct chain *chain, const struct ip *ip, unsigned prefix)
 {
     uint8_t bytes[sizeof ip->bytes] = {0};
     if (ip->family == AF_INET6) {
@@ -131,43 +142,60 @@ static struct hash128 link_address(struct hash128 hash, const struct ip *ip, uns
     } else if (ip->family) { // a unix socket's peers have no address and one bucket
         memcpy(bytes, ip->bytes, sizeof bytes);
     }
-    return link(hash, PART_ADDRESS, (struct str){(const char *)bytes, sizeof bytes});
+    link(chain, PART_ADDRESS, (struct str){(const char *)bytes, sizeof bytes});
 }
 
-static struct hash128 link_subject(struct hash128 hash, struct str issuer, struct str subject)
+static void link_subject(struct chain *chain, struct str issuer, struct str subject)
 {
     if (issuer.n) // two issuers may have the same name for two people
-        hash = link(hash, PART_ISSUER, issuer);
-    return link(hash, PART_SUBJECT, subject);
+        link(chain, PART_ISSUER, issuer);
+    link(chain, PART_SUBJECT, subject);
 }
 
-static struct hash128 link_part(struct hash128 hash, const struct limit *limit, const struct limit_from *from,
-                                const struct limit_caller *caller)
+static void link_part(struct chain *chain, const struct limit *limit, const struct limit_from *from,
+                      const struct limit_caller *caller)
 {
     const struct identity *identity = caller->identity;
     struct str text;
     switch (from->source) {
-    case LIMIT_GLOBAL: return link(hash, 0, STR_NULL);
-    case LIMIT_ROUTE: return link(hash, PART_ROUTE, caller->route);
+    case LIMIT_GLOBAL: link(chain, 0, STR_NULL); return;
+    case LIMIT_ROUTE: link(chain, PART_ROUTE, caller->route); return;
     case LIMIT_IDENTITY:
-        if (identity && identity->consumer.n)
-            return link(hash, PART_CONSUMER, identity->consumer);
-        if (identity && identity->subject.n)
-            return link_subject(hash, identity->issuer, identity->subject);
+        if (identity && identity->consumer.n) {
+            link(chain, PART_CONSUMER, identity->consumer);
+            return;
+        }
+        if (identity && identity->subject.n) {
+            link_subject(chain, identity->issuer, identity->subject);
+            return;
+        }
         break;
     case LIMIT_HEADER:
         text = header_of(caller, from->name);
-        if (text.n)
-            return link(hash, PART_HEADER, text);
+        if (text.n) {
+            link(chain, PART_HEADER, text);
+            return;
+        }
         break;
     case LIMIT_CLAIM:
         text = claim_of(caller, from->name);
-        if (text.n)
-            return link(hash, PART_CLAIM, text);
+        if (text.n) {
+            link(chain, PART_CLAIM, text);
+            return;
+        }
         break;
     default: break;
     }
-    return link_address(hash, caller->client, (unsigned)limit->settings->ipv6_prefix);
+    link_address(chain, caller->client, (unsigned)limit->settings->ipv6_prefix);
+}
+
+static struct hash128 link_parts(struct chain chain, const struct limit *limit,
+                                 const struct limit_caller *caller)
+{
+    const struct limit_key *key = &limit->settings->key;
+    for (uint32_t i = 0; i < key->count; i++)
+        link_part(&chain, limit, &key->v[i], caller);
+    return chain.end;
 }
 
 // ---- tiers ----
@@ -218,7 +246,9 @@ static const struct limit_tier *tier_of(const struct limit *limit, const struct 
 struct hash128 limit_quota_key(struct hash128 key, enum window_unit unit)
 {
     static const struct str letters[] = {{"m", 1}, {"h", 1}, {"d", 1}, {"M", 1}};
-    return link(key, PART_QUOTA, letters[unit]);
+    struct chain chain = {siphash_process_key(), key};
+    link(&chain, PART_QUOTA, letters[unit]);
+    return chain.end;
 }
 
 static void ask_quota(const struct limit_quota *quota, const struct limit_caller *caller,
@@ -228,22 +258,22 @@ static void ask_quota(const struct limit_quota *quota, const struct limit_caller
                               .face = &quota->face,
                               .rule.is_window = true,
                               .key = limit_quota_key(bucket->key, quota->unit),
+                              .tag = bucket->tag,
                               .cost = bucket->cost};
     window_at(&use->rule.window, quota->unit, quota->tokens, caller->now_s, caller->now_us);
 }
 
 uint32_t limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *uses)
 {
-    const struct limit_key *key = &limit->settings->key;
     const struct limit_tier *tier = tier_of(limit, caller);
-    struct hash128 hash = {.lo = limit->head};
-    for (uint32_t i = 0; i < key->count; i++)
-        hash = link_part(hash, limit, &key->v[i], caller);
+    struct chain own = {siphash_process_key(), {.lo = limit->head}}, shared = {.seed = caller->shared_seed};
     uses[0] = (struct limit_use){.limit = limit,
                                  .face = &tier->face,
                                  .rule = tier->rule,
-                                 .key = hash,
+                                 .key = link_parts(own, limit, caller),
                                  .cost = (uint64_t)limit->settings->cost.tokens};
+    if (limit->is_shared && shared.seed)
+        uses[0].tag = link_parts(shared, limit, caller);
     for (uint32_t i = 0; i < tier->quota_count; i++)
         ask_quota(&tier->quotas[i], caller, &uses[0], &uses[1 + i]);
     return 1 + tier->quota_count;
@@ -313,62 +343,85 @@ static bool take_prefix(struct str *text, struct str prefix)
     return true;
 }
 
-static bool link_address_word(struct hash128 *hash, const struct limit *limit, struct str word,
+static bool link_address_word(struct chain *chain, const struct limit *limit, struct str word,
                               const char **why)
 {
     struct ip ip;
     *why = "not an address";
     if (!ip_parse(word, &ip))
         return false;
-    *hash = link_address(*hash, &ip, (unsigned)limit->settings->ipv6_prefix);
+    link_address(chain, &ip, (unsigned)limit->settings->ipv6_prefix);
     return true;
 }
 
-static bool link_identity_word(struct hash128 *hash, const struct limit *limit, struct str word,
+static bool link_identity_word(struct chain *chain, const struct limit *limit, struct str word,
                                struct str issuer, const char **why)
 {
     *why = "expected consumer:NAME, subject:NAME or client_ip:ADDRESS";
     if (take_prefix(&word, STR("client_ip:")))
-        return link_address_word(hash, limit, word, why);
+        return link_address_word(chain, limit, word, why);
     if (take_prefix(&word, STR("consumer:")))
-        *hash = link(*hash, PART_CONSUMER, word);
+        link(chain, PART_CONSUMER, word);
     else if (take_prefix(&word, STR("subject:")))
-        *hash = link_subject(*hash, issuer, word);
+        link_subject(chain, issuer, word);
     else
         return false;
     return true;
 }
 
-static bool link_word(struct hash128 *hash, const struct limit *limit, const struct limit_from *from,
+static bool link_word(struct chain *chain, const struct limit *limit, const struct limit_from *from,
                       struct str word, struct str issuer, const char **why)
 {
     switch (from->source) {
-    case LIMIT_IDENTITY: return link_identity_word(hash, limit, word, issuer, why);
-    case LIMIT_CLIENT_IP: return link_address_word(hash, limit, word, why);
-    case LIMIT_ROUTE: *hash = link(*hash, PART_ROUTE, word); return true;
+    case LIMIT_IDENTITY: return link_identity_word(chain, limit, word, issuer, why);
+    case LIMIT_CLIENT_IP: return link_address_word(chain, limit, word, why);
+    case LIMIT_ROUTE: link(chain, PART_ROUTE, word); return true;
     default: break;
     }
     if (take_prefix(&word, STR("client_ip:"))) // of who does not send it
-        return link_address_word(hash, limit, word, why);
-    *hash = link(*hash, from->source == LIMIT_HEADER ? PART_HEADER : PART_CLAIM, word);
+        return link_address_word(chain, limit, word, why);
+    link(chain, from->source == LIMIT_HEADER ? PART_HEADER : PART_CLAIM, word);
     return true;
 }
 
-bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
-                        const char **why)
+static bool link_words(struct chain *chain, const struct limit *limit, const struct limit_words *words,
+                       const char **why)
 {
     const struct limit_key *parts = &limit->settings->key;
-    struct hash128 hash = {.lo = limit->head};
     bool is_global = parts->v[0].source == LIMIT_GLOBAL;
     *why =
         is_global ? "a global limit has one bucket: without key" : "one key for each part of the limit's key";
     if (words->count != (is_global ? 0 : parts->count))
         return false;
     if (is_global)
-        hash = link(hash, 0, STR_NULL);
+        link(chain, 0, STR_NULL);
     for (uint32_t i = 0; i < words->count; i++)
-        if (!link_word(&hash, limit, &parts->v[i], words->v[i], words->issuer, why))
+        if (!link_word(chain, limit, &parts->v[i], words->v[i], words->issuer, why))
             return false;
-    *key = hash;
     return true;
+}
+
+bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
+                        const char **why)
+{
+    struct chain chain = {siphash_process_key(), {.lo = limit->head}};
+    bool good = link_words(&chain, limit, words, why);
+    *key = chain.end;
+    return good;
+}
+
+bool limit_tag_of_words(const struct limit *limit, const struct limit_words *words,
+                        const struct siphash_key *shared_seed, struct hash128 *tag)
+{
+    struct chain chain = {.seed = shared_seed};
+    const char *why;
+    bool good = link_words(&chain, limit, words, &why);
+    *tag = chain.end;
+    return good;
+}
+
+struct str limit_redis_key(struct str prefix, struct hash128 tag, struct str label, struct arena *arena)
+{
+    return arena_printf(arena, "%.*s{%016llx%016llx}%.*s", STR_ARG(prefix), (unsigned long long)tag.lo,
+                        (unsigned long long)tag.hi, STR_ARG(label));
 }

@@ -14,6 +14,7 @@
 #include "limit/limit_config.h"
 #include "limit/table.h"
 #include "net/addr.h"
+#include "redis/redis.h"
 
 // What clients are told of it.
 struct limit_face {
@@ -43,6 +44,7 @@ struct limit {
     const struct limit_tier *tiers; // in order; the last one is the default
     uint32_t tier_count;            // without the default
     enum header_id cost_header;
+    bool is_shared; // its buckets are in Redis (redis_store.h)
 };
 
 struct limits {
@@ -50,12 +52,17 @@ struct limits {
     uint32_t count;
     bool legacy; // telemetry.headers.rate_limit_legacy
     struct limit_table *table;
+    const struct redis_settings *redis; // NULL: there is none
+    const struct addr *redis_addrs;     // the caller's to fill in
+    unsigned redis_addr_count;
+    bool any_shared;
     struct str_list claims; // paths of those that keys and tiers ask for
 };
 
-// settings: of limit_settings, checked. table: borrowed.
-void limits_compile(struct limits *limits, const struct config_list *settings, struct limit_table *table,
-                    struct arena *arena);
+// settings: of limit_settings, checked. redis: NULL when the configuration has none. It and table are
+// borrowed.
+void limits_compile(struct limits *limits, const struct config_list *settings,
+                    const struct redis_settings *redis, struct limit_table *table, struct arena *arena);
 const struct limit *limit_named(const struct limits *limits, struct str name);
 
 // Who asks.
@@ -66,6 +73,7 @@ struct limit_caller {
     struct str route;
     int64_t now_s; // Unix seconds: quotas go by the calendar
     uint64_t now_us;
+    const struct siphash_key *shared_seed; // of keys in Redis; NULL: not known
 };
 
 // One bucket or quota of one request.
@@ -77,6 +85,11 @@ struct limit_use {
     uint64_t cost;
     uint64_t state;   // when last looked at
     uint64_t wait_us; // until it would let the request through; 0: it does
+    // Of a limit whose buckets are in Redis:
+    struct hash128 tag; // of the key's parts, without the limit's name
+    uint32_t group;     // which question of the request it is part of; 0: none, it is in this process
+    unsigned taken;     // enum limit_taken
+    bool is_degraded;   // decided without Redis
 };
 
 enum { LIMIT_USES = 1 + WINDOW_UNITS }; // of one limit, at most
@@ -104,3 +117,8 @@ struct hash128 limit_quota_key(struct hash128 key, enum window_unit unit);
 // False: *why says what is wrong with them (static).
 bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
                         const char **why);
+// The tag of its keys in Redis. False: as above.
+bool limit_tag_of_words(const struct limit *limit, const struct limit_words *words,
+                        const struct siphash_key *shared_seed, struct hash128 *tag);
+// PREFIX{TAG}LABEL: what has the same tag is in one slot of a Cluster. label: of the use's face.
+struct str limit_redis_key(struct str prefix, struct hash128 tag, struct str label, struct arena *arena);

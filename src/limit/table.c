@@ -164,6 +164,7 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
 struct move {
     const struct limit_rule *rule;
     uint64_t now_us, cost, wait_us;
+    uint64_t state; // change_put: the new one
 };
 
 // Whether there is another state to be put in place.
@@ -185,6 +186,12 @@ static bool change_nothing(struct move *move, uint64_t state, uint64_t *next)
 static bool change_charge(struct move *move, uint64_t state, uint64_t *next)
 {
     *next = rule_charge(move->rule, rule_settle(move->rule, state, move->now_us), move->now_us, move->cost);
+    return *next != state;
+}
+
+static bool change_put(struct move *move, uint64_t state, uint64_t *next)
+{
+    *next = move->state;
     return *next != state;
 }
 
@@ -233,6 +240,12 @@ uint64_t limit_table_charge(struct limit_table *table, struct hash128 key, const
 {
     struct move move = {.rule = rule, .now_us = now_us, .cost = cost};
     return move_state(table, key, &move, change_charge);
+}
+
+void limit_table_put(struct limit_table *table, struct hash128 key, uint64_t now_us, uint64_t state)
+{
+    struct move move = {.now_us = now_us, .state = state};
+    move_state(table, key, &move, change_put);
 }
 
 uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,

@@ -65,8 +65,8 @@ struct tls_certificate_info {
 };
 
 // Where the files are read: `get` knows what is in one of them, or says false, and it is read from disk.
-// NULL: all are. While a configuration is compiled, so that every context is made of the same bytes. Control
-// thread.
+// NULL: all are. While a configuration is compiled, so that every context is made of the same bytes. For
+// this thread.
 void tls_read_from(bool (*get)(const void *context, struct str path, struct str *content),
                    const void *context);
 

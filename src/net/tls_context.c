@@ -169,10 +169,10 @@ static enum err_code read_descriptor(int fd, const char *path, uint8_t **data, s
     return ERR_OK;
 }
 
-static struct {
+static _Thread_local struct {
     bool (*get)(const void *context, struct str path, struct str *content);
     const void *context;
-} source; // control thread
+} source;
 
 void tls_read_from(bool (*get)(const void *context, struct str path, struct str *content),
                    const void *context)

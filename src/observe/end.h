@@ -82,6 +82,8 @@
       "too many requests are waiting for the service")                                                      \
     X(END_AUTH_UNAVAILABLE, "auth_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,                      \
       "Service Unavailable", "nobody can say at the moment who you are")                                    \
+    X(END_LIMITER_UNAVAILABLE, "limiter_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,                \
+      "Service Unavailable", "nobody can say at the moment whether a limit is used up")                     \
     X(END_DRAINING, "draining", 503, GRPC_UNAVAILABLE, LOG_INFO, 0, 0, "Service Unavailable",               \
       "the gateway is being stopped")                                                                       \
     X(END_UPSTREAM_TIMEOUT, "upstream_timeout", 504, GRPC_DEADLINE_EXCEEDED, LOG_WARN, 1, 0,                \

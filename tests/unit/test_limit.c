@@ -47,7 +47,8 @@ static struct scene *new_scene(struct fixture *fixture, const char *yaml)
     config_decode(&root_object, node, &scene->root, STR("t"), &fixture->arena, &fixture->report);
     assert_string_equal(take_report(fixture), "");
     scene->fixture = fixture;
-    limits_compile(&scene->limits, &scene->root.limits, table = limit_table_new(1 << 20), &fixture->arena);
+    limits_compile(&scene->limits, &scene->root.limits, NULL, table = limit_table_new(1 << 20),
+                   &fixture->arena);
     assert_true(ip_parse(STR("192.0.2.1"), &scene->client));
     scene->caller =
         (struct limit_caller){.client = &scene->client, .headers = &scene->headers, .route = STR("r")};

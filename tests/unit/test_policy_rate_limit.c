@@ -37,7 +37,7 @@ static void bench_open(struct bench *b, struct fixture *fixture, uint32_t count)
             .ipv6_prefix = 64,
         };
     struct config_list list = {b->settings, 2};
-    limits_compile(&b->limits, &list, limit_table_new(1 << 20), &fixture->arena);
+    limits_compile(&b->limits, &list, NULL, limit_table_new(1 << 20), &fixture->arena);
     b->route = (struct route_limit_settings){.names = {names, count}, .indices = indices, .route = STR("r")};
     b->metrics = metrics_new();
     arena_init(&b->arena, NULL);

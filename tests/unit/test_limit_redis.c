@@ -1,0 +1,418 @@
+// Limits in a real Redis, as the workers of several gateways see them: each "gateway" here has a table, a
+// connection and a clock of its own.
+#include "test_redis_fixture.h"
+
+#include "test_config_fixture.h"
+
+#include "base/rand.h"
+#include "limit/redis_store.h"
+
+enum { SECOND = 1000000, GATEWAYS = 3 };
+
+struct root {
+    struct config_list limits;
+};
+static const struct config_field root_fields[] = {{.name = "rate_limits",
+                                                   .type = CONFIG_OBJECT_MAP,
+                                                   .offset = offsetof(struct root, limits),
+                                                   .object = &rate_limit_object},
+                                                  {0}};
+static const struct config_object root_object = {
+    .name = "root", .size = sizeof(struct root), .fields = root_fields};
+
+struct member { // a gateway with one worker
+    struct limit_table *table;
+    struct limits limits;
+    struct limit_worker *worker;
+    struct rand rand;
+    uint64_t fast_us; // its clock is ahead by so much
+    bool woken;
+};
+
+static struct redis_bench bench;
+static bool is_here;
+static struct limit_gateways *gateways;
+static struct fixture *fixture;
+static struct member members[GATEWAYS];
+
+static void wake(void *context, struct ticket ticket)
+{
+    assert_int_equal(ticket.slot, 7);
+    ((struct member *)context)->woken = true;
+}
+
+static int open_all(void **state)
+{
+    struct err err;
+    set_up(state);
+    fixture = *state;
+    is_here = redis_bench_open(&bench);
+    if (!is_here)
+        return 0;
+    gateways = limit_gateways_new(&(struct limit_gateways_options){.loop = &bench.loop,
+                                                                   .settings = &bench.settings,
+                                                                   .metrics = bench.metrics},
+                                  &err);
+    assert_non_null(gateways);
+    for (unsigned i = 0; i < GATEWAYS; i++) {
+        struct member *member = &members[i];
+        rand_init_seed(&member->rand, i);
+        member->table = limit_table_new(1 << 20);
+        member->worker = limit_worker_new(&(struct limit_worker_needs){.loop = &bench.loop,
+                                                                       .metrics = bench.metrics,
+                                                                       .rand = &member->rand,
+                                                                       .context = member,
+                                                                       .wake = wake});
+    }
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    if (is_here) {
+        for (unsigned i = 0; i < GATEWAYS; i++) {
+            limit_worker_free(members[i].worker);
+            limit_table_free(members[i].table);
+        }
+        limit_gateways_free(gateways);
+        redis_bench_close(&bench);
+    }
+    return tear_down(state);
+}
+
+static bool begin_with(const char *yaml)
+{
+    if (!is_here)
+        return false;
+    struct root *root = arena_new(&fixture->arena, struct root);
+    struct str text = arena_printf(&fixture->arena, "rate_limits: %s", yaml);
+    const struct config_node *node = config_parse(STR("t"), text, &fixture->arena, &fixture->report);
+    config_decode(&root_object, node, root, STR("t"), &fixture->arena, &fixture->report);
+    assert_string_equal(take_report(fixture), "");
+    for (unsigned i = 0; i < GATEWAYS; i++) {
+        struct member *member = &members[i];
+        limits_compile(&member->limits, &root->limits, &bench.settings, member->table, &fixture->arena);
+        limit_worker_update(member->worker, &member->limits);
+    }
+    return true;
+}
+
+// ---- one request ----
+
+struct request {
+    struct limit_asking asking;
+    struct limit_use uses[LIMITS_PER_ROUTE * LIMIT_USES];
+};
+
+// names: of limits, in the order of a route.
+static void ask(struct member *member, struct request *request, struct str who, const char *const *names)
+{
+    static const struct headers nothing;
+    struct identity identity = {.consumer = who};
+    struct limit_caller caller = {.identity = &identity,
+                                  .headers = &nothing,
+                                  .route = STR("r"),
+                                  .now_s = (int64_t)(clock_wall_us() / SECOND),
+                                  .now_us = bench.loop.now_us,
+                                  .shared_seed = limit_worker_seed(member->worker)};
+    *request = (struct request){0};
+    uint32_t count = 0;
+    for (; *names; names++)
+        count += limit_ask(limit_named(&member->limits, str_of(*names)), &caller, &request->uses[count]);
+    request->asking = (struct limit_asking){.table = member->table,
+                                            .uses = request->uses,
+                                            .count = count,
+                                            .now_s = caller.now_s,
+                                            .is_keyed = caller.shared_seed,
+                                            .ticket = {.slot = 7, .generation = 1}};
+}
+
+static enum limit_result decide(struct member *member, struct request *request, bool *has_waited)
+{
+    enum limit_result result = limit_decide(member->worker, &request->asking, bench.loop.now_us);
+    *has_waited = result == LIMIT_WAIT;
+    while (result == LIMIT_WAIT) {
+        member->woken = false;
+        redis_turn_until(&bench, &member->woken);
+        result = limit_decide(member->worker, &request->asking, bench.loop.now_us);
+    }
+    return result;
+}
+
+static enum limit_result take_of(struct member *member, struct str who, const char *const *names,
+                                 struct request *request, bool *has_waited)
+{
+    ask(member, request, who, names);
+    return decide(member, request, has_waited);
+}
+
+static enum limit_result take(struct member *member, const char *who, const char *name)
+{
+    struct request request;
+    bool has_waited;
+    return take_of(member, str_of(who), (const char *const[]){name, NULL}, &request, &has_waited);
+}
+
+static void turn_for(uint64_t ms)
+{
+    for (uint64_t end_us = clock_monotonic_us() + ms * 1000; clock_monotonic_us() < end_us;)
+        loop_turn(&bench.loop, 2);
+}
+
+// Until Redis decides: connected, the seed known, the script loaded.
+static void warm_up(const char *name)
+{
+    for (unsigned i = 0; i < GATEWAYS; i++) {
+        uint64_t end_us = clock_monotonic_us() + REDIS_TEST_MS * UINT64_C(1000);
+        struct request request;
+        bool has_waited = false;
+        do {
+            loop_turn(&bench.loop, 5);
+            struct str who = arena_printf(&fixture->arena, "warm%u", rand_below(&members[i].rand, 1u << 30));
+            take_of(&members[i], who, (const char *const[]){name, NULL}, &request, &has_waited);
+            assert_true(clock_monotonic_us() < end_us);
+        } while (!has_waited || request.asking.has_failed);
+    }
+}
+
+// ---- tests ----
+
+static void test_one_bucket_for_all_gateways(void **state)
+{
+    (void)state;
+    if (!begin_with("{a: {default: {rate: 1/h, burst: 20}}}"))
+        skip();
+    warm_up("a");
+    unsigned admitted = 0;
+    for (int i = 0; i < 60; i++)
+        admitted += take(&members[i % GATEWAYS], "acme", "a") == LIMIT_PASSED;
+    assert_int_equal(admitted, 20);
+    assert_int_equal(take(&members[0], "other", "a"), LIMIT_PASSED);
+}
+
+static void test_a_refusal_is_remembered(void **state)
+{
+    (void)state;
+    if (!begin_with("{b: {default: {rate: 10/s, burst: 2}}}"))
+        skip();
+    warm_up("b");
+    const char *const names[] = {"b", NULL};
+    struct request request;
+    bool has_waited;
+    while (take_of(&members[0], STR("flood"), names, &request, &has_waited) == LIMIT_PASSED)
+        ;
+    uint64_t wait_us = request.asking.refuser->wait_us;
+    assert_in_range(wait_us, 1, 100000);
+    // Nothing of what follows is asked of Redis, until a token has come back.
+    uint64_t began_us = bench.loop.now_us;
+    unsigned asked = 0, admitted = 0;
+    while (bench.loop.now_us < began_us + SECOND) {
+        admitted += take_of(&members[0], STR("flood"), names, &request, &has_waited) == LIMIT_PASSED;
+        asked += has_waited;
+        loop_turn(&bench.loop, 1);
+    }
+    assert_in_range(admitted, 9, 11);
+    assert_in_range(asked, admitted, admitted + 5);
+}
+
+static void test_what_is_said_of_it(void **state)
+{
+    (void)state;
+    if (!begin_with("{c: {default: {rate: 1/s, burst: 5, quotas: [3/h]}}}"))
+        skip();
+    warm_up("c");
+    const char *const names[] = {"c", NULL};
+    struct request request;
+    bool has_waited;
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(take_of(&members[i], STR("x"), names, &request, &has_waited), LIMIT_PASSED);
+        assert_int_equal(rule_remaining(&request.uses[0].rule, request.uses[0].state, bench.loop.now_us),
+                         4 - i);
+        assert_int_equal(rule_remaining(&request.uses[1].rule, request.uses[1].state, bench.loop.now_us),
+                         2 - i);
+    }
+    assert_int_equal(take_of(&members[0], STR("x"), names, &request, &has_waited), LIMIT_REFUSED);
+    assert_ptr_equal(request.asking.refuser, &request.uses[1]);
+    uint64_t rest_us = 3600 * UINT64_C(1000000) - clock_wall_us() % (3600 * UINT64_C(1000000));
+    assert_in_range(request.asking.refuser->wait_us, rest_us - SECOND, rest_us + SECOND);
+    assert_int_equal(take_of(&members[0], STR("x"), names, &request, &has_waited), LIMIT_REFUSED);
+    assert_false(has_waited);
+    assert_in_range(request.asking.refuser->wait_us, rest_us - SECOND, rest_us + SECOND);
+}
+
+static void test_all_or_nothing(void **state)
+{
+    (void)state;
+    if (!begin_with("{d: {default: {rate: 1/h, burst: 10}}, e: {key: global, default: {rate: 1/h, burst: 3}},"
+                    " here: {store: local, default: {rate: 1/h, burst: 10}},"
+                    " shadow: {shadow: true, default: {rate: 1/h, burst: 1}}}"))
+        skip();
+    warm_up("d");
+    const char *const names[] = {"shadow", "here", "d", "e", NULL};
+    struct request request;
+    bool has_waited;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(take_of(&members[0], STR("y"), names, &request, &has_waited), LIMIT_PASSED);
+    assert_true(request.uses[0].wait_us > 0);
+    assert_int_equal(take_of(&members[0], STR("y"), names, &request, &has_waited), LIMIT_REFUSED);
+    assert_ptr_equal(request.asking.refuser, &request.uses[3]);
+    assert_int_equal(take_of(&members[1], STR("y"), names, &request, &has_waited), LIMIT_REFUSED);
+    assert_true(has_waited);
+    // Of the ten three are gone: here, and in Redis.
+    struct member *member = &members[0];
+    for (int i = 0; i < 8; i++) {
+        assert_int_equal(take(member, "y", "d"), i < 7 ? LIMIT_PASSED : LIMIT_REFUSED);
+        assert_int_equal(take(member, "y", "here"), i < 7 ? LIMIT_PASSED : LIMIT_REFUSED);
+    }
+    assert_int_equal(take(&members[1], "y", "here"), LIMIT_PASSED); // a table of its own, and given back
+}
+
+static void test_costs_afterwards(void **state)
+{
+    (void)state;
+    if (!begin_with("{f: {cost: header.X-Cost, default: {rate: 1/h, burst: 10}}}"))
+        skip();
+    warm_up("f");
+    const char *const names[] = {"f", NULL};
+    struct request request;
+    bool has_waited;
+    take_of(&members[0], STR("z"), names, &request, &has_waited);
+    limit_settle(members[0].worker, members[0].table, &request.uses[0], 6, request.asking.now_s,
+                 bench.loop.now_us);
+    assert_int_equal(rule_remaining(&request.uses[0].rule, request.uses[0].state, bench.loop.now_us), 4);
+    take_of(&members[1], STR("z"), names, &request, &has_waited);
+    assert_int_equal(rule_remaining(&request.uses[0].rule, request.uses[0].state, bench.loop.now_us), 3);
+    limit_settle(members[1].worker, members[1].table, &request.uses[0], 0, request.asking.now_s,
+                 bench.loop.now_us);
+    take_of(&members[2], STR("z"), names, &request, &has_waited);
+    assert_int_equal(rule_remaining(&request.uses[0].rule, request.uses[0].state, bench.loop.now_us), 3);
+}
+
+static void test_a_script_that_redis_has_forgotten(void **state)
+{
+    (void)state;
+    if (!begin_with("{g: {default: {rate: 1/h, burst: 2}}}"))
+        skip();
+    warm_up("g");
+    redis_say(&bench, STR("SCRIPT"), STR("FLUSH"));
+    assert_int_equal(take(&members[0], "w", "g"), LIMIT_PASSED);
+    redis_say(&bench, STR("FLUSHALL")); // the seed, too: whoever knows it puts it back
+    struct limit_seed seed = {0};
+    assert_true(limit_seed_get(&seed));
+    uint64_t version = seed.version;
+    turn_for(LIMIT_HEARTBEAT_MS + 200);
+    assert_int_equal(redis_say(&bench, STR("EXISTS"), STR("test:seed"))->integer, 1);
+    assert_true(limit_seed_get(&seed));
+    assert_int_equal(seed.version, version);
+}
+
+static void test_a_request_that_goes_meanwhile(void **state)
+{
+    (void)state;
+    if (!begin_with("{h: {default: {rate: 1/h, burst: 5}}}"))
+        skip();
+    warm_up("h");
+    struct request request;
+    ask(&members[0], &request, STR("v"), (const char *const[]){"h", NULL});
+    assert_int_equal(limit_decide(members[0].worker, &request.asking, bench.loop.now_us), LIMIT_WAIT);
+    limit_forget(&request.asking);
+    members[0].woken = false;
+    memset(&request, 0xa5, sizeof request);
+    turn_for(100);
+    assert_false(members[0].woken);
+}
+
+// Frozen: nobody waits longer than the deadline, and soon nobody waits at all; with what this gateway knew
+// its share goes on.
+static void test_a_frozen_redis(void **state)
+{
+    (void)state;
+    if (!begin_with("{i: {default: {rate: 1/h, burst: 10}},"
+                    " j: {on_redis_down: allow, default: {rate: 1/h, burst: 1}},"
+                    " k: {on_redis_down: deny, default: {rate: 1/h, burst: 9}}}"))
+        skip();
+    warm_up("i");
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(take(&members[0], "u", "i"), LIMIT_PASSED);
+    kill(bench.server, SIGSTOP);
+    unsigned waited = 0, admitted = 0;
+    for (int i = 0; i < 40; i++) {
+        struct request request;
+        bool has_waited;
+        uint64_t began_us = clock_monotonic_us();
+        admitted += take_of(&members[0], STR("u"), (const char *const[]){"i", NULL}, &request, &has_waited) ==
+                    LIMIT_PASSED;
+        waited += has_waited;
+        assert_true(clock_monotonic_us() - began_us < bench.settings.deadline_us + 50000);
+    }
+    assert_int_equal(waited, LIMIT_TROUBLE_IN_A_ROW);
+    assert_int_equal(admitted, 6); // one gateway beats: its share is what was left
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(take(&members[0], "u", "j"), LIMIT_PASSED);
+    assert_int_equal(take(&members[0], "u", "k"), LIMIT_UNAVAILABLE);
+    kill(bench.server, SIGCONT);
+    uint64_t began_us = clock_monotonic_us();
+    while (take(&members[0], "u", "k") == LIMIT_UNAVAILABLE) {
+        loop_turn(&bench.loop, 5);
+        assert_true(clock_monotonic_us() - began_us < 5 * (uint64_t)SECOND);
+    }
+    print_message("Redis decides again after %llu ms\n",
+                  (unsigned long long)(clock_monotonic_us() - began_us) / 1000);
+}
+
+static void test_a_redis_that_refuses_to_write(void **state)
+{
+    (void)state;
+    if (!begin_with("{l: {default: {rate: 1/h, burst: 10}}}"))
+        skip();
+    warm_up("l");
+    assert_int_equal(take(&members[0], "t", "l"), LIMIT_PASSED);
+    redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1"));
+    unsigned admitted = 1;
+    for (int i = 0; i < 40; i++)
+        admitted += take(&members[0], "t", "l") == LIMIT_PASSED;
+    assert_int_equal(admitted, 10);
+    redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("0"));
+    turn_for(3 * LIMIT_PROBE_MS);
+    struct request request;
+    bool has_waited;
+    take_of(&members[0], STR("s"), (const char *const[]){"l", NULL}, &request, &has_waited);
+    assert_true(has_waited && request.uses[0].taken == LIMIT_TAKEN_IN_REDIS);
+}
+
+static void test_shares(void **state)
+{
+    (void)state;
+    struct bucket bucket, half;
+    assert_true(bucket_compile(&bucket, 10, SECOND, 21, true));
+    half = bucket_share(&bucket, 2, 1);
+    assert_int_equal(half.burst, 10);
+    assert_int_equal(bucket_wait_us(&half, bucket_charge(&half, 0, SECOND, 10), SECOND, 1), SECOND / 5);
+    assert_int_equal(bucket_share(&bucket, 1000, 1).burst, 1);
+    assert_int_equal(bucket_share(&bucket, 1000, 5).burst, 5);
+    // Half empty is half a share.
+    uint64_t state_of_all = bucket_charge(&bucket, 0, 100 * SECOND, 10);
+    assert_in_range(bucket_remaining(&half, state_of_all, 100 * SECOND), 5, 6);
+    // The slowest there can be.
+    assert_true(bucket_compile(&bucket, 1, 86400 * (uint64_t)SECOND, 366, true));
+    half = bucket_share(&bucket, BUCKET_SHARES, 366);
+    assert_int_equal(bucket_wait_us(&half, bucket_charge(&half, 0, SECOND, 366), SECOND, 1),
+                     86400 * (uint64_t)SECOND);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_one_bucket_for_all_gateways),
+        cmocka_unit_test(test_a_refusal_is_remembered),
+        cmocka_unit_test(test_what_is_said_of_it),
+        cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_costs_afterwards),
+        cmocka_unit_test(test_a_script_that_redis_has_forgotten),
+        cmocka_unit_test(test_a_request_that_goes_meanwhile),
+        cmocka_unit_test(test_a_frozen_redis),
+        cmocka_unit_test(test_a_redis_that_refuses_to_write),
+        cmocka_unit_test(test_shares),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}

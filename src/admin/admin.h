@@ -39,6 +39,7 @@ struct admin_host {
     // From now on these tokens are refused, here and by all gateways that share a Redis.
     enum admin_revoked (*revoke)(struct admin_host *host, const struct deny_entry *entry);
     struct str (*redis_state)(struct admin_host *host); // up, down or off; static
+    struct limit_gateways *gateways;                    // NULL: no limit is in Redis
 };
 
 struct admin;

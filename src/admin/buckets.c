@@ -1,16 +1,25 @@
 // Buckets of rate limits: GET shows one, DELETE makes it full again.
 //
 //   /api/v1/limits/NAME?key=…&key=…     one key for each part of the limit's key (limit/limit.h)
+//
+// Those that are in Redis are looked at there, and made full there; what workers of this process remember of
+// them is forgotten.
 #include "admin/room.h"
 
 #include "base/clock.h"
 #include "http/uri.h"
+
+#include <stdlib.h>
 
 struct bucket_question {
     struct limit_table *table;
     const struct limit *limit;
     struct limit_words words;
     struct hash128 key;
+    // Of each tier its bucket, then its quotas: what is asked, and what is the answer.
+    struct limit_query *queries;
+    struct limit_told *told;
+    uint32_t count;
 };
 
 static bool refuse(struct serve_client *c, unsigned status, const char *why)
@@ -55,66 +64,232 @@ static bool read_question(struct serve_client *c, struct bucket_question *questi
     return true;
 }
 
-static void print_quota(struct json *json, const struct bucket_question *question,
-                        const struct limit_quota *quota, struct str text, uint64_t now_us)
+// ---- which ----
+
+static void add_tier(struct bucket_question *question, const struct limit_tier *tier, int64_t now_s,
+                     uint64_t now_us)
 {
-    struct limit_rule rule = {.is_window = true};
-    uint64_t state = 0;
-    window_at(&rule.window, quota->unit, quota->tokens, (int64_t)(clock_wall_us() / 1000000), now_us);
-    limit_table_find(question->table, limit_quota_key(question->key, quota->unit), &state);
+    question->queries[question->count++] = (struct limit_query){.key = tier->face.label, .rule = tier->rule};
+    for (uint32_t i = 0; i < tier->quota_count; i++) {
+        const struct limit_quota *quota = &tier->quotas[i];
+        struct limit_query *query = &question->queries[question->count++];
+        *query = (struct limit_query){.key = quota->face.label, .rule.is_window = true};
+        window_at(&query->rule.window, quota->unit, quota->tokens, now_s, now_us);
+    }
+}
+
+// Which tier a caller is in is known when it calls: what there is is shown for each.
+static void prepare(struct bucket_question *question, int64_t now_s, uint64_t now_us, struct arena *arena)
+{
+    const struct limit *limit = question->limit;
+    uint32_t room = (limit->tier_count + 1) * LIMIT_USES;
+    question->queries = arena_array(arena, struct limit_query, room);
+    question->told = arena_array(arena, struct limit_told, room);
+    for (uint32_t i = 0; i <= limit->tier_count; i++)
+        add_tier(question, &limit->tiers[i], now_s, now_us);
+}
+
+// ---- what is shown ----
+
+static void print_quota(struct json *json, const struct limit_told *told, struct str text, uint64_t now_us)
+{
     json_object(json);
     json_field_string(json, "quota", text);
-    json_field_u64(json, "remaining", rule_remaining(&rule, state, now_us));
-    json_field_u64(json, "ends_in_ms", rule_full_us(&rule, state, now_us) / 1000);
+    json_field_u64(json, "remaining", rule_remaining(&told->rule, told->state, now_us));
+    json_field_u64(json, "ends_in_ms", rule_full_us(&told->rule, told->state, now_us) / 1000);
     json_object_end(json);
 }
 
-static void print_tier(struct json *json, const struct bucket_question *question,
-                       const struct limit_tier *tier, const struct limit_tier_settings *settings,
-                       uint64_t state, struct arena *arena)
+static void print_tier(struct json *json, const struct limit_told *told, const struct limit_tier *tier,
+                       const struct limit_tier_settings *settings, uint64_t now_us, struct arena *arena)
 {
-    uint64_t now_us = clock_monotonic_us(), settled = rule_settle(&tier->rule, state, now_us);
+    uint64_t settled = rule_settle(&told->rule, told->state, now_us);
     json_object(json);
     json_field_string(json, "tier", tier->name.n ? tier->name : STR("default"));
     json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
     json_field_u64(json, "burst", rule_tokens(&tier->rule));
-    json_field_u64(json, "remaining", rule_remaining(&tier->rule, settled, now_us));
-    json_field_u64(json, "full_in_ms", (rule_full_us(&tier->rule, settled, now_us) + 999) / 1000);
+    json_field_u64(json, "remaining", rule_remaining(&told->rule, settled, now_us));
+    json_field_u64(json, "full_in_ms", (rule_full_us(&told->rule, settled, now_us) + 999) / 1000);
     json_key(json, STR("quotas"));
     json_array(json);
     for (uint32_t i = 0; i < tier->quota_count; i++)
-        print_quota(json, question, &tier->quotas[i], settings->quotas.v[i], now_us);
+        print_quota(json, &told[1 + i], settings->quotas.v[i], now_us);
     json_array_end(json);
     json_object_end(json);
 }
 
-// Which tier a caller is in is known when it calls: what there is is shown for each.
-static void reply_bucket(struct serve_client *c, const struct bucket_question *question)
+static void reply_bucket(struct serve_client *c, const struct bucket_question *question, bool is_known,
+                         uint64_t now_us)
 {
     const struct limit *limit = question->limit;
     const struct limit_tier_settings *tiers = limit->settings->tiers.v;
-    uint64_t state = 0;
+    const struct limit_told *told = question->told;
     struct buf body = {0};
     struct json json;
     json_init(&json, &body, false);
     json_object(&json);
     json_field_string(&json, "name", limit->name);
-    json_field_bool(&json, "known", limit_table_find(question->table, question->key, &state));
+    json_field_string(&json, "store", limit->is_shared ? STR("redis") : STR("local"));
+    json_field_bool(&json, "known", is_known);
     json_key(&json, STR("tiers"));
     json_array(&json);
-    for (uint32_t i = 0; i <= limit->tier_count; i++)
-        print_tier(&json, question, &limit->tiers[i],
-                   i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise, state, &c->arena);
+    for (uint32_t i = 0; i <= limit->tier_count; i++) {
+        print_tier(&json, told, &limit->tiers[i],
+                   i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise, now_us, &c->arena);
+        told += 1 + limit->tiers[i].quota_count;
+    }
     json_array_end(&json);
     json_object_end(&json);
     serve_reply_json(c, 200, &body);
 }
 
+// ---- in this process ----
+
+static void look_here(struct serve_client *c, struct bucket_question *question)
+{
+    uint64_t now_us = clock_monotonic_us(), state = 0;
+    prepare(question, (int64_t)(clock_wall_us() / 1000000), now_us, &c->arena);
+    bool is_known = limit_table_find(question->table, question->key, &state);
+    const struct limit_tier *tier = question->limit->tiers;
+    for (uint32_t i = 0; i < question->count; tier++) {
+        question->told[i].rule = question->queries[i].rule;
+        question->told[i++].state = state;
+        for (uint32_t j = 0; j < tier->quota_count; j++, i++) {
+            struct hash128 key = limit_quota_key(question->key, tier->quotas[j].unit);
+            question->told[i].rule = question->queries[i].rule;
+            limit_table_find(question->table, key, &question->told[i].state);
+        }
+    }
+    reply_bucket(c, question, is_known, now_us);
+}
+
+static void reset_here(const struct bucket_question *question)
+{
+    limit_table_reset(question->table, question->key);
+    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
+        limit_table_reset(question->table, limit_quota_key(question->key, unit));
+}
+
+// ---- in Redis ----
+
+struct asking { // until Redis has answered; a client may go before
+    struct serve_client *client;
+    struct limit_gateways *gateways;
+    struct gateway *gateway; // holds what the question names
+    struct bucket_question question;
+    struct hash128 tag;
+    uint64_t asked_us;
+    struct arena arena;
+};
+
+static void on_gone(void *pending)
+{
+    ((struct asking *)pending)->client = NULL;
+}
+
+static void finish(struct asking *asking)
+{
+    arena_reset(&asking->arena);
+    gateway_unref(asking->gateway);
+    free(asking);
+}
+
+static void reply_silence(struct serve_client *c)
+{
+    serve_reply_problem(
+        c, &(struct serve_problem){503, STR("limiter_unavailable"), STR("Redis does not answer")});
+}
+
+static void on_told(void *context, const struct limit_told *told)
+{
+    struct asking *asking = context;
+    struct bucket_question *question = &asking->question;
+    struct serve_client *c = asking->client;
+    if (c) {
+        serve_resume(c);
+        if (told)
+            memcpy(question->told, told, question->count * sizeof *told);
+        if (told)
+            reply_bucket(c, question, !bucket_is_full(told[0].state, asking->asked_us), asking->asked_us);
+        else
+            reply_silence(c);
+    }
+    finish(asking);
+}
+
+static struct str redis_key(const struct asking *asking, struct str label, struct arena *arena)
+{
+    return limit_redis_key(asking->gateway->settings.redis.key_prefix, asking->tag, label, arena);
+}
+
+static void look_in_redis(struct asking *asking)
+{
+    struct bucket_question *question = &asking->question;
+    int64_t now_s = (int64_t)(clock_wall_us() / 1000000);
+    asking->asked_us = clock_monotonic_us();
+    prepare(question, now_s, asking->asked_us, &asking->arena);
+    for (uint32_t i = 0; i < question->count; i++)
+        question->queries[i].key = redis_key(asking, question->queries[i].key, &asking->arena);
+    limit_gateways_look(asking->gateways, question->queries, question->count, now_s, asking->asked_us, asking,
+                        on_told);
+}
+
+// NULL: it has been answered.
+static struct asking *begin(struct serve_client *c, const struct bucket_question *question)
+{
+    struct admin_host *host = host_of(c);
+    struct limit_seed seed = {0};
+    if (!host->gateways || !limit_seed_get(&seed)) {
+        reply_silence(c);
+        return NULL;
+    }
+    struct asking *asking = calloc(1, sizeof *asking);
+    check(asking);
+    *asking = (struct asking){.client = c,
+                              .gateways = host->gateways,
+                              .gateway = gateway_ref(host->gateway),
+                              .question = *question};
+    arena_init(&asking->arena, NULL);
+    limit_tag_of_words(question->limit, &question->words, &seed.key, &asking->tag);
+    serve_wait(c, asking, on_gone);
+    return asking;
+}
+
+static void on_reset(void *context, bool done)
+{
+    struct asking *asking = context;
+    if (done && asking->client)
+        look_in_redis(asking);
+    else
+        on_told(asking, NULL);
+}
+
+static void reset_in_redis(struct asking *asking)
+{
+    static const char *const endings[] = {"", ":m", ":h", ":d", ":month"};
+    struct str keys[countof(endings)];
+    for (unsigned i = 0; i < countof(endings); i++) {
+        struct str label =
+            arena_printf(&asking->arena, "%.*s%s", STR_ARG(asking->question.limit->name), endings[i]);
+        keys[i] = redis_key(asking, label, &asking->arena);
+    }
+    limit_gateways_reset(asking->gateways, keys, countof(keys), asking, on_reset);
+}
+
+// ---- the two ----
+
 void api_bucket(struct serve_client *c)
 {
     struct bucket_question question;
-    if (read_question(c, &question))
-        reply_bucket(c, &question);
+    if (!read_question(c, &question))
+        return;
+    if (!question.limit->is_shared) {
+        look_here(c, &question);
+        return;
+    }
+    struct asking *asking = begin(c, &question);
+    if (asking)
+        look_in_redis(asking);
 }
 
 void api_bucket_reset(struct serve_client *c)
@@ -122,8 +297,12 @@ void api_bucket_reset(struct serve_client *c)
     struct bucket_question question;
     if (!read_question(c, &question))
         return;
-    limit_table_reset(question.table, question.key);
-    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
-        limit_table_reset(question.table, limit_quota_key(question.key, unit));
-    reply_bucket(c, &question);
+    reset_here(&question);
+    if (!question.limit->is_shared) {
+        look_here(c, &question);
+        return;
+    }
+    struct asking *asking = begin(c, &question);
+    if (asking)
+        reset_in_redis(asking);
 }

@@ -262,6 +262,7 @@ static bool start(struct process *process, struct config_report *report, struct 
     process_start_revocation(process);
     process_start_keys(process);
     if (!process_use_redis(process, host->gateway, report) ||
+        !process_use_limits(process, host->gateway, report) ||
         !process_listen(process, host->gateway, report) ||
         !process_open_log(process, host->gateway->settings.telemetry.access_log.output, report) ||
         !start_crew(process, err))
@@ -290,6 +291,7 @@ static void finish(struct process *process)
     if (process->admin)
         admin_free(process->admin);
     process_end_revocation(process);
+    process_end_limits(process);
     if (!crew_stop(&process->crew))
         _exit(1);                 // nothing more can be given back in order
     loop_turn(&process->loop, 0); // orders carried out in the last moment

@@ -164,6 +164,12 @@ void process_end_revocation(struct process *process);
 // *report: nothing has changed.
 bool process_use_redis(struct process *process, const struct gateway *gateway, struct config_report *report);
 
+// ---- process_limits.c ----
+
+// As process_use_redis, for rate limits that are in Redis.
+bool process_use_limits(struct process *process, const struct gateway *gateway, struct config_report *report);
+void process_end_limits(struct process *process);
+
 // ---- process_drain.c ----
 
 // at_once: a successor accepts already, or nobody will listen to us any more.

@@ -182,7 +182,7 @@ bool process_put_in_force(struct process *process, struct gateway *gateway, stru
     struct admin_host *host = &process->host;
     if (!process_listen(process, gateway, report) ||
         !process_open_log(process, gateway->settings.telemetry.access_log.output, report) ||
-        !process_use_redis(process, gateway, report)) {
+        !process_use_redis(process, gateway, report) || !process_use_limits(process, gateway, report)) {
         unlisten_new(process);
         return false;
     }

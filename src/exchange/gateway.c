@@ -119,7 +119,9 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
 
 static void compile_limits(struct gateway *gateway)
 {
-    limits_compile(&gateway->limits, &gateway->settings.rate_limits, limit_table_shared(), &gateway->arena);
+    const struct gateway_settings *settings = &gateway->settings;
+    limits_compile(&gateway->limits, &settings->rate_limits, settings->has_redis ? &settings->redis : NULL,
+                   limit_table_shared(), &gateway->arena);
     gateway->limits.legacy = gateway->settings.telemetry.headers.rate_limit_legacy;
 }
 
@@ -191,6 +193,8 @@ static bool look_up_redis(struct gateway *gateway, struct config_report *report)
     if (!gateway->redis_addr_count)
         report_failure(report, gateway->file, redis->line, redis->column,
                        is_one ? STR("redis.url") : STR("redis.nodes"), &err);
+    gateway->limits.redis_addrs = gateway->redis_addrs;
+    gateway->limits.redis_addr_count = gateway->redis_addr_count;
     return gateway->redis_addr_count;
 }
 

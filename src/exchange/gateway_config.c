@@ -467,6 +467,10 @@ static void check_gateway(struct config_decoder *decoder, const struct config_no
     struct map addresses = {0};
     check_own_address(decoder, node, STR("admin"), settings->admin.address, &addresses);
     check_own_address(decoder, node, STR("status"), settings->status.address, &addresses);
+    config_enter(decoder, STR("rate_limits"));
+    config_check_limit_stores(decoder, config_get(node, STR("rate_limits")), &settings->rate_limits,
+                              settings->has_redis);
+    config_leave(decoder);
     check_listeners(decoder, node, settings, &addresses);
     if (upstreams.node && upstreams.node->kind == CONFIG_MAP)
         for (const struct config_node *child = upstreams.node->first; child; child = child->next)

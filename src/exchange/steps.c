@@ -95,6 +95,7 @@ static void prepare_policies(struct exchange *x)
     call->auth = x->worker->auth;
     call->providers = &x->gateway->auth;
     call->limits = &x->gateway->limits;
+    call->limiter = x->worker->limiter;
     call->metrics = x->worker->metrics;
 }
 

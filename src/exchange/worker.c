@@ -73,6 +73,12 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
                                                                .tls_slot = slot + 1,
                                                                .context = worker,
                                                                .wake = wake_exchange});
+    worker->limiter = limit_worker_new(&(struct limit_worker_needs){.loop = &worker->loop,
+                                                                    .tls_slot = slot + 1,
+                                                                    .metrics = worker->metrics,
+                                                                    .rand = &worker->rand,
+                                                                    .context = worker,
+                                                                    .wake = wake_exchange});
     worker->turn_end.on_turn_end = on_turn_end;
     loop_hook_add(&worker->loop, &worker->turn_end);
     worker_update(worker, gateway_ref(gateway), writer);
@@ -82,6 +88,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
 void worker_free(struct worker *worker)
 {
     check(worker->live == 0);
+    limit_worker_free(worker->limiter);
     auth_worker_free(worker->auth);
     upstream_worker_free(worker->upstreams);
     loop_turn(&worker->loop, 0); // connections closed just now are freed
@@ -107,6 +114,9 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     metrics_reserve(worker->metrics);
     upstream_worker_update(worker->upstreams, gateway->upstreams, gateway->upstream_count);
     auth_worker_update(worker->auth, &gateway->auth);
+    gateway_tls_read_from(&gateway->tls);
+    limit_worker_update(worker->limiter, &gateway->limits);
+    gateway_tls_read_from(NULL);
     worker->gateway = gateway;
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);

@@ -27,6 +27,7 @@ struct worker {
     struct upstream_worker *upstreams;
     struct route_scratch *scratch;
     struct auth_worker *auth;
+    struct limit_worker *limiter;
     struct loop_hook turn_end;
     bool draining; // answers carry Connection: close, health says draining
 

@@ -351,8 +351,6 @@ static void check_limit(struct config_decoder *decoder, const struct config_node
         config_fail_at(decoder, node, STR("tiers"), "add tier_by: identity.roles", "nothing chooses a tier");
     if (limit->tier_by.source && !limit->tiers.count)
         config_fail_at(decoder, node, STR("tier_by"), "add tiers, or remove it", "there are no tiers");
-    if (limit->store == LIMIT_STORE_REDIS)
-        config_fail_at(decoder, node, STR("store"), "auto, or local", "store redis is not offered yet");
     if (limit->sync == LIMIT_SYNC_LEASED)
         config_fail_at(decoder, node, STR("sync"), "exact", "sync leased is not offered yet");
     check_costs(decoder, node, limit);
@@ -425,7 +423,9 @@ static const struct config_field fields[] = {
      .offset = offsetof(struct limit_settings, store),
      .fallback = "auto",
      .options = stores,
-     .doc = "Where the buckets are. local: in this process. redis is not offered yet, and so auto is local."},
+     .doc = "Where the buckets are. redis: in the Redis of the root's redis, for all gateways together. "
+            "local: in this "
+            "process. auto: redis where there is one, else local."},
     {.name = "sync",
      .type = CONFIG_ENUM,
      .offset = offsetof(struct limit_settings, sync),
@@ -437,7 +437,9 @@ static const struct config_field fields[] = {
      .offset = offsetof(struct limit_settings, on_redis_down),
      .fallback = "local",
      .options = downs,
-     .doc = "For store redis: without effect as yet."},
+     .doc =
+         "When Redis does not answer within redis.deadline. local: this gateway's share, which is the limit "
+         "divided by the gateways that were alive. allow: all pass. deny: 503 limiter_unavailable."},
     {.name = "cost",
      .type = CONFIG_CUSTOM,
      .offset = offsetof(struct limit_settings, cost),
@@ -482,6 +484,20 @@ const struct config_object rate_limit_object = {
     .name_offset = offsetof(struct limit_settings, name),
     .check_rules = check_limit,
 };
+
+void config_check_limit_stores(struct config_decoder *decoder, const struct config_node *node,
+                               const struct config_list *limits, bool has_redis)
+{
+    const struct limit_settings *settings = limits->v;
+    const struct config_node *child = node && node->kind == CONFIG_MAP ? node->first : NULL;
+    for (uint32_t i = 0; child && i < limits->count; child = child->next, i++) {
+        config_enter(decoder, child->key);
+        if (settings[i].store == LIMIT_STORE_REDIS && !has_redis)
+            config_fail_at(decoder, child, STR("store"), "add redis, or say auto or local",
+                           "there is no redis");
+        config_leave(decoder);
+    }
+}
 
 // ---- a route's limits ----
 

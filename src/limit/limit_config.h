@@ -79,6 +79,9 @@ struct route_limit_settings {
 // root's rate_limits.
 void config_check_route_limits(struct config_decoder *decoder, const struct config_node *node,
                                const struct config_list *limits, struct route_limit_settings *route);
+// Whether there is a Redis for those that want it. node: rate_limits, or NULL; limits: what became of it.
+void config_check_limit_stores(struct config_decoder *decoder, const struct config_node *node,
+                               const struct config_list *limits, bool has_redis);
 // "header.X-Tenant": what a key or tier_by says of it.
 struct str limit_from_print(const struct limit_from *from, struct arena *arena);
 // "100/s".

@@ -6,7 +6,7 @@
 
 #include "auth/auth.h"
 #include "base/rand.h"
-#include "limit/limit.h"
+#include "limit/redis_store.h"
 
 enum verdict {
     PASS,  // go on with the next policy
@@ -41,9 +41,10 @@ struct policy_call {
     struct identity *identity;    // what authentication found, a reference; NULL: nobody
     const struct limits *limits;  // of the snapshot
     struct limited *limited;      // rate_limit's: what it found
-    struct metrics *metrics;      // the worker's
-    bool again;                   // called after a WAIT
-    void *state;                  // the policy's that waits
+    struct limit_worker *limiter;
+    struct metrics *metrics; // the worker's
+    bool again;              // called after a WAIT
+    void *state;             // the policy's that waits
     // Filled in by the policy:
     uint64_t wait_ms;
     enum end_cause cause;

@@ -1,8 +1,9 @@
 // Rate limits of a route (limit/limit.h), and what clients are told of them: RateLimit and RateLimit-Policy
 // (draft-ietf-httpapi-ratelimit-headers-10) with every answer, Retry-After with a refusal. Limits in shadow
-// mode are kept to the log and the metrics.
+// mode are kept to the log and the metrics. A request with a limit in Redis waits for it
+// (limit/redis_store.h).
 #include "base/log.h"
-#include "limit/limit.h"
+#include "limit/redis_store.h"
 #include "policy/policy.h"
 
 #include <stdatomic.h>
@@ -11,7 +12,9 @@ enum { SECOND_US = 1000000, MILLISECOND_US = 1000, MEMBER_BYTES = 64 };
 
 struct limited { // in the exchange's arena, from the verdict to the response
     uint32_t count;
-    bool is_shown; // not all are in shadow mode
+    bool is_shown;  // not all are in shadow mode
+    bool is_shared; // one is in Redis
+    struct limit_asking asking;
     struct limit_use uses[];
 };
 
@@ -27,6 +30,11 @@ static uint64_t seconds_of(uint64_t us) // rounded up
 
 // ---- the verdict ----
 
+static const struct siphash_key *shared_seed(const struct policy_call *call)
+{
+    return call->limits->any_shared ? limit_worker_seed(call->limiter) : NULL;
+}
+
 static struct limited *ask(struct policy_call *call)
 {
     const struct route_limit_settings *settings = call->settings;
@@ -35,16 +43,24 @@ static struct limited *ask(struct policy_call *call)
                                         .headers = &call->request->headers,
                                         .route = settings->route,
                                         .now_s = call->now_s,
-                                        .now_us = call->now_us};
+                                        .now_us = call->now_us,
+                                        .shared_seed = shared_seed(call)};
     size_t room = settings->names.count * LIMIT_USES * sizeof(struct limit_use);
     struct limited *limited = arena_alloc(call->arena, sizeof *limited + room);
     limited->count = 0;
-    limited->is_shown = false;
+    limited->is_shown = limited->is_shared = false;
     for (uint32_t i = 0; i < settings->names.count; i++) {
         const struct limit *limit = &call->limits->v[settings->indices[i]];
         limited->count += limit_ask(limit, &caller, &limited->uses[limited->count]);
         limited->is_shown |= !limit->settings->shadow;
+        limited->is_shared |= limit->is_shared;
     }
+    limited->asking = (struct limit_asking){.table = call->limits->table,
+                                            .uses = limited->uses,
+                                            .count = limited->count,
+                                            .now_s = call->now_s,
+                                            .is_keyed = caller.shared_seed,
+                                            .ticket = call->ticket};
     return limited;
 }
 
@@ -65,11 +81,14 @@ static void count(const struct policy_call *call, const struct limited *limited)
     const struct route_limit_settings *settings = call->settings;
     for (uint32_t i = 0, next; i < limited->count; i = next) {
         const struct limit_use *use = &limited->uses[i];
-        bool allows = true;
-        for (next = i; next < limited->count && limited->uses[next].limit == use->limit; next++)
+        bool allows = true, is_degraded = false;
+        for (next = i; next < limited->count && limited->uses[next].limit == use->limit; next++) {
             allows &= !limited->uses[next].wait_us;
+            is_degraded |= limited->uses[next].is_degraded;
+        }
         metrics_limit(call->metrics, use->limit->id,
-                      allows           ? LIMIT_ALLOWED
+                      is_degraded      ? LIMIT_DEGRADED
+                      : allows         ? LIMIT_ALLOWED
                       : is_shadow(use) ? LIMIT_SHADOW_DENIED
                                        : LIMIT_DENIED);
         if (!allows && is_shadow(use))
@@ -89,14 +108,40 @@ static enum verdict refuse(struct policy_call *call, const struct limit_use *use
     return FAIL;
 }
 
-static enum verdict judge(struct policy_call *call)
+static enum verdict conclude(struct policy_call *call, struct limited *limited,
+                             const struct limit_use *refuser)
 {
-    struct limited *limited = ask(call);
-    const struct limit_use *refuser =
-        limits_take(call->limits->table, limited->uses, limited->count, call->now_us);
     call->limited = limited;
     count(call, limited);
     return refuser ? refuse(call, refuser) : PASS;
+}
+
+static enum verdict judge_in_redis(struct policy_call *call, struct limited *limited)
+{
+    switch (limit_decide(call->limiter, &limited->asking, call->now_us)) {
+    case LIMIT_WAIT: call->state = limited; return WAIT;
+    case LIMIT_PASSED: return conclude(call, limited, NULL);
+    case LIMIT_REFUSED: return conclude(call, limited, limited->asking.refuser);
+    case LIMIT_UNAVAILABLE: break;
+    }
+    count(call, limited);
+    call->cause = END_LIMITER_UNAVAILABLE;
+    return FAIL;
+}
+
+static enum verdict judge(struct policy_call *call)
+{
+    struct limited *limited = call->again ? call->state : ask(call);
+    if (limited->is_shared)
+        return judge_in_redis(call, limited);
+    return conclude(call, limited,
+                    limits_take(call->limits->table, limited->uses, limited->count, call->now_us));
+}
+
+static void forget(struct policy_call *call)
+{
+    struct limited *limited = call->state;
+    limit_forget(&limited->asking);
 }
 
 // ---- what clients are told ----
@@ -209,11 +254,18 @@ static void settle(struct policy_call *call)
     uint64_t cost;
     for (uint32_t i = 0; limited && i < limited->count; i++) {
         struct limit_use *use = &limited->uses[i];
-        if (!use->wait_us && said_cost(call, use->limit, &cost))
+        if (use->wait_us || !said_cost(call, use->limit, &cost))
+            continue;
+        if (limited->is_shared)
+            limit_settle(call->limiter, call->limits->table, use, cost, call->now_s, call->now_us);
+        else
             limit_take_rest(call->limits->table, use, cost, call->now_us);
     }
     tell_all(call);
 }
 
-const struct policy policy_rate_limit = {
-    .name = "rate_limit", .on_request = judge, .on_response = settle, .on_answer = tell_all};
+const struct policy policy_rate_limit = {.name = "rate_limit",
+                                         .on_request = judge,
+                                         .on_response = settle,
+                                         .on_answer = tell_all,
+                                         .on_forget = forget};

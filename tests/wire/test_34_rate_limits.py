@@ -286,7 +286,7 @@ def test_the_admin_api_shows_and_resets_a_bucket(limited):
     assert shown.status == 200
     shown = json.loads(shown.body)
     assert 172700000 < shown["tiers"][0].pop("full_in_ms") <= 172800000
-    assert shown == {"name": "two", "known": True,
+    assert shown == {"name": "two", "store": "local", "known": True,
                      "tiers": [{"tier": "default", "rate": "1/d", "burst": 2, "remaining": 0, "quotas": []}]}
     assert made.bucket("two", "client_ip:127.0.0.1", "a", method="DELETE").status == 200
     assert made.statuses("/a", 2) == [200, 200]

@@ -228,6 +228,7 @@ static uint64_t fingerprint_of(const struct auth_provider *provider, const struc
     struct arena arena;
     struct buf text = {0};
     arena_init(&arena, NULL);
+    put(&text, settings->name); // which the settings do not have, and identity.provider tells
     config_print_yaml(config_encode(&auth_object, settings, &arena), &text);
     put(&text, settings->jwt.secret);
     put(&text, settings->introspection.client_secret);

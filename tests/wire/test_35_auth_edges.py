@@ -220,3 +220,16 @@ def test_nothing_of_a_token_is_written_down(wire, key):
                 continue   # the header says nothing
             assert part not in written, (name, part)
             assert part not in explained.body.decode()
+
+
+# ---- two providers that differ by their names ----
+
+def test_a_provider_is_told_by_its_own_name(tmp_path, key):
+    """What one of them has found is not the other's, though all of their settings are the same."""
+    (tmp_path / "jwks.json").write_text(jwks(key))
+    auth = {name: jwt_provider(tmp_path / "jwks.json") for name in ("inner", "partner")}
+    with AuthWire(tmp_path / "gateway", auth, [route(name, name) for name in auth],
+                  identity_headers={"X-Provider": "identity.provider"}) as wire:
+        made = bearer(token(key, claims(ISSUER)))
+        for name in ("inner", "partner", "inner"):
+            assert wire.let_through(wire.ask("h1", f"/{name}", made))["x-provider"] == [name]

@@ -53,7 +53,7 @@ static bool mac_of(const struct service *service, bool is_user, struct str name,
     return good;
 }
 
-static struct ip address_of(struct serve_client *c)
+struct ip service_address_of(const struct serve_client *c)
 {
     const struct cidr_set *trusted = &service_of(c)->config->settings.trusted_proxies;
     struct ip ip = ip_of(&c->peer);
@@ -84,6 +84,7 @@ static void accept_login(struct login *login)
 {
     struct service *service = service_of(login->c);
     service->counts[COUNT_LOGIN_GOOD]++;
+    *(login->client ? &login->c->subject : &login->c->consumer) = login->name;
     if (login->client)
         login->next_user(login->c, login->client, map_get(&service->config->users, login->name), login->form);
     else
@@ -202,7 +203,7 @@ static void look_at(struct login *login, struct str secret)
 {
     struct service *service = service_of(login->c);
     struct login_charge charge;
-    struct ip address = address_of(login->c);
+    struct ip address = service_address_of(login->c);
     uint8_t mac[MAC_BYTES];
     uint64_t retry_us, now_us = service->loop.now_us;
     list_init(&login->node);

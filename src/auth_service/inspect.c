@@ -271,6 +271,9 @@ void handle_authorize(struct serve_client *c)
         refuse(c, 401, "invalid_token", STR("Bearer realm=\"sallyport\", error=\"invalid_token\""));
         return;
     }
+    const struct json_value *client = json_get(asked.claims, STR("client_id"));
+    c->subject = subject->text;
+    c->consumer = json_is_string(client) ? client->text : STR_NULL;
     const char *lack = take_path(c, &asked.path) ? lacks(settings, &asked, &scope) : "denied_by_auth_service";
     if (lack && str_eq(str_of(lack), STR("insufficient_scope"))) {
         refuse(c, 403, lack,

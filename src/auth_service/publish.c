@@ -194,6 +194,47 @@ static void print_counters(const struct page *page, const struct service *servic
                (unsigned long long)service->reloads_good, (unsigned long long)service->reloads_bad);
 }
 
+// Those of OpenTelemetry's http.server.request.duration, as the gateway's.
+static const struct {
+    uint64_t us;
+    const char *text;
+} bounds[] = {
+    {5000, "0.005"},  {10000, "0.01"},  {25000, "0.025"}, {50000, "0.05"},    {75000, "0.075"},
+    {100000, "0.1"},  {250000, "0.25"}, {500000, "0.5"},  {750000, "0.75"},   {1000000, "1.0"},
+    {2500000, "2.5"}, {5000000, "5.0"}, {7500000, "7.5"}, {10000000, "10.0"},
+};
+_Static_assert(countof(bounds) == SERVICE_BOUNDS, "each bound has its counter");
+
+static void note_duration(struct service_durations *durations, uint64_t us)
+{
+    size_t at = 0;
+    while (at < SERVICE_BOUNDS && us > bounds[at].us)
+        at++;
+    durations->counts[at]++;
+    durations->sum_us += us;
+}
+
+static void print_durations(const struct page *page, const struct service *service)
+{
+    const char *name = "sallyport_auth_service_request_duration_seconds";
+    family(page, name, "histogram", "From a request's first byte to its answer.");
+    for (size_t i = 0; i <= SERVICE_ROWS; i++) {
+        const struct service_durations *durations = &service->durations[i];
+        const char *endpoint = i < SERVICE_ROWS ? rows[i].path.p : "";
+        unsigned long long count = 0;
+        for (size_t at = 0; at < SERVICE_BOUNDS; at++) {
+            count += durations->counts[at];
+            buf_printf(page->out, "%s_bucket{endpoint=\"%s\",le=\"%s\"} %llu\n", name, endpoint,
+                       bounds[at].text, count);
+        }
+        count += durations->counts[SERVICE_BOUNDS];
+        buf_printf(page->out, "%s_bucket{endpoint=\"%s\",le=\"+Inf\"} %llu\n", name, endpoint, count);
+        buf_printf(page->out, "%s_count{endpoint=\"%s\"} %llu\n", name, endpoint, count);
+        buf_printf(page->out, "%s_sum{endpoint=\"%s\"} %.6f\n", name, endpoint,
+                   (double)durations->sum_us / 1e6);
+    }
+}
+
 static void print_process(const struct page *page, const struct service *service)
 {
     struct process_stats stats;
@@ -214,6 +255,7 @@ void handle_metrics(struct serve_client *c)
     struct buf body = {0};
     struct page page = {&body, serve_accepts_openmetrics(&c->request.headers)};
     print_counters(&page, service);
+    print_durations(&page, service);
     family(&page, "sallyport_auth_service_keys_made_total", "counter", "Signing keys made on schedule.");
     buf_printf(&body, "sallyport_auth_service_keys_made_total %llu\n",
                (unsigned long long)service->keys.made);
@@ -244,6 +286,7 @@ static enum end_cause cause_of(unsigned status)
     case 405: return END_METHOD_NOT_ALLOWED;
     case 408: return END_REQUEST_TIMEOUT;
     case 413: return END_BODY_TOO_LARGE;
+    case 429: return END_RATE_LIMITED;
     case 503: return END_OVERLOADED;
     default: return END_OK;
     }
@@ -254,9 +297,10 @@ void service_on_answer(struct serve_client *c, unsigned status, size_t bytes)
     struct service *service = service_of(c);
     size_t row = c->row ? (size_t)(c->row - rows) : SERVICE_ROWS;
     char client[IP_TEXT_MAX];
-    struct ip ip = ip_of(&c->peer);
+    struct ip ip = service_address_of(c);
     uint64_t now_us = clock_monotonic_us(), took_us = now_us - c->began_us;
     service->answers[row][status < SERVICE_STATUSES ? status : 0]++;
+    note_duration(&service->durations[row], took_us);
     if (!service->writer || access_writer_is_off(service->writer))
         return;
     struct access_record record = {
@@ -271,6 +315,8 @@ void service_on_answer(struct serve_client *c, unsigned status, size_t bytes)
         .route = c->row ? c->row->path : STR_NULL,
         .status = status,
         .cause = cause_of(status),
+        .consumer = c->consumer,
+        .subject = c->subject,
         .bytes_in = serve_body(c).n,
         .bytes_out = bytes,
         .duration_us = took_us,

@@ -58,7 +58,11 @@ enum service_counter {
         SERVICE_COUNTER_COUNT,
 };
 
-enum { SERVICE_ROWS = 10 };
+enum { SERVICE_ROWS = 10, SERVICE_BOUNDS = 14 };
+struct service_durations {
+    uint64_t counts[SERVICE_BOUNDS + 1]; // each by itself; the last is beyond every bound
+    uint64_t sum_us;
+};
 
 struct service {
     struct loop loop;
@@ -82,6 +86,7 @@ struct service {
     double started_s;
     uint64_t counts[SERVICE_COUNTER_COUNT];
     uint32_t answers[SERVICE_ROWS + 1][SERVICE_STATUSES];
+    struct service_durations durations[SERVICE_ROWS + 1];
     uint64_t reloads_good, reloads_bad;
 };
 
@@ -108,6 +113,8 @@ struct caller { // in the request's arena
     const struct client_settings *client;
     const struct user_settings *user;
 };
+// Where a request comes from, by X-Forwarded-For where trusted_proxies have sent it.
+struct ip service_address_of(const struct serve_client *c);
 // Reads the form and finds out which client asks; answers itself when that fails. next gets the form.
 void authenticate_client(struct serve_client *c,
                          void (*next)(struct serve_client *c, const struct client_settings *client,

@@ -78,6 +78,7 @@ static void forget_request(struct serve_client *c)
     c->parse = (struct h1_parse){0};
     c->request = (struct request_head){0};
     c->row = NULL;
+    c->consumer = c->subject = STR_NULL;
     c->step = SERVE_IDLE;
     list_remove(&c->node);
     list_push_back(&c->server->clients, &c->node);

@@ -97,8 +97,9 @@ struct serve_client {
     struct body_reader reader;
     struct buf body; // of the request
     const struct serve_row *row;
-    uint64_t began_us; // monotonic
-    void *pending;     // what the handler waits for
+    uint64_t began_us;            // monotonic
+    struct str consumer, subject; // who asks, in arena, once the handler knows it: for on_answer
+    void *pending;                // what the handler waits for
     void (*on_gone)(void *pending);
 
     char id[SERVE_ID_BYTES]; // of the request

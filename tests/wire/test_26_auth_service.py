@@ -340,6 +340,38 @@ def test_metrics(shared):
     assert metrics["sallyport_auth_service_tokens_client_credentials_total"] >= 1
     assert metrics['sallyport_auth_service_requests_total{endpoint="/token",code="200"}'] >= 1
     assert metrics["process_open_fds"] > 0
+    duration = "sallyport_auth_service_request_duration_seconds"
+    assert metrics[duration + '_bucket{endpoint="/token",le="+Inf"}'] == metrics[duration + '_count{endpoint="/token"}'] >= 1
+    assert 0 < metrics[duration + '_sum{endpoint="/token"}'] < 60
+    assert metrics[duration + '_bucket{endpoint="/token",le="0.005"}'] <= metrics[duration + '_bucket{endpoint="/token",le="0.01"}']
+
+
+def test_the_access_log_knows_who(make, tmp_path):
+    """And never what they said to prove it."""
+    log = tmp_path / "access.log"
+    service = make({"trusted_proxies": ["127.0.0.0/8"], "login_limit": {"failures": 1, "per": "1h"},
+                    "access_log": {"output": str(log)}})
+    came = {"X-Forwarded-For": "203.0.113.9"}
+    made = service.grant("shop")
+    service.post("/token", "app", headers=came, grant_type="password", username="ada", password=PASSWORD)
+    ask(service.port, "/authorize", headers={"Authorization": f"Bearer {made['access_token']}"})
+    again = service.post("/token", "shop", grant_type="refresh_token", refresh_token=made["refresh_token"])
+    for secret in ("no", "no, either"):
+        service.post("/token", "rsa", secret, headers=came, grant_type="client_credentials")
+    ask(service.port, f"/introspect?token={made['access_token']}", "POST")
+    records = until(lambda: (lines := log.read_text().splitlines()) and len(lines) >= 8 and [json.loads(line) for line in lines],
+                    "the log")
+    found = [(each["path"], each["client"], each["consumer"], each["subject"], each["status"], each["code"])
+             for each in records if each["path"] != "/readyz"]
+    here, there = "127.0.0.1", "203.0.113.9"
+    assert found == [("/token", here, "shop", None, 200, "ok"), ("/token", there, "app", "ada", 200, "ok"),
+                     ("/authorize", here, "shop", "shop", 200, "ok"), ("/token", here, "shop", None, 200, "ok"),
+                     ("/token", there, None, None, 401, "invalid_token"), ("/token", there, None, None, 429, "rate_limited"),
+                     ("/introspect", here, None, None, 400, "bad_request")]
+    text = log.read_text() + service.log()
+    for said in (SECRET, PASSWORD, *made["access_token"].split("."), made["refresh_token"],
+                 json.loads(again.body)["refresh_token"], "no, either"):
+        assert said not in text
 
 
 # ---- failed logins ----

@@ -17,8 +17,8 @@ static const char usage[] =
     "  version         print the version\n"
     "  help            print this\n"
     "\n"
-    "Signals: TERM and INT stop it (twice: at once), HUP reads the configuration again, USR1 rotates the\n"
-    "signing keys now and opens the access log again.\n";
+    "Signals: TERM and INT stop it (twice: at once), HUP reads the configuration again, USR1 opens\n"
+    "the access log again, USR2 rotates the signing keys now.\n";
 
 static const char *file_of(int argc, char **argv)
 {

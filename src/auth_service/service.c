@@ -192,8 +192,9 @@ static void on_signal(struct loop_source *source, uint32_t events)
         if (info.ssi_signo == SIGHUP) {
             reload(service);
         } else if (info.ssi_signo == SIGUSR1) {
-            keyring_rotate(&service->keys, clock_wall_us() / 1000);
             access_writer_reopen(service->writer);
+        } else if (info.ssi_signo == SIGUSR2) {
+            keyring_rotate(&service->keys, clock_wall_us() / 1000);
             log_info("auth", "the signing keys are rotated");
         } else {
             stop(service);
@@ -209,6 +210,7 @@ static bool watch_signals(struct service *service, struct err *err)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL); // in the threads to come, too
     signal(SIGPIPE, SIG_IGN);
     int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);

@@ -442,13 +442,26 @@ def kids(service, algorithm="ES256"):
 def test_rotation_by_signal(make):
     service = make()
     before, token = kids(service), service.token()
-    service.signal(signal.SIGUSR1)
+    service.signal(signal.SIGUSR2)
     until(lambda: len(kids(service)) == 3, "a third key")
     after = kids(service)
     assert after[0] == before[1] and before[0] in after   # the one that was announced signs; the old one is still there
     assert json.loads(jwt.JWT(jwt=service.token(), key=jwk.JWKSet.from_json(ask(service.port, "/jwks.json").body),
                               algs=["ES256"]).header)["kid"] == before[1]
     assert service.introspect(token)["active"] is True
+
+
+def test_a_rotated_log_is_opened_again(make, tmp_path):
+    """USR1, as the gateway; nothing else is rotated by it."""
+    log, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    service = make({"access_log": {"output": str(log)}})
+    before = kids(service)
+    until(lambda: "/jwks.json" in log.read_text(), "a line")
+    log.rename(old)
+    service.signal(signal.SIGUSR1)
+    until(log.exists, "the new log")
+    assert kids(service) == before
+    until(lambda: "/jwks.json" in log.read_text(), "a line in the new one")
 
 
 def test_rotation_on_schedule(make):

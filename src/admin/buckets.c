@@ -1,4 +1,4 @@
-// Buckets of rate limits: GET shows one, DELETE makes it full again.
+// Buckets of rate limits: GET shows one, and how many requests are under way; DELETE makes it full again.
 //
 //   /api/v1/limits/NAME?key=…&key=…     one key for each part of the limit's key (limit/limit.h)
 //
@@ -69,7 +69,9 @@ static bool read_question(struct serve_client *c, struct bucket_question *questi
 static void add_tier(struct bucket_question *question, const struct limit_tier *tier, int64_t now_s,
                      uint64_t now_us)
 {
-    question->queries[question->count++] = (struct limit_query){.key = tier->face.label, .rule = tier->rule};
+    if (tier->has_bucket)
+        question->queries[question->count++] =
+            (struct limit_query){.key = tier->face.label, .rule = tier->rule};
     for (uint32_t i = 0; i < tier->quota_count; i++) {
         const struct limit_quota *quota = &tier->quotas[i];
         struct limit_query *query = &question->queries[question->count++];
@@ -100,21 +102,31 @@ static void print_quota(struct json *json, const struct limit_told *told, struct
     json_object_end(json);
 }
 
+static void print_state(struct json *json, const struct limit_rule *rule, uint64_t state, uint64_t now_us)
+{
+    uint64_t settled = rule_settle(rule, state, now_us);
+    json_field_u64(json, "remaining", rule_remaining(rule, settled, now_us));
+    json_field_u64(json, "full_in_ms", (rule_full_us(rule, settled, now_us) + 999) / 1000);
+}
+
 static void print_tier(struct json *json, const struct limit_told *told, const struct limit_tier *tier,
                        const struct limit_tier_settings *settings, uint64_t now_us, struct arena *arena)
 {
-    uint64_t settled = rule_settle(&told->rule, told->state, now_us);
     json_object(json);
     json_field_string(json, "tier", tier->name.n ? tier->name : STR("default"));
-    json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
-    json_field_u64(json, "burst", rule_tokens(&tier->rule));
-    json_field_u64(json, "remaining", rule_remaining(&told->rule, settled, now_us));
-    json_field_u64(json, "full_in_ms", (rule_full_us(&told->rule, settled, now_us) + 999) / 1000);
+    if (tier->has_bucket) {
+        json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
+        json_field_u64(json, "burst", rule_tokens(&tier->rule));
+        print_state(json, &told->rule, told->state, now_us);
+        told++;
+    }
     json_key(json, STR("quotas"));
     json_array(json);
     for (uint32_t i = 0; i < tier->quota_count; i++)
-        print_quota(json, &told[1 + i], settings->quotas.v[i], now_us);
+        print_quota(json, &told[i], settings->quotas.v[i], now_us);
     json_array_end(json);
+    if (tier->in_flight)
+        json_field_u64(json, "in_flight", tier->in_flight);
     json_object_end(json);
 }
 
@@ -131,12 +143,14 @@ static void reply_bucket(struct serve_client *c, const struct bucket_question *q
     json_field_string(&json, "name", limit->name);
     json_field_string(&json, "store", limit->is_shared ? STR("redis") : STR("local"));
     json_field_bool(&json, "known", is_known);
+    if (limit->has_flight)
+        json_field_u64(&json, "in_flight", flight_count(question->key));
     json_key(&json, STR("tiers"));
     json_array(&json);
     for (uint32_t i = 0; i <= limit->tier_count; i++) {
         print_tier(&json, told, &limit->tiers[i],
                    i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise, now_us, &c->arena);
-        told += 1 + limit->tiers[i].quota_count;
+        told += limit->tiers[i].has_bucket + limit->tiers[i].quota_count;
     }
     json_array_end(&json);
     json_object_end(&json);
@@ -152,8 +166,10 @@ static void look_here(struct serve_client *c, struct bucket_question *question)
     bool is_known = limit_table_find(question->table, question->key, &state);
     const struct limit_tier *tier = question->limit->tiers;
     for (uint32_t i = 0; i < question->count; tier++) {
-        question->told[i].rule = question->queries[i].rule;
-        question->told[i++].state = state;
+        if (tier->has_bucket) {
+            question->told[i].rule = question->queries[i].rule;
+            question->told[i++].state = state;
+        }
         for (uint32_t j = 0; j < tier->quota_count; j++, i++) {
             struct hash128 key = limit_quota_key(question->key, tier->quotas[j].unit);
             question->told[i].rule = question->queries[i].rule;

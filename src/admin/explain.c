@@ -236,6 +236,22 @@ static void print_policies(struct explanation *e)
     json_array_end(e->out);
 }
 
+// How many requests each tier may have under way.
+static void print_in_flight(struct explanation *e, const struct limit *limit)
+{
+    key(e, "in_flight");
+    json_object(e->out);
+    for (uint32_t i = 0; i <= limit->tier_count; i++) {
+        const struct limit_tier *tier = &limit->tiers[i];
+        json_key(e->out, tier->name.n ? tier->name : STR("default"));
+        if (tier->in_flight)
+            json_u64(e->out, tier->in_flight);
+        else
+            json_null(e->out);
+    }
+    json_object_end(e->out);
+}
+
 // Which limits, and by what keys.
 static void print_limits(struct explanation *e)
 {
@@ -243,7 +259,8 @@ static void print_limits(struct explanation *e)
     key(e, "rate_limits");
     json_array(e->out);
     for (uint32_t i = 0; i < settings->names.count; i++) {
-        const struct limit_settings *limit = e->gateway->limits.v[settings->indices[i]].settings;
+        const struct limit *compiled = &e->gateway->limits.v[settings->indices[i]];
+        const struct limit_settings *limit = compiled->settings;
         json_object(e->out);
         string(e, "name", limit->name);
         key(e, "key");
@@ -251,6 +268,8 @@ static void print_limits(struct explanation *e)
         for (uint32_t j = 0; j < limit->key.count; j++)
             json_string(e->out, limit_from_print(&limit->key.v[j], e->arena));
         json_array_end(e->out);
+        if (compiled->has_flight)
+            print_in_flight(e, compiled);
         json_field_bool(e->out, "shadow", limit->shadow);
         json_object_end(e->out);
     }

@@ -105,6 +105,7 @@ static const struct bound bounds[] = {
     LIMIT(LIMIT_TABLE_BYTES, "bytes", "of the table that holds them"),
     LIMIT(LIMIT_KEY_PARTS, "parts", "of a rate limit's key"),
     LIMIT(LIMITS_PER_ROUTE, "limits", "that a route may name"),
+    LIMIT(LIMIT_IN_FLIGHT_MAX, "requests", "at once of one key that a rate limit may allow"),
     LIMIT(LIMIT_COST_MAX, "tokens", "that a request may cost by the configuration"),
     LIMIT(ADMIN_CONNECTIONS, "connections",
           "to the admin and to the status listener each; the idlest makes room"),

@@ -264,11 +264,25 @@ static void forget_policy(struct exchange *x)
         use->policy->on_forget(&x->policy);
 }
 
+void exchange_end_policies(struct exchange *x)
+{
+    const struct route *route = x->match.route;
+    if (!route || !route->has_ends || x->policies_ended)
+        return;
+    x->policies_ended = true;
+    for (uint32_t i = 0; i < route->policy_count; i++) {
+        x->policy.settings = route->policies[i].settings;
+        if (route->policies[i].policy->on_end)
+            route->policies[i].policy->on_end(&x->policy);
+    }
+}
+
 // step_finish: gives the upstream back, records, lets the front go on, and frees.
 void exchange_release(struct exchange *x)
 {
     if (x->policy.again)
         forget_policy(x);
+    exchange_end_policies(x);
     exchange_leave_upstream(x, x->response ? x->response->status : 0);
     if (x->retry_counted)
         upstream_retry_give(x->worker->upstreams, x->upstream);

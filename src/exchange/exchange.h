@@ -104,6 +104,7 @@ struct exchange {
 
     struct policy_call policy;
     uint32_t policy_next;
+    bool policies_ended; // on_end has been called
 
     struct upstream *upstream;
     struct upstream_call call;

@@ -165,9 +165,12 @@ static enum flow on_body(struct upstream_call *call, struct str span)
 static void on_end(struct upstream_call *call, struct headers *trailers)
 {
     struct exchange *x = exchange_of(call);
+    bool half_open = x->tunnel && x->body == BODY_OPEN;
     x->upstream_ended = true;
+    if (!half_open)
+        exchange_end_policies(x);
     x->client->send_end(x, trailers);
-    if (x->tunnel && x->body == BODY_OPEN)
+    if (half_open)
         return; // the other direction goes on
     x->reply = REPLY_ENDED;
     x->step = STEP_FINISH;

@@ -36,6 +36,7 @@ static void answer(struct exchange *x, struct response_head *head, struct str bo
         x->client->send_body(x, body);
         x->bytes_out += body.n;
     }
+    exchange_end_policies(x);
     x->client->send_end(x, NULL);
     x->reply = REPLY_ENDED;
 }
@@ -73,6 +74,7 @@ void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str de
     const struct end_row *row = end_row(cause);
     struct headers trailers = {0};
     add_grpc_status(x, &trailers, row->grpc_status, detail.n ? detail : row->detail);
+    exchange_end_policies(x);
     x->client->send_end(x, &trailers);
     x->reply = REPLY_ENDED;
 }

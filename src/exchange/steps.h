@@ -36,6 +36,9 @@ void exchange_end(struct exchange *x, enum end_cause cause, struct str detail);
 // Sets when the timer must look at the exchange again.
 void exchange_arm(struct exchange *x);
 void exchange_release(struct exchange *x);
+// Tells the policies that the exchange is over (on_end), the first time. Call it before the end of the answer
+// is sent; exchange_release does in any case.
+void exchange_end_policies(struct exchange *x);
 // What a policy of this exchange waits with. The one before is void.
 struct ticket exchange_new_ticket(struct exchange *x);
 extern const struct upstream_call_events exchange_call_events;

@@ -22,16 +22,25 @@ static void compile_quota(struct limit_quota *quota, struct str limit, struct st
     quota->face.policy = print_policy(quota->face.label, quota->tokens, lengths_s[quota->unit], arena);
 }
 
-static void compile_tier(struct limit_tier *tier, const struct limit *limit,
-                         const struct limit_tier_settings *settings, struct arena *arena)
+static void compile_bucket(struct limit_tier *tier, const struct limit *limit,
+                           const struct limit_tier_settings *settings, struct arena *arena)
 {
     struct bucket *bucket = &tier->rule.bucket;
-    tier->name = settings->name;
     check(bucket_compile(bucket, settings->rate.tokens, settings->rate.period_us, limit_burst(settings),
                          limit->settings->cost.header.n)); // the tables have seen it
     tier->face.label = limit->name;
     tier->face.policy = print_policy(limit->name, bucket->burst,
                                      (bucket->span / bucket->parts + SECOND_US - 1) / SECOND_US, arena);
+}
+
+static void compile_tier(struct limit_tier *tier, const struct limit *limit,
+                         const struct limit_tier_settings *settings, struct arena *arena)
+{
+    tier->name = settings->name;
+    tier->in_flight = (uint32_t)settings->in_flight;
+    tier->has_bucket = settings->rate.period_us;
+    if (tier->has_bucket)
+        compile_bucket(tier, limit, settings, arena);
     struct limit_quota *quotas = arena_array(arena, struct limit_quota, settings->quotas.count);
     for (uint32_t i = 0; i < settings->quotas.count; i++)
         compile_quota(&quotas[i], limit->name, settings->quotas.v[i], arena);
@@ -48,14 +57,18 @@ static void compile_limit(struct limit *limit, const struct limit_settings *sett
     limit->name = settings->name;
     limit->id = metric_name_id(NAME_LIMIT, settings->name);
     limit->head = siphash128(siphash_process_key(), 0, settings->name).lo;
-    limit->is_shared =
-        settings->store == LIMIT_STORE_REDIS || (settings->store == LIMIT_STORE_AUTO && has_redis);
     limit->tier_count = settings->tiers.count;
     limit->tiers = compiled;
     limit->cost_header = header_id_of(settings->cost.header);
     for (uint32_t i = 0; i < limit->tier_count; i++)
         compile_tier(&compiled[i], limit, &tiers[i], arena);
     compile_tier(&compiled[limit->tier_count], limit, &settings->otherwise, arena);
+    bool wants_redis =
+        settings->store == LIMIT_STORE_REDIS || (settings->store == LIMIT_STORE_AUTO && has_redis);
+    for (uint32_t i = 0; i <= limit->tier_count; i++) {
+        limit->has_flight |= compiled[i].in_flight;
+        limit->is_shared |= wants_redis && (compiled[i].has_bucket || compiled[i].quota_count);
+    }
 }
 
 static void add_claim(struct limits *limits, const struct limit_from *from)
@@ -74,6 +87,7 @@ void limits_compile(struct limits *limits, const struct config_list *settings,
     for (uint32_t i = 0; i < settings->count; i++) {
         compile_limit(&compiled[i], &from[i], redis, arena);
         limits->any_shared |= compiled[i].is_shared;
+        limits->any_flight |= compiled[i].has_flight;
         add_claim(limits, &from[i].tier_by);
         for (uint32_t j = 0; j < from[i].key.count; j++)
             add_claim(limits, &from[i].key.v[j]);
@@ -263,20 +277,38 @@ static void ask_quota(const struct limit_quota *quota, const struct limit_caller
     window_at(&use->rule.window, quota->unit, quota->tokens, caller->now_s, caller->now_us);
 }
 
+static struct hash128 key_of(const struct limit *limit, const struct limit_caller *caller)
+{
+    struct chain own = {siphash_process_key(), {.lo = limit->head}};
+    return link_parts(own, limit, caller);
+}
+
 uint32_t limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *uses)
 {
     const struct limit_tier *tier = tier_of(limit, caller);
-    struct chain own = {siphash_process_key(), {.lo = limit->head}}, shared = {.seed = caller->shared_seed};
-    uses[0] = (struct limit_use){.limit = limit,
-                                 .face = &tier->face,
-                                 .rule = tier->rule,
-                                 .key = link_parts(own, limit, caller),
-                                 .cost = (uint64_t)limit->settings->cost.tokens};
-    if (limit->is_shared && shared.seed)
-        uses[0].tag = link_parts(shared, limit, caller);
+    struct limit_use bucket = {.limit = limit,
+                               .face = &tier->face,
+                               .rule = tier->rule,
+                               .key = key_of(limit, caller),
+                               .cost = (uint64_t)limit->settings->cost.tokens};
+    if (limit->is_shared && caller->shared_seed)
+        bucket.tag = link_parts((struct chain){.seed = caller->shared_seed}, limit, caller);
+    uint32_t count = 0;
+    if (tier->has_bucket)
+        uses[count++] = bucket;
     for (uint32_t i = 0; i < tier->quota_count; i++)
-        ask_quota(&tier->quotas[i], caller, &uses[0], &uses[1 + i]);
-    return 1 + tier->quota_count;
+        ask_quota(&tier->quotas[i], caller, &bucket, &uses[count++]);
+    return count;
+}
+
+bool limit_ask_flight(const struct limit *limit, const struct limit_caller *caller,
+                      struct limit_flight *flight)
+{
+    const struct limit_tier *tier = limit->has_flight ? tier_of(limit, caller) : NULL;
+    if (!tier || !tier->in_flight)
+        return false;
+    *flight = (struct limit_flight){.limit = limit, .key = key_of(limit, caller), .most = tier->in_flight};
+    return true;
 }
 
 // ---- verdicts ----
@@ -304,16 +336,21 @@ static void give_back(struct limit_table *table, const struct limit_use *uses, u
             limit_table_give(table, uses[i].key, &uses[i].rule, uses[i].cost);
 }
 
+const struct limit_use *limits_look(struct limit_table *table, struct limit_use *uses, uint32_t count,
+                                    uint64_t now_us)
+{
+    for (uint32_t i = 0; i < count; i++)
+        uses[i].wait_us =
+            limit_table_look(table, uses[i].key, &uses[i].rule, now_us, uses[i].cost, &uses[i].state);
+    return refuser(uses, count);
+}
+
 const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
                                     uint64_t now_us)
 {
-    if (count > 1) {
-        for (uint32_t i = 0; i < count; i++)
-            uses[i].wait_us =
-                limit_table_look(table, uses[i].key, &uses[i].rule, now_us, uses[i].cost, &uses[i].state);
-        if (refuser(uses, count))
-            return refuser(uses, count);
-    }
+    const struct limit_use *refusing = count > 1 ? limits_look(table, uses, count, now_us) : NULL;
+    if (refusing)
+        return refusing;
     for (uint32_t i = 0; i < count; i++) {
         take(table, &uses[i], now_us);
         if (uses[i].wait_us && !uses[i].limit->settings->shadow) {
@@ -331,6 +368,36 @@ void limit_take_rest(struct limit_table *table, struct limit_use *use, uint64_t 
     else if (cost < use->cost)
         use->state = limit_table_give(table, use->key, &use->rule, use->cost - cost);
     use->cost = cost;
+}
+
+// ---- requests under way ----
+
+const struct limit_flight *limits_enter(struct limit_flight *flights, uint32_t count)
+{
+    const struct limit_flight *refusing = NULL;
+    for (uint32_t i = 0; i < count; i++) {
+        struct limit_flight *flight = &flights[i];
+        if (refusing) { // only to be told
+            flight->is_over = flight_count(flight->key) >= flight->most;
+            continue;
+        }
+        flight->is_held = flight_enter(&flight->place, flight->key, flight->most);
+        flight->is_over = !flight->is_held;
+        if (flight->is_over && !flight->limit->settings->shadow)
+            refusing = flight;
+    }
+    if (refusing)
+        limits_leave(flights, count);
+    return refusing;
+}
+
+void limits_leave(struct limit_flight *flights, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (flights[i].is_held) {
+            flight_leave(&flights[i].place);
+            flights[i].is_held = false;
+        }
 }
 
 // ---- keys by their words ----

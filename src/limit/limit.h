@@ -2,6 +2,7 @@
 //
 //   limits_compile   settings → struct limits, in the snapshot
 //   limit_ask        limit, caller → tier, key               what is this request's bucket?
+//   limits_enter     places of those under way → verdict     first: what leaves again has cost nothing
 //   limits_take      uses of a route, clock → verdict        all are checked before any is charged
 //   limit_take_rest  a response's own cost, afterwards
 //
@@ -11,6 +12,7 @@
 
 #include "auth/identity.h"
 #include "http/message.h"
+#include "limit/flight.h"
 #include "limit/limit_config.h"
 #include "limit/table.h"
 #include "net/addr.h"
@@ -30,10 +32,12 @@ struct limit_quota {
 
 struct limit_tier {
     struct str name; // n == 0: default
+    bool has_bucket; // rule and face; without one there is in_flight
     struct limit_rule rule;
     struct limit_face face;
     const struct limit_quota *quotas;
     uint32_t quota_count;
+    uint32_t in_flight; // 0: no bound
 };
 
 struct limit {
@@ -44,13 +48,15 @@ struct limit {
     const struct limit_tier *tiers; // in order; the last one is the default
     uint32_t tier_count;            // without the default
     enum header_id cost_header;
-    bool is_shared; // its buckets are in Redis (redis_store.h)
+    bool is_shared;  // its buckets are in Redis (redis_store.h)
+    bool has_flight; // a tier has in_flight
 };
 
 struct limits {
     const struct limit *v; // in the order of rate_limits
     uint32_t count;
     bool legacy; // telemetry.headers.rate_limit_legacy
+    bool any_flight;
     struct limit_table *table;
     const struct redis_settings *redis; // NULL: there is none
     const struct addr *redis_addrs;     // the caller's to fill in
@@ -94,14 +100,36 @@ struct limit_use {
 
 enum { LIMIT_USES = 1 + WINDOW_UNITS }; // of one limit, at most
 
-// Fills in the bucket's use, then those of the quotas. Returns how many.
+// Fills in the bucket's use, if there is one, then those of the quotas. Returns how many.
 uint32_t limit_ask(const struct limit *limit, const struct limit_caller *caller, struct limit_use *uses);
+// What limits_take would say, without taking anything.
+const struct limit_use *limits_look(struct limit_table *table, struct limit_use *uses, uint32_t count,
+                                    uint64_t now_us);
 // The one that refuses, and for the longest, or NULL: then all are charged. A limit in shadow mode refuses
 // nobody, and is charged when it would not refuse.
 const struct limit_use *limits_take(struct limit_table *table, struct limit_use *uses, uint32_t count,
                                     uint64_t now_us);
 // The response says what the request cost in all (limit->settings->cost.header): the rest is taken.
 void limit_take_rest(struct limit_table *table, struct limit_use *use, uint64_t cost, uint64_t now_us);
+
+// ---- requests under way ----
+
+// One request's place among those of its key.
+struct limit_flight {
+    const struct limit *limit;
+    struct hash128 key;
+    uint32_t most;
+    bool is_held, is_over; // is_over: there was no room
+    struct flight_place place;
+};
+// False: the caller's tier has no in_flight.
+bool limit_ask_flight(const struct limit *limit, const struct limit_caller *caller,
+                      struct limit_flight *flight);
+// Takes all places, or none and returns the one that refuses. They stay where they are until limits_leave. A
+// limit in shadow mode refuses nobody, and its place is taken when it would not refuse.
+const struct limit_flight *limits_enter(struct limit_flight *flights, uint32_t count);
+// Gives those back that are held.
+void limits_leave(struct limit_flight *flights, uint32_t count);
 
 // ---- for people: keys by their words ----
 

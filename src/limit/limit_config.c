@@ -228,11 +228,21 @@ static void check_quotas(struct config_decoder *decoder, const struct config_nod
     }
 }
 
+static bool is_given(const struct config_node *map, struct str key)
+{
+    const struct config_node *value = config_get(map, key);
+    return value && value->kind != CONFIG_NULL;
+}
+
 static void check_tier(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     const struct limit_tier_settings *tier = target;
     struct bucket bucket;
     check_quotas(decoder, node, tier);
+    if (!is_given(node, STR("rate")) && !is_given(node, STR("in_flight")))
+        config_fail_at(decoder, node, STR("rate"), "add rate: 100/s, or in_flight: 20", "missing");
+    if (!is_given(node, STR("rate")) && is_given(node, STR("burst")))
+        config_fail_at(decoder, node, STR("burst"), "add rate: 100/s", "a burst without a rate");
     if (tier->rate.period_us &&
         !bucket_compile(&bucket, tier->rate.tokens, tier->rate.period_us, limit_burst(tier), false))
         config_fail_at(decoder, node, STR("burst"), "a smaller burst or a higher rate",
@@ -243,12 +253,14 @@ static const struct config_field tier_fields[] = {
     {.name = "rate",
      .type = CONFIG_CUSTOM,
      .offset = offsetof(struct limit_tier_settings, rate),
-     .required = true,
+     .nullable = true,
      .decode = decode_rate,
      .encode = encode_rate,
      .schema = "{ anyOf: [{ type: string, pattern: '^[0-9]+/[smhd]$' }, { $ref: '#/$defs/variable' }] }",
      .type_name = "a rate",
-     .doc = "How many tokens come back: N/s, N/m, N/h or N/d, evenly over that time.",
+     .doc =
+         "How many tokens come back: N/s, N/m, N/h or N/d, evenly over that time. Only beside in_flight it "
+         "may be missing: then there is no bucket.",
      .example = "100/s"},
     {.name = "burst",
      .type = CONFIG_INT,
@@ -270,6 +282,15 @@ static const struct config_field tier_fields[] = {
          "Besides: so many tokens in each minute, hour, day or month of the calendar (UTC): N/m, N/h, N/d, "
          "N/month.",
      .example = "[1000000/d]"},
+    {.name = "in_flight",
+     .type = CONFIG_INT,
+     .offset = offsetof(struct limit_tier_settings, in_flight),
+     .nullable = true,
+     .min = 1,
+     .max = LIMIT_IN_FLIGHT_MAX,
+     .doc = "How many requests may be under way at once, in this gateway: from the verdict to the end of the "
+            "answer, or of the tunnel. null: no bound.",
+     .example = "20"},
     {0},
 };
 

@@ -8,6 +8,7 @@ enum {
     LIMIT_KEY_PARTS = 4,
     LIMITS_PER_ROUTE = 8,
     LIMIT_COST_MAX = 1000000,
+    LIMIT_IN_FLIGHT_MAX = 1000000,
 };
 
 // Where a key's part, or what a tier is chosen by, comes from.
@@ -38,10 +39,11 @@ struct limit_rate { // "100/s"
 };
 
 struct limit_tier_settings {
-    struct str name; // of a tier; n == 0: default
-    struct limit_rate rate;
-    int64_t burst; // tokens; 0: what comes in a second, at least one
+    struct str name;        // of a tier; n == 0: default
+    struct limit_rate rate; // period_us == 0: no bucket
+    int64_t burst;          // tokens; 0: what comes in a second, at least one
     struct str_list quotas;
+    int64_t in_flight; // requests at once; 0: no bound
 };
 
 struct limit_cost {

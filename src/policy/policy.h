@@ -41,6 +41,7 @@ struct policy_call {
     struct identity *identity;    // what authentication found, a reference; NULL: nobody
     const struct limits *limits;  // of the snapshot
     struct limited *limited;      // rate_limit's: what it found
+    struct limit_places *places;  // rate_limit's: what it holds; NULL: nothing
     struct limit_worker *limiter;
     struct metrics *metrics; // the worker's
     bool again;              // called after a WAIT
@@ -61,6 +62,10 @@ struct policy {
     void (*on_answer)(struct policy_call *call);
     // The exchange ends while this policy waits. NULL: nothing is to be undone.
     void (*on_forget)(struct policy_call *call);
+    // The exchange is over, however it ended: its answer is complete, or never will be. Once, whether the
+    // policy was asked or not; just before the end of the answer is sent, so that who has it can count on
+    // what this gives back. NULL: nothing is held.
+    void (*on_end)(struct policy_call *call);
 };
 
 // One use of a policy on a route.

@@ -18,6 +18,11 @@ struct limited { // in the exchange's arena, from the verdict to the response
     struct limit_use uses[];
 };
 
+struct limit_places { // in the exchange's arena, to its end
+    uint32_t count;
+    struct limit_flight flights[];
+};
+
 static bool is_shadow(const struct limit_use *use)
 {
     return use->limit->settings->shadow;
@@ -35,25 +40,32 @@ static const struct siphash_key *shared_seed(const struct policy_call *call)
     return call->limits->any_shared ? limit_worker_seed(call->limiter) : NULL;
 }
 
+static struct limit_caller caller_of(const struct policy_call *call)
+{
+    const struct route_limit_settings *settings = call->settings;
+    return (struct limit_caller){.identity = call->identity,
+                                 .client = call->client,
+                                 .headers = &call->request->headers,
+                                 .route = settings->route,
+                                 .now_s = call->now_s,
+                                 .now_us = call->now_us,
+                                 .shared_seed = shared_seed(call)};
+}
+
 static struct limited *ask(struct policy_call *call)
 {
     const struct route_limit_settings *settings = call->settings;
-    const struct limit_caller caller = {.identity = call->identity,
-                                        .client = call->client,
-                                        .headers = &call->request->headers,
-                                        .route = settings->route,
-                                        .now_s = call->now_s,
-                                        .now_us = call->now_us,
-                                        .shared_seed = shared_seed(call)};
+    const struct limit_caller caller = caller_of(call);
     size_t room = settings->names.count * LIMIT_USES * sizeof(struct limit_use);
     struct limited *limited = arena_alloc(call->arena, sizeof *limited + room);
     limited->count = 0;
     limited->is_shown = limited->is_shared = false;
     for (uint32_t i = 0; i < settings->names.count; i++) {
         const struct limit *limit = &call->limits->v[settings->indices[i]];
-        limited->count += limit_ask(limit, &caller, &limited->uses[limited->count]);
-        limited->is_shown |= !limit->settings->shadow;
-        limited->is_shared |= limit->is_shared;
+        uint32_t count = limit_ask(limit, &caller, &limited->uses[limited->count]);
+        limited->count += count;
+        limited->is_shown |= count && !limit->settings->shadow;
+        limited->is_shared |= count && limit->is_shared;
     }
     limited->asking = (struct limit_asking){.table = call->limits->table,
                                             .uses = limited->uses,
@@ -65,34 +77,43 @@ static struct limited *ask(struct policy_call *call)
 }
 
 // A line a second, whatever comes: the metrics have them all.
-static void log_shadow(const struct limit_use *use, struct str route, uint64_t now_us)
+static void log_shadow(const struct limit *limit, struct str route, uint64_t now_us)
 {
     static _Atomic uint64_t next_us;
     uint64_t next = atomic_load_explicit(&next_us, memory_order_relaxed);
     if (now_us < next || !atomic_compare_exchange_strong(&next_us, &next, now_us + SECOND_US))
         return;
     log_info("limit", "%.*s, in shadow mode, would have refused a request of route %.*s",
-             STR_ARG(use->limit->name), STR_ARG(route));
+             STR_ARG(limit->name), STR_ARG(route));
+}
+
+static bool has_no_place(const struct limit_places *places, const struct limit *limit)
+{
+    for (uint32_t i = 0; places && i < places->count; i++)
+        if (places->flights[i].limit == limit)
+            return places->flights[i].is_over;
+    return false;
 }
 
 // What a limit said, with its quotas, counts once, whether another one refused the request or not.
 static void count(const struct policy_call *call, const struct limited *limited)
 {
     const struct route_limit_settings *settings = call->settings;
-    for (uint32_t i = 0, next; i < limited->count; i = next) {
-        const struct limit_use *use = &limited->uses[i];
-        bool allows = true, is_degraded = false;
-        for (next = i; next < limited->count && limited->uses[next].limit == use->limit; next++) {
+    for (uint32_t i = 0, next = 0; i < settings->names.count; i++) {
+        const struct limit *limit = &call->limits->v[settings->indices[i]];
+        bool allows = !has_no_place(call->places, limit), is_degraded = false;
+        for (; next < limited->count && limited->uses[next].limit == limit; next++) {
             allows &= !limited->uses[next].wait_us;
             is_degraded |= limited->uses[next].is_degraded;
         }
-        metrics_limit(call->metrics, use->limit->id,
-                      is_degraded      ? LIMIT_DEGRADED
-                      : allows         ? LIMIT_ALLOWED
-                      : is_shadow(use) ? LIMIT_SHADOW_DENIED
-                                       : LIMIT_DENIED);
-        if (!allows && is_shadow(use))
-            log_shadow(use, settings->route, call->now_us);
+        bool shadow = limit->settings->shadow;
+        metrics_limit(call->metrics, limit->id,
+                      is_degraded ? LIMIT_DEGRADED
+                      : allows    ? LIMIT_ALLOWED
+                      : shadow    ? LIMIT_SHADOW_DENIED
+                                  : LIMIT_DENIED);
+        if (!allows && shadow)
+            log_shadow(limit, settings->route, call->now_us);
     }
 }
 
@@ -108,11 +129,54 @@ static enum verdict refuse(struct policy_call *call, const struct limit_use *use
     return FAIL;
 }
 
+// ---- requests under way ----
+
+// Takes a place of each limit that bounds how many may be under way. What refuses, or NULL.
+static const struct limit_flight *enter(struct policy_call *call)
+{
+    const struct route_limit_settings *settings = call->settings;
+    const struct limit_caller caller = caller_of(call);
+    size_t room = settings->names.count * sizeof(struct limit_flight);
+    struct limit_places *places = arena_alloc(call->arena, sizeof *places + room);
+    places->count = 0;
+    for (uint32_t i = 0; i < settings->names.count; i++) {
+        const struct limit *limit = &call->limits->v[settings->indices[i]];
+        places->count += limit_ask_flight(limit, &caller, &places->flights[places->count]);
+    }
+    call->places = places;
+    return limits_enter(places->flights, places->count);
+}
+
+static void leave(struct policy_call *call)
+{
+    if (call->places)
+        limits_leave(call->places->flights, call->places->count);
+}
+
+// No bucket is charged; what they hold is told all the same. When a bucket would refuse, too, it knows better
+// when to try again.
+static enum verdict turn_away(struct policy_call *call, struct limited *limited,
+                              const struct limit_flight *full)
+{
+    const struct limit_use *refuser =
+        limits_look(call->limits->table, limited->uses, limited->count, call->now_us);
+    call->limited = limited;
+    count(call, limited);
+    if (refuser)
+        return refuse(call, refuser);
+    call->cause = END_RATE_LIMITED; // Retry-After: 1 is the exchange's
+    call->detail = arena_printf(call->arena, "the limit %.*s allows %u at once; try again in 1 s",
+                                STR_ARG(full->limit->name), full->most);
+    return FAIL;
+}
+
 static enum verdict conclude(struct policy_call *call, struct limited *limited,
                              const struct limit_use *refuser)
 {
     call->limited = limited;
     count(call, limited);
+    if (refuser)
+        leave(call);
     return refuser ? refuse(call, refuser) : PASS;
 }
 
@@ -125,6 +189,7 @@ static enum verdict judge_in_redis(struct policy_call *call, struct limited *lim
     case LIMIT_UNAVAILABLE: break;
     }
     count(call, limited);
+    leave(call);
     call->cause = END_LIMITER_UNAVAILABLE;
     return FAIL;
 }
@@ -132,6 +197,9 @@ static enum verdict judge_in_redis(struct policy_call *call, struct limited *lim
 static enum verdict judge(struct policy_call *call)
 {
     struct limited *limited = call->again ? call->state : ask(call);
+    const struct limit_flight *full = !call->again && call->limits->any_flight ? enter(call) : NULL;
+    if (full)
+        return turn_away(call, limited, full);
     if (limited->is_shared)
         return judge_in_redis(call, limited);
     return conclude(call, limited,
@@ -268,4 +336,5 @@ const struct policy policy_rate_limit = {.name = "rate_limit",
                                          .on_request = judge,
                                          .on_response = settle,
                                          .on_answer = tell_all,
-                                         .on_forget = forget};
+                                         .on_forget = forget,
+                                         .on_end = leave};

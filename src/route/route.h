@@ -41,6 +41,7 @@ struct route {
     uint32_t split_count, split_total;
     const struct policy_use *policies;
     uint32_t policy_count;
+    bool has_ends;                        // one of them has on_end
     const struct retry_settings *retries; // the route's own, or NULL: the upstream's
 };
 

@@ -64,6 +64,8 @@ void route_guards_compile(struct route *route, struct arena *arena)
         return;
     struct policy_use *kept = arena_array(arena, struct policy_use, count);
     memcpy(kept, uses, sizeof *kept * count);
+    for (uint32_t i = 0; i < count; i++)
+        route->has_ends |= kept[i].policy->on_end != NULL;
     route->policies = kept;
     route->policy_count = count;
 }

@@ -261,6 +261,68 @@ static void test_costs_known_afterwards(void **state)
     assert_int_equal(use.wait_us, 11 * 3600 * UINT64_C(1000000)); // one burst is owed
 }
 
+// ---- requests under way ----
+
+static struct limit_flight flying(struct scene *scene, const char *name)
+{
+    struct limit_flight flight = {0};
+    assert_true(limit_ask_flight(limit_named(&scene->limits, str_of(name)), &scene->caller, &flight));
+    return flight;
+}
+
+static void test_who_is_bounded(void **state)
+{
+    struct scene *scene = new_scene(
+        *state, "{some: {key: client_ip, tier_by: header.t, tiers: {gold: {in_flight: 3, rate: 1/s},"
+                " free: {rate: 1/s}}, default: {in_flight: 2, quotas: [5/d]}},"
+                " none: {default: {rate: 1/s}}}");
+    const struct limit *some = limit_named(&scene->limits, STR("some"));
+    struct limit_flight flight;
+    struct limit_use uses[LIMIT_USES];
+    assert_true(scene->limits.any_flight);
+    assert_int_equal(flying(scene, "some").most, 2);
+    assert_int_equal(limit_ask(some, &scene->caller, uses), 1); // the quota; there is no bucket
+    assert_true(uses[0].rule.is_window);
+    struct hash128 key = flying(scene, "some").key;
+    headers_set(&scene->headers, &scene->fixture->arena, STR("T"), STR("gold"));
+    assert_int_equal(flying(scene, "some").most, 3);
+    assert_true(flying(scene, "some").key.lo == key.lo); // a tier is no part of the key
+    assert_int_equal(limit_ask(some, &scene->caller, uses), 1);
+    assert_false(uses[0].rule.is_window);
+    headers_set(&scene->headers, &scene->fixture->arena, STR("T"), STR("free"));
+    assert_false(limit_ask_flight(some, &scene->caller, &flight));
+    assert_false(limit_ask_flight(limit_named(&scene->limits, STR("none")), &scene->caller, &flight));
+}
+
+static void test_all_places_or_none(void **state)
+{
+    struct scene *scene = new_scene(
+        *state, "{wide: {default: {in_flight: 9}}, narrow: {default: {in_flight: 1}},"
+                " shadow: {shadow: true, default: {in_flight: 1}}, last: {default: {in_flight: 1}}}");
+    static const char *const names[] = {"shadow", "wide", "narrow", "last"};
+    struct limit_flight held[4], refused[4];
+    for (size_t i = 0; i < 4; i++)
+        held[i] = flying(scene, names[i]);
+    memcpy(refused, held, sizeof held);
+    assert_null(limits_enter(held, 4));
+    assert_ptr_equal(limits_enter(refused, 4), &refused[2]);
+    assert_true(refused[0].is_over && !refused[1].is_over && refused[2].is_over && refused[3].is_over);
+    for (size_t i = 0; i < 4; i++) {
+        assert_false(refused[i].is_held);
+        assert_int_equal(flight_count(held[i].key), 1);
+    }
+    limits_leave(refused, 4);              // nothing is held
+    assert_null(limits_enter(refused, 2)); // in shadow mode, which has no room
+    assert_int_equal(flight_count(held[0].key), 1);
+    assert_int_equal(flight_count(held[1].key), 2);
+    for (int twice = 0; twice < 2; twice++) {
+        limits_leave(refused, 4);
+        limits_leave(held, 4);
+    }
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(flight_count(held[i].key), 0);
+}
+
 struct race {
     struct scene *scene;
     atomic_uint admitted;
@@ -341,6 +403,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_all_or_none, set_up, end),
         cmocka_unit_test_setup_teardown(test_the_longest_wait_is_told, set_up, end),
         cmocka_unit_test_setup_teardown(test_costs_known_afterwards, set_up, end),
+        cmocka_unit_test_setup_teardown(test_who_is_bounded, set_up, end),
+        cmocka_unit_test_setup_teardown(test_all_places_or_none, set_up, end),
         cmocka_unit_test_setup_teardown(test_threads_on_two_limits, set_up, end),
         cmocka_unit_test_setup_teardown(test_what_a_decision_costs, set_up, end),
     };

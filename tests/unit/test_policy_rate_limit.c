@@ -23,7 +23,7 @@ struct bench {
     struct policy_call call;
 };
 
-static void bench_open(struct bench *b, struct fixture *fixture, uint32_t count)
+static void bench_open(struct bench *b, struct fixture *fixture, uint32_t count, int64_t in_flight)
 {
     static struct str names[] = {STR("per_consumer"), STR("all")};
     static const uint32_t indices[] = {0, 1};
@@ -32,7 +32,9 @@ static void bench_open(struct bench *b, struct fixture *fixture, uint32_t count)
         b->settings[i] = (struct limit_settings){
             .name = names[i],
             .key = {{{i ? LIMIT_GLOBAL : LIMIT_IDENTITY, STR_NULL}}, 1},
-            .otherwise = {.rate = {i ? 1000000 : 1, 1000000}, .burst = i ? 1000000 : 10},
+            .otherwise = {.rate = {i ? 1000000 : 1, 1000000},
+                          .burst = i ? 1000000 : 10,
+                          .in_flight = in_flight},
             .cost = {.tokens = 1},
             .ipv6_prefix = 64,
         };
@@ -79,7 +81,7 @@ static void assert_told(struct bench *b, const char *name, const char *value)
 static void test_words(void **state)
 {
     struct bench b;
-    bench_open(&b, *state, 2);
+    bench_open(&b, *state, 2, 0);
     b.limits.legacy = true;
     assert_int_equal(ask(&b, NOW), PASS);
     policy_rate_limit.on_response(&b.call);
@@ -99,11 +101,53 @@ static void test_words(void **state)
     bench_close(&b);
 }
 
+static uint32_t under_way(struct bench *b)
+{
+    static const struct limit_words words = {{STR("consumer:acme")}, 1, STR_NULL};
+    struct hash128 key;
+    const char *why;
+    assert_true(limit_key_of_words(&b->limits.v[0], &words, &key, &why));
+    return flight_count(key);
+}
+
+// Whether a second request, or a bucket, refuses: nothing is held, and nothing is charged, for who is
+// refused.
+static void test_requests_under_way(void **state)
+{
+    struct bench b;
+    bench_open(&b, *state, 2, 1);
+    struct arena first_arena;
+    arena_init(&first_arena, NULL);
+    assert_int_equal(ask(&b, NOW), PASS);
+    assert_int_equal(under_way(&b), 1);
+    struct policy_call first = b.call;
+    struct arena kept = b.arena;
+    b.arena = first_arena;
+    assert_int_equal(ask(&b, NOW), FAIL);
+    assert_int_equal(b.call.cause, END_RATE_LIMITED);
+    assert_string_equal(b.call.detail.p, "the limit per_consumer allows 1 at once; try again in 1 s");
+    policy_rate_limit.on_answer(&b.call);
+    assert_told(&b, "RateLimit", "\"per_consumer\";r=9;t=1, \"all\";r=999999;t=1");
+    policy_rate_limit.on_end(&b.call); // of who was refused: it holds nothing
+    assert_int_equal(under_way(&b), 1);
+    policy_rate_limit.on_end(&first);
+    assert_int_equal(under_way(&b), 0);
+    for (int i = 0; i < 9; i++) {
+        assert_int_equal(ask(&b, NOW), PASS);
+        policy_rate_limit.on_end(&b.call);
+    }
+    assert_int_equal(ask(&b, NOW), FAIL); // the bucket
+    assert_string_equal(b.call.detail.p, "the limit per_consumer is used up; try again in 1.000 s");
+    assert_int_equal(under_way(&b), 0);
+    arena_reset(&kept);
+    bench_close(&b);
+}
+
 // An answer before the limits were reached: somebody without credentials, for example.
 static void test_an_answer_before_it(void **state)
 {
     struct bench b;
-    bench_open(&b, *state, 1);
+    bench_open(&b, *state, 1, 0);
     ask(&b, NOW);
     b.call.limited = NULL;
     policy_rate_limit.on_answer(&b.call);
@@ -121,32 +165,38 @@ static uint64_t cpu_us(void)
 static void test_what_it_costs(void **state)
 {
     enum { REQUESTS = 300000 };
-    for (uint32_t count = 1; count <= 2; count++) {
-        struct bench b;
-        struct arena_spares spares = {.max = 4};
-        bench_open(&b, *state, count);
-        b.arena.spares = &spares; // as a worker's exchanges: the heap is not asked
-        uint64_t spent[3], began = cpu_us();
-        for (uint64_t i = 0; i < REQUESTS; i++)
-            ask(&b, NOW + i * 1000000);
-        spent[0] = cpu_us() - began;
-        began = cpu_us();
-        for (uint64_t i = 0; i < REQUESTS; i++) {
-            ask(&b, NOW + i * 1000000);
-            policy_rate_limit.on_response(&b.call);
+    for (uint32_t count = 1; count <= 2; count++)
+        for (int in_flight = 0; in_flight <= 5; in_flight += 5) {
+            struct bench b;
+            struct arena_spares spares = {.max = 4};
+            bench_open(&b, *state, count, in_flight);
+            b.arena.spares = &spares; // as a worker's exchanges: the heap is not asked
+            uint64_t spent[3], began = cpu_us();
+            for (uint64_t i = 0; i < REQUESTS; i++) {
+                ask(&b, NOW + i * 1000000);
+                policy_rate_limit.on_end(&b.call);
+            }
+            spent[0] = cpu_us() - began;
+            began = cpu_us();
+            for (uint64_t i = 0; i < REQUESTS; i++) {
+                ask(&b, NOW + i * 1000000);
+                policy_rate_limit.on_response(&b.call);
+                policy_rate_limit.on_end(&b.call);
+            }
+            spent[1] = cpu_us() - began - spent[0];
+            print_message("%u limits%s: %.0f ns for the verdict, %.0f ns for the headers\n", count,
+                          in_flight ? ", with in_flight" : "", (double)spent[0] * 1000 / REQUESTS,
+                          (double)spent[1] * 1000 / REQUESTS);
+            bench_close(&b);
+            arena_spares_fini(&spares);
         }
-        spent[1] = cpu_us() - began - spent[0];
-        print_message("%u limits: %.0f ns for the verdict, %.0f ns for the headers\n", count,
-                      (double)spent[0] * 1000 / REQUESTS, (double)spent[1] * 1000 / REQUESTS);
-        bench_close(&b);
-        arena_spares_fini(&spares);
-    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_words, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_requests_under_way, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_answer_before_it, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_it_costs, set_up, tear_down),
     };

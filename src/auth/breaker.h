@@ -16,8 +16,10 @@ enum {
     AUTH_BREAKER_MIN = 10,     // answers in the window, before their ratio says something
     AUTH_BREAKER_PERCENT = 50, // of them that failed
     AUTH_BREAKER_WINDOW_S = 10,
-    AUTH_BREAKER_OPEN_MS = 1000, // doubles with each probe that fails, up to:
-    AUTH_BREAKER_OPEN_MAX_MS = 30000,
+    // Doubles with each probe that fails, up to the second: so long, at most, a service that is back is not
+    // noticed, and one probe a worker is no load for it.
+    AUTH_BREAKER_OPEN_MS = 1000,
+    AUTH_BREAKER_OPEN_MAX_MS = 5000,
     AUTH_BREAKER_JITTER_PERCENT = 20, // either way, so that workers and gateways do not probe together
 };
 

@@ -306,6 +306,61 @@ struct identity *identity_new(const struct auth *auth, const struct identity_fac
     return identity;
 }
 
+// ---- a copy: the same block at another place ----
+
+static struct str moved(struct str text, ptrdiff_t by)
+{
+    return text.n ? (struct str){text.p + by, text.n} : STR_NULL;
+}
+
+static void move_list(struct str_list *list, ptrdiff_t by)
+{
+    list->v = (struct str *)((char *)list->v + by);
+    for (uint32_t i = 0; i < list->count; i++)
+        list->v[i] = moved(list->v[i], by);
+}
+
+static void move_headers(struct identity *identity, ptrdiff_t by)
+{
+    struct header *headers = (struct header *)((uintptr_t)identity->headers + (uintptr_t)by);
+    for (uint32_t i = 0; i < identity->header_count; i++) {
+        headers[i].name = moved(headers[i].name, by);
+        headers[i].value = moved(headers[i].value, by);
+    }
+    identity->headers = headers;
+}
+
+static void move_claims(struct identity *identity, ptrdiff_t by)
+{
+    struct str_pair *claims = (struct str_pair *)((uintptr_t)identity->claims + (uintptr_t)by);
+    for (uint32_t i = 0; i < identity->claim_count; i++)
+        claims[i] = (struct str_pair){moved(claims[i].name, by), moved(claims[i].value, by)};
+    identity->claims = claims;
+}
+
+struct identity *identity_copy(const struct identity *identity)
+{
+    size_t bytes = identity->bytes - identity->signed_token.n;
+    struct identity *copy = malloc(bytes);
+    if (!copy)
+        return NULL;
+    memcpy(copy, identity, bytes);
+    ptrdiff_t by = (char *)copy - (const char *)identity;
+    copy->references = 1;
+    copy->bytes = bytes;
+    copy->signed_token = STR_NULL;
+    copy->signed_until = 0;
+    copy->subject = moved(identity->subject, by);
+    copy->consumer = moved(identity->consumer, by);
+    copy->issuer = moved(identity->issuer, by);
+    copy->jti = moved(identity->jti, by);
+    move_list(&copy->roles, by);
+    move_list(&copy->scopes, by);
+    move_headers(copy, by);
+    move_claims(copy, by);
+    return copy;
+}
+
 struct identity *identity_ref(struct identity *identity)
 {
     identity->references++;

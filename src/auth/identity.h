@@ -43,6 +43,9 @@ struct identity {
 
 struct identity *identity_ref(struct identity *identity);
 void identity_unref(struct identity *identity); // NULL is harmless
+// Another one that says the same, with one reference, for another worker; without the signed token. NULL:
+// memory is out.
+struct identity *identity_copy(const struct identity *identity);
 
 // What a provider fills in to have an identity made; spans may be anywhere.
 struct identity_facts {

@@ -1,5 +1,6 @@
 #include "auth/question.h"
 
+#include "auth/shared.h"
 #include "base/clock.h"
 #include "base/rand.h"
 #include "upstream/upstream.h"
@@ -84,11 +85,32 @@ static enum auth_result allow(struct auth_call *call, struct identity *identity)
     return AUTH_ALLOW;
 }
 
+static bool is_cached(const struct auth_cache_settings *cache)
+{
+    return cache->ttl_us || cache->negative_ttl_us;
+}
+
+// What is known, fresh or not: the fresher one of what this worker and what another one has heard. NULL:
+// nothing.
+static const struct auth_decision *find(struct auth_worker *worker, struct hash128 key)
+{
+    int64_t now_ms = wall_ms();
+    const struct auth_decision *decision = auth_cache_find(worker->cache, key, now_ms);
+    if (decision && now_ms < decision->fresh_until_ms)
+        return decision;
+    struct auth_decision shared;
+    if (!auth_shared_find(key, now_ms, decision ? decision->fresh_until_ms : INT64_MIN, &shared))
+        return decision;
+    auth_cache_put(worker->cache, &shared);
+    identity_unref(shared.identity);
+    return auth_cache_find(worker->cache, key, now_ms);
+}
+
 // No answer can be had: what was one before, as long as the configuration says.
 static enum auth_result fall_back(struct auth_worker *worker, const struct auth_provider *provider,
                                   struct auth_call *call, struct hash128 key)
 {
-    const struct auth_decision *decision = auth_cache_find(worker->cache, key, wall_ms());
+    const struct auth_decision *decision = find(worker, key);
     if (decision && decision->identity) {
         count(worker, provider, COUNT_CACHE_STALE);
         return allow(call, decision->identity);
@@ -102,11 +124,10 @@ static enum auth_result fall_back(struct auth_worker *worker, const struct auth_
 static bool look_up(struct auth_worker *worker, const struct auth_provider *provider, struct auth_call *call,
                     const struct question_asked *asked, enum auth_result *result)
 {
-    if (!asked->cache->ttl_us && !asked->cache->negative_ttl_us)
+    if (!is_cached(asked->cache))
         return false;
-    int64_t now_ms = wall_ms();
-    const struct auth_decision *decision = auth_cache_find(worker->cache, asked->key, now_ms);
-    if (!decision || now_ms >= decision->fresh_until_ms)
+    const struct auth_decision *decision = find(worker, asked->key);
+    if (!decision || wall_ms() >= decision->fresh_until_ms)
         return false;
     count(worker, provider, decision->identity ? COUNT_CACHE_HIT : COUNT_CACHE_NEGATIVE);
     *result = decision->identity ? allow(call, decision->identity)
@@ -176,29 +197,61 @@ static int64_t sooner(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-// Of a denial nothing is kept beyond its time: that the service is down refuses nobody.
-static void keep(const struct question *question, const struct question_finding *finding,
-                 const struct headers *headers)
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static struct auth_decision allowance(const struct question *question, const struct question_finding *finding,
+                                      const struct headers *headers, int64_t now_ms)
 {
     const struct auth_cache_settings *cache = question->cache;
     bool stale;
     uint64_t most_us = question_freshness_us(headers, &stale);
-    uint64_t ttl_us = finding->identity ? cache->ttl_us : cache->negative_ttl_us;
-    int64_t ttl_ms = (int64_t)((ttl_us < most_us ? ttl_us : most_us) / 1000), now_ms = wall_ms();
     int64_t end_ms = finding->expires < INT64_MAX / 1000 ? finding->expires * 1000 : INT64_MAX;
-    struct auth_decision decision = {
-        .key = question->key,
+    int64_t fresh_ms = (int64_t)((cache->ttl_us < most_us ? cache->ttl_us : most_us) / 1000);
+    int64_t stale_ms = stale ? (int64_t)(cache->stale_us / 1000) : 0;
+    return (struct auth_decision){
         .identity = finding->identity,
-        .cause = finding->cause,
-        .fresh_until_ms = sooner(now_ms + ttl_ms, finding->identity ? end_ms : INT64_MAX),
+        .fresh_until_ms = sooner(now_ms + fresh_ms, end_ms),
+        .stale_until_ms = sooner(now_ms + fresh_ms + stale_ms, end_ms),
     };
-    decision.stale_until_ms = decision.fresh_until_ms;
-    if (finding->identity && stale)
-        decision.stale_until_ms = sooner(decision.fresh_until_ms + (int64_t)(cache->stale_us / 1000), end_ms);
-    if (decision.fresh_until_ms > now_ms)
+}
+
+// That the service is down refuses nobody: beyond its time a denial is no answer. But it is remembered, while
+// another worker may hold what was said before it and is stale by now: the later word counts.
+static struct auth_decision denial(const struct question *question, const struct question_finding *finding,
+                                   const struct headers *headers, int64_t now_ms)
+{
+    const struct auth_cache_settings *cache = question->cache;
+    bool stale;
+    uint64_t most_us = question_freshness_us(headers, &stale);
+    uint64_t ttl_us = cache->negative_ttl_us < most_us ? cache->negative_ttl_us : most_us;
+    int64_t fresh_until_ms = now_ms + (int64_t)(ttl_us / 1000);
+    int64_t others_ms = cache->stale_us ? (int64_t)((cache->ttl_us + cache->stale_us) / 1000) : 0;
+    return (struct auth_decision){
+        .cause = finding->cause,
+        .fresh_until_ms = fresh_until_ms,
+        .stale_until_ms = later(fresh_until_ms, now_ms + others_ms),
+    };
+}
+
+static void keep(const struct question *question, const struct question_finding *finding,
+                 const struct headers *headers)
+{
+    if (!is_cached(question->cache))
+        return;
+    int64_t now_ms = wall_ms();
+    struct auth_decision decision =
+        (finding->identity ? allowance : denial)(question, finding, headers, now_ms);
+    decision.key = question->key;
+    if (decision.stale_until_ms > now_ms && (decision.fresh_until_ms > now_ms || !decision.identity)) {
         auth_cache_put(question->worker->cache, &decision);
-    else
-        auth_cache_drop(question->worker->cache, question->key); // what was known before is no longer true
+        auth_shared_put(&decision);
+    } else { // what was known before is no longer true
+        auth_cache_drop(question->worker->cache, question->key);
+        auth_shared_drop(question->key);
+    }
 }
 
 // ---- the breaker and the log ----
@@ -384,11 +437,10 @@ static struct question *begin(struct auth_worker *worker, const struct auth_prov
         auth_breaker_release(breaker, epoch);
         return NULL;
     }
-    bool is_kept = asked->cache->ttl_us || asked->cache->negative_ttl_us;
     struct fetch_request request = {
         .upstream = provider->upstream,
         .answer_bytes = QUESTION_ANSWER_BYTES,
-        .timeout_us = asked->timeout_us + (is_kept ? QUESTION_LATE_US : 0),
+        .timeout_us = asked->timeout_us + (is_cached(asked->cache) ? QUESTION_LATE_US : 0),
     };
     asked->kind->compose(provider, call, asked->credentials, &question->arena, &request);
     struct fetch_answer failure = {0};

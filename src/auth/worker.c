@@ -2,6 +2,7 @@
 #include "auth/identity_token.h"
 #include "auth/jwks.h"
 #include "auth/question.h"
+#include "auth/shared.h"
 
 #include <stdlib.h>
 
@@ -12,6 +13,7 @@ struct auth_worker *auth_worker_new(const struct auth_worker_needs *needs)
         free(worker);
         return NULL;
     }
+    auth_shared_open();
     worker->needs = *needs;
     worker->keys_fetched.loop = needs->loop;
     worker->keys_fetched.on_fetched = auth_on_keys_fetched;
@@ -41,6 +43,7 @@ void auth_worker_free(struct auth_worker *worker)
     }
     free(worker->locals);
     auth_cache_free(worker->cache);
+    auth_shared_close();
     identity_signer_free(worker->signer);
     free(worker);
 }

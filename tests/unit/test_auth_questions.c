@@ -1,163 +1,6 @@
 // Questions to Auth Services, against one that answers, is silent, fails and comes back: introspection and
 // forward.
-#include "test_auth_fixture.h"
-#include "test_fetch_fixture.h"
-
-#include "auth/question.h"
-
-enum { CALLS = 32, TIMEOUT_US = 2000000, SHORT_US = 40000 };
-
-struct asking { // an exchange
-    struct arena arena;
-    struct request_head request;
-    struct auth_call call;
-    enum auth_result result;
-    struct identity *identity; // a reference
-};
-
-struct fixture {
-    struct upstream_scene upstream;
-    struct auth_scene auth;
-    struct asking asking[CALLS];
-    struct str names[6];
-    int held; // the snapshot, how often
-    char reply[2048];
-};
-
-static int64_t now_s(void)
-{
-    return (int64_t)(clock_wall_us() / 1000000);
-}
-
-// ---- asking ----
-
-static void request(struct asking *asking, uint32_t slot)
-{
-    arena_reset(&asking->arena);
-    asking->request = (struct request_head){
-        .method = METHOD_GET,
-        .method_name = STR("GET"),
-        .authority = STR("api.example"),
-        .host = STR("api.example"),
-        .path = STR("/orders"),
-    };
-    asking->call = (struct auth_call){
-        .request = &asking->request,
-        .scheme = STR("https"),
-        .request_id = STR("r-1"),
-        .arena = &asking->arena,
-        .now_s = now_s(),
-        .ticket = {slot, 1},
-    };
-    static const struct ip client = {.family = AF_INET, .bytes = {[10] = 0xff, 0xff, 192, 0, 2, 7}};
-    asking->call.client = &client;
-}
-
-static void add_header(struct asking *asking, const char *name, const char *value)
-{
-    headers_add(&asking->request.headers, &asking->arena, str_of(name), str_of(value));
-}
-
-static enum auth_result again(struct fixture *f, struct asking *asking)
-{
-    return asking->result = auth_ask(f->auth.worker, &f->auth.provider, &asking->call);
-}
-
-// The n-th exchange asks with this Authorization; NULL: none.
-static enum auth_result ask(struct fixture *f, uint32_t n, const char *authorization)
-{
-    struct asking *asking = &f->asking[n];
-    request(asking, n);
-    if (authorization)
-        add_header(asking, "Authorization", authorization);
-    return again(f, asking);
-}
-
-static void on_wake(void *context, struct ticket ticket)
-{
-    struct fixture *f = context;
-    auth_scene_wake(&f->auth, ticket);
-    if (ticket.slot < CALLS)
-        (void)again(f, &f->asking[ticket.slot]);
-}
-
-// Until it is woken with an answer, or asks again because its time is over.
-static enum auth_result settle(struct fixture *f, uint32_t n)
-{
-    struct asking *asking = &f->asking[n];
-    uint64_t due_us = f->upstream.loop.now_us + asking->call.wait_us;
-    UNTIL(&f->upstream, asking->result != AUTH_WAIT || f->upstream.loop.now_us >= due_us);
-    return asking->result == AUTH_WAIT ? again(f, asking) : asking->result;
-}
-
-static enum auth_result ask_to_the_end(struct fixture *f, const char *authorization)
-{
-    return ask(f, 0, authorization) == AUTH_WAIT ? settle(f, 0) : f->asking[0].result;
-}
-
-// Who it is, until the same exchange is allowed again.
-static struct identity *allowed(struct fixture *f, uint32_t n)
-{
-    struct asking *asking = &f->asking[n];
-    assert_int_equal(asking->result, AUTH_ALLOW);
-    assert_non_null(asking->call.identity);
-    assert_null(asking->call.state);
-    identity_unref(asking->identity);
-    return asking->identity = asking->call.identity;
-}
-
-static void denied(struct fixture *f, enum end_cause cause)
-{
-    assert_int_equal(f->asking[0].result, AUTH_DENY);
-    assert_int_equal(f->asking[0].call.cause, cause);
-    assert_null(f->asking[0].call.state);
-}
-
-static void unavailable(struct fixture *f)
-{
-    assert_int_equal(f->asking[0].result, AUTH_UNAVAILABLE);
-    assert_true(f->asking[0].call.detail.n);
-    assert_null(f->asking[0].call.state);
-}
-
-// ---- the service ----
-
-static void reply(struct fixture *f, const char *status, const char *headers, const char *body)
-{
-    snprintf(f->reply, sizeof f->reply, "HTTP/1.1 %s\r\n%sContent-Length: %zu\r\n\r\n%s", status, headers,
-             strlen(body), body);
-    f->upstream.server.reply = f->reply;
-}
-
-static void say(struct fixture *f, const char *body)
-{
-    reply(f, "200 OK", "", body);
-}
-
-static void assert_asked(const struct fixture *f, const char *part)
-{
-    if (!strstr(f->upstream.server.last, part))
-        fail_msg("no %s in %s", part, f->upstream.server.last);
-}
-
-static unsigned long cache_counted(struct fixture *f, const char *result)
-{
-    return auth_scene_counted(&f->auth, "cache_total", result);
-}
-
-static unsigned long decided(struct fixture *f, const char *result)
-{
-    return auth_scene_counted(&f->auth, "decisions_total", result);
-}
-
-// Until so much of wall-clock time has gone by.
-static void let_pass(struct fixture *f, uint64_t us)
-{
-    uint64_t end_us = clock_wall_us() + us;
-    UNTIL(&f->upstream, clock_wall_us() >= end_us);
-}
-
-#define ACTIVE "{\"active\":true,\"sub\":\"ann\",\"scope\":\"read write\",\"roles\":[\"gold\"]}"
+#include "test_auth_questions_fixture.h"
 
 // ---- introspection: what is asked ----
 
@@ -392,6 +235,34 @@ static void test_answers_that_may_not_be_kept(void **state)
         allowed(f, 0);
     }
     assert_int_equal(f->upstream.server.requests, countof(headers));
+}
+
+// Some services say no-store with every answer.
+static void test_a_ban_that_is_ignored(void **state)
+{
+    struct fixture *f = *state;
+    f->auth.settings.introspection.cache.ignore_cache_control = true;
+    reply(f, "200 OK", "Cache-Control: no-store\r\n", ACTIVE);
+    ask_to_the_end(f, "Bearer banned");
+    allowed(f, 0);
+    assert_int_equal(ask(f, 0, "Bearer banned"), AUTH_ALLOW);
+    allowed(f, 0);
+    reply(f, "200 OK", "Cache-Control: no-store\r\n", "{\"active\":false}");
+    ask_to_the_end(f, "Bearer refused");
+    denied(f, END_INVALID_TOKEN);
+    assert_int_equal(ask(f, 0, "Bearer refused"), AUTH_DENY);
+    denied(f, END_INVALID_TOKEN);
+    assert_int_equal(f->upstream.server.requests, 2);
+    // The token's end counts all the same.
+    char body[128];
+    snprintf(body, sizeof body, "{\"active\":true,\"sub\":\"ann\",\"exp\":%lld}", (long long)now_s() + 1);
+    reply(f, "200 OK", "Cache-Control: no-store\r\n", body);
+    ask_to_the_end(f, "Bearer mortal");
+    allowed(f, 0);
+    let_pass(f, 1100000);
+    assert_int_equal(ask(f, 0, "Bearer mortal"), AUTH_WAIT);
+    settle(f, 0);
+    denied(f, END_EXPIRED_TOKEN);
 }
 
 static void test_no_cache_at_all(void **state)
@@ -757,62 +628,6 @@ static void test_freshness(void **state)
     }
 }
 
-// ---- the scene ----
-
-static void hold(void *holder)
-{
-    ((struct fixture *)holder)->held++;
-}
-
-static void drop(void *holder)
-{
-    ((struct fixture *)holder)->held--;
-}
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    const struct auth_sources sources = {.tls_slots = 2};
-    struct err err;
-    for (unsigned i = 0; i < CALLS; i++)
-        arena_init(&f->asking[i].arena, NULL);
-    scene_init(&f->upstream);
-    auth_scene_init_on(&f->auth, &f->upstream.loop, f->upstream.metrics, f->upstream.worker);
-    f->auth.worker->needs.wake = on_wake;
-    f->auth.worker->needs.context = f;
-    f->auth.auth.holder = f;
-    f->auth.auth.hold = hold;
-    f->auth.auth.drop = drop;
-    f->auth.settings.introspection = (struct introspection_settings){
-        .uri = {.target = STR("/introspect"), .authority = STR("auth.example:9400")},
-        .client_id = STR("gate way"),
-        .client_secret = STR("p:\xc3\xa4"),
-        .timeout_us = TIMEOUT_US,
-        .cache = {.ttl_us = 60000000, .negative_ttl_us = 60000000},
-        .roles_claim = STR("roles"),
-        .scopes_claim = STR("scope"),
-    };
-    f->auth.provider.kind = &auth_introspection;
-    f->auth.provider.upstream = &f->upstream.upstream;
-    assert_true(auth_introspection.compile(&f->auth.provider, &sources, NULL, &err));
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    auth_scene_fini_on(&f->auth);
-    assert_int_equal(f->held, 0);
-    scene_fini(&f->upstream);
-    for (unsigned i = 0; i < CALLS; i++) {
-        identity_unref(f->asking[i].identity);
-        arena_reset(&f->asking[i].arena);
-    }
-    free(f);
-    return 0;
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -829,6 +644,7 @@ int main(void)
         TEST(test_answers_are_kept),
         TEST(test_answers_are_kept_for_their_time),
         TEST(test_answers_that_may_not_be_kept),
+        TEST(test_a_ban_that_is_ignored),
         TEST(test_no_cache_at_all),
         TEST(test_kept_no_longer_than_the_token_lives),
         TEST(test_revoked_while_kept),

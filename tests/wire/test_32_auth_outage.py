@@ -14,7 +14,7 @@ import pytest
 
 from auth_service import SECRET, AuthService
 from auth_wire import ISSUER, AuthWire, Service, bearer, jwt_provider, json_answer, route
-from gateway import until
+from gateway import ask, until
 from h2_peers import H2Client
 from h2_wire import PATIENCE
 from peers import answer
@@ -22,6 +22,7 @@ from tokens import Key, claims, jwks, token
 
 OUTAGE_S = float(os.environ.get("SALLYPORT_OUTAGE_SECONDS", "4"))
 TIMEOUT_S = 0.3
+CONNECTIONS = 12   # enough to meet both workers
 SOON_S = 8.0   # until a provider works again, after a short outage
 _numbers = itertools.count()
 
@@ -82,7 +83,8 @@ def shared(tmp_path_factory):
         auth[f"{kind}_patient"] = make(service.uri(f"/{kind}"), timeout=20)
     routes = [route(name, name) for name in auth] + [
         route(f"{kind}_optional", kind, auth={"optional": True}) for kind in KINDS]
-    with AuthWire(tmp_path_factory.mktemp("outage") / "gateway", auth, routes, env={"GATEWAY_SECRET": SECRET}) as made:
+    with AuthWire(tmp_path_factory.mktemp("outage") / "gateway", auth, routes, workers=2,
+                  env={"GATEWAY_SECRET": SECRET}) as made:
         made.service = service
         yield made
     service.close()
@@ -100,10 +102,17 @@ def wire(shared):
     shared.upstream.check()
 
 
+def on_new_connections(wire, path, make):
+    """The answers to as many questions as it takes to meet both workers, each on a connection of its own."""
+    for _ in range(CONNECTIONS):
+        yield ask(wire.port, path, headers={"Authorization": f"Bearer {make()}"})
+
+
 def recover(wire, path, make=fresh, deadline=SOON_S * PATIENCE):
-    """Until somebody new is let through; seconds it took."""
+    """Until somebody new is let through by every worker; seconds it took."""
     began = time.monotonic()
-    until(lambda: wire.ask("h1", path, bearer(make())).status == 200, lambda: f"{path} works again\n{wire.gateway.log()}", deadline)
+    until(lambda: all(got.status == 200 for got in on_new_connections(wire, path, make)),
+          lambda: f"{path} works again\n{wire.gateway.log()}", deadline)
     return time.monotonic() - began
 
 
@@ -225,6 +234,22 @@ def test_gone(wire, kind):
             unavailable(wire, f"/{kind}", bearer(fresh()))
             wire.let_through(wire.ask("h2", f"/{kind}", bearer(known)))
     recover(wire, f"/{kind}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_to_every_worker(wire, kind):
+    """Who was asked about by one of them is known to the other, also when nobody can be asked; stale or not, let in or refused."""
+    known, denied, stale = fresh(), fresh("eve"), fresh()
+    wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
+    wire.refused(wire.ask("h1", f"/{kind}", bearer(denied)), "invalid_token")
+    wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(stale)))
+    with wire.service.gone():
+        for path, made, status in ((kind, known, 200), (kind, denied, 401), (f"{kind}_stale", stale, 200)):
+            seen = [got.status for got in on_new_connections(wire, f"/{path}", lambda: made)]   # noqa: B023
+            assert seen == [status] * CONNECTIONS, path
+        unavailable(wire, f"/{kind}", bearer(fresh()))
+    recover(wire, f"/{kind}")
+    recover(wire, f"/{kind}_stale")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -644,7 +669,7 @@ def outage(tmp_path):
         auth[f"{name}_jwt"] = jwt_provider(uri=each.url("/jwks.json"), issuer=each.issuer, jwks={"refresh": "1s", "cooldown": "1s"})
     for kind, make in KINDS.items():
         auth[f"slow_{kind}"] = make(slow_one.uri(f"/{kind}"), ttl="5m")
-    with AuthWire(tmp_path / "gateway", auth, [route(name, name) for name in auth],
+    with AuthWire(tmp_path / "gateway", auth, [route(name, name) for name in auth], workers=2,
                   env={"GATEWAY_SECRET": SECRET}) as wire:
         wire.services, wire.slow_one = services, slow_one
         yield wire
@@ -698,7 +723,7 @@ def test_an_outage(outage):
     wire.services["killed"].start()
     wire.services["stopped"].signal(signal.SIGCONT)
     wire.slow_one.program(reply=plain)
-    patience = 36 * PATIENCE   # after a whole minute the breaker asks every half minute only
+    patience = 8 * PATIENCE   # however long it was: the breaker asks every five seconds
     for path in known:
         if path.startswith("slow"):
             recover(wire, f"/{path}", deadline=patience)

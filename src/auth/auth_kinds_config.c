@@ -386,11 +386,19 @@ static bool accept_key(struct config_decoder *decoder, const struct config_node 
          .min = 0,                                                                                          \
          .max = HOUR,                                                                                       \
          .doc = "How long a refusal is kept."},                                                             \
+        {.name = "stale",                                                                                   \
+         .type = CONFIG_DURATION,                                                                           \
+         .offset = offsetof(struct auth_cache_settings, stale_us),                                          \
+         .fallback = "0s",                                                                                  \
+         .min = 0,                                                                                          \
+         .max = 24 * HOUR,                                                                                  \
+         .doc = "How much longer an answer serves while the Auth Service cannot be asked, never past a "    \
+                "token's `exp`."},                                                                          \
     {                                                                                                       \
-        .name = "stale", .type = CONFIG_DURATION, .offset = offsetof(struct auth_cache_settings, stale_us), \
-        .fallback = "0s", .min = 0, .max = 24 * HOUR,                                                       \
-        .doc = "How much longer an answer serves while the Auth Service cannot be asked, never past a "     \
-               "token's `exp`."                                                                             \
+        .name = "ignore_cache_control", .type = CONFIG_BOOL,                                                \
+        .offset = offsetof(struct auth_cache_settings, ignore_cache_control), .fallback = "false",          \
+        .doc = "true: answers are kept as said here although their Cache-Control forbids it or says less, " \
+               "for services that say no-store with every answer. A token's `exp` counts all the same."     \
     }
 
 static const struct config_field introspection_cache_fields[] = {

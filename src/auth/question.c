@@ -206,8 +206,8 @@ static struct auth_decision allowance(const struct question *question, const str
                                       const struct headers *headers, int64_t now_ms)
 {
     const struct auth_cache_settings *cache = question->cache;
-    bool stale;
-    uint64_t most_us = question_freshness_us(headers, &stale);
+    bool stale = true;
+    uint64_t most_us = cache->ignore_cache_control ? UINT64_MAX : question_freshness_us(headers, &stale);
     int64_t end_ms = finding->expires < INT64_MAX / 1000 ? finding->expires * 1000 : INT64_MAX;
     int64_t fresh_ms = (int64_t)((cache->ttl_us < most_us ? cache->ttl_us : most_us) / 1000);
     int64_t stale_ms = stale ? (int64_t)(cache->stale_us / 1000) : 0;
@@ -225,7 +225,7 @@ static struct auth_decision denial(const struct question *question, const struct
 {
     const struct auth_cache_settings *cache = question->cache;
     bool stale;
-    uint64_t most_us = question_freshness_us(headers, &stale);
+    uint64_t most_us = cache->ignore_cache_control ? UINT64_MAX : question_freshness_us(headers, &stale);
     uint64_t ttl_us = cache->negative_ttl_us < most_us ? cache->negative_ttl_us : most_us;
     int64_t fresh_until_ms = now_ms + (int64_t)(ttl_us / 1000);
     int64_t others_ms = cache->stale_us ? (int64_t)((cache->ttl_us + cache->stale_us) / 1000) : 0;

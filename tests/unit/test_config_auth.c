@@ -102,6 +102,7 @@ static void test_defaults_of_other_kinds(void **state)
     assert_int_equal(auth->introspection.cache.ttl_us, 30000000);
     assert_int_equal(auth->introspection.cache.negative_ttl_us, 5000000);
     assert_int_equal(auth->introspection.cache.stale_us, 0);
+    assert_false(auth->introspection.cache.ignore_cache_control);
     assert_true(auth->introspection.forward_token);
     auth = load_provider(fixture, "{forward: {uri: 'http://a'}}", &settings);
     assert_int_equal(auth->kind, AUTH_FORWARD);
@@ -111,6 +112,7 @@ static void test_defaults_of_other_kinds(void **state)
     assert_string_equal(auth->forward.subject_header.p, "X-User-Id");
     assert_string_equal(auth->forward.roles_header.p, "X-User-Roles");
     assert_int_equal(auth->forward.cache.ttl_us + auth->forward.cache.negative_ttl_us, 0);
+    assert_false(auth->forward.cache.ignore_cache_control);
     assert_list(auth->forward.cache.key, "header.Authorization");
     auth = load_provider(fixture, "{api_key: {}}", &settings);
     assert_int_equal(auth->kind, AUTH_API_KEY);

@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives import hashes
 
 import tokens
 from auth_service import AuthService, default_clients
-from auth_wire import ISSUER, VERSIONS, AuthWire, bearer, jwt_provider, route
+from auth_wire import ISSUER, VERSIONS, AuthWire, Service, bearer, json_answer, jwt_provider, route
 from gateway import free_port, until
-from peers import request
+from h2_wire import PATIENCE
+from peers import Raw, request
 from secure import Client
 from test_30_jwks import Load
 from tokens import claims, jwks, token
@@ -176,3 +177,33 @@ def test_the_keys_of_sallyport_auth_rotate(tmp_path):
                 until_s = time.time() + 1
                 while time.time() < until_s:
                     assert wire.ask("h1", "/corp", bearer(made)).status == 200
+
+
+def test_a_stream_of_an_opaque_token_ends_at_its_exp(tmp_path):
+    """And not when what the Auth Service said of it is no longer kept; one without exp goes on."""
+    exp, service = int(time.time()) + 4, Service()
+    service.program(reply=lambda message: json_answer(
+        {"active": True, "sub": "ann", **({} if b"token=endless" in message.body else {"exp": exp})}))
+
+    def events(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.ended()
+
+    opaque = {"introspection": {"uri": service.uri(), "client_id": "gateway", "client_secret": {"env": "SECRET"},
+                                "timeout": "5s", "cache": {"ttl": "500ms"}}}
+    with AuthWire(tmp_path / "gateway", {"opaque": opaque}, [route("opaque", "opaque")], env={"SECRET": "s"}) as wire:
+        wire.upstream.program(script=events)
+        streams = [Raw(wire.port), Raw(wire.port)]
+        for stream, name in zip(streams, ("mortal", "endless")):
+            stream.send(request("/opaque", "GET", bearer(name)))
+            assert stream.head().status == 200
+        assert streams[0].ended()
+        assert exp - 0.1 <= time.time() <= exp + PATIENCE
+        time.sleep(1)
+        streams[1].socket.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            streams[1].socket.recv(1)
+        streams[0].close()
+        streams[1].reset()
+    service.close()

@@ -5,6 +5,9 @@
 //            └─▶ token_parse ─▶ token_verify ─▶ token_judge ─▶ identity ─▶ cache
 //                                   └─unknown key─▶ jwks_want ─▶ wait for the fetch ─▶ ask again
 //
+// A token that does not say which key signed it and that none verifies may be of one that is not fetched yet:
+// it is treated like a kid that is unknown.
+//
 // A token is accepted until its exp + leeway, and never after: so long is its decision fresh. What is cached
 // belongs to one version of the key set: with a new one every token is verified again.
 #include "auth/provider.h"
@@ -105,13 +108,18 @@ static void keep(const struct question *question, struct auth_decision decision)
     auth_cache_put(question->worker->cache, &decision);
 }
 
+static void keep_denial_for(const struct question *question, enum token_fault fault, int64_t ms)
+{
+    keep(question, (struct auth_decision){.cause = END_INVALID_TOKEN,
+                                          .why = fault,
+                                          .fresh_until_ms = question->call->now_s * 1000 + ms});
+}
+
 // Not for longer than it is in force: a token that is not valid yet may be at any moment.
 static void keep_denial(const struct question *question, enum token_fault fault)
 {
     if (fault != TOKEN_NOT_YET)
-        keep(question, (struct auth_decision){.cause = END_INVALID_TOKEN,
-                                              .why = fault,
-                                              .fresh_until_ms = question->call->now_s * 1000 + NEGATIVE_MS});
+        keep_denial_for(question, fault, NEGATIVE_MS);
 }
 
 // ---- judging ----
@@ -238,16 +246,25 @@ static enum auth_result wait_for_keys(const struct question *question)
     return AUTH_WAIT;
 }
 
-// There are no keys, or not this one.
-static enum auth_result want_keys(const struct question *question, bool have_some)
+// No other keys can be had for now. What cost a signature check is remembered until they may be asked for.
+static enum auth_result refuse_for_now(const struct question *question, enum token_fault fault)
+{
+    int64_t cooldown_ms = (int64_t)(question->settings->jwks.cooldown_us / 1000);
+    if (fault == TOKEN_BAD_SIGNATURE)
+        keep_denial_for(question, fault, cooldown_ms < NEGATIVE_MS ? cooldown_ms : NEGATIVE_MS);
+    return refuse(question->call, fault, STR_NULL);
+}
+
+// fault: what the keys in force say of the token; TOKEN_GOOD: there are none.
+static enum auth_result want_keys(const struct question *question, enum token_fault fault)
 {
     if (!question->provider->jwks)
-        return have_some ? refuse(question->call, TOKEN_UNKNOWN_KEY, STR_NULL) : give_up(question->call);
+        return fault ? refuse(question->call, fault, STR_NULL) : give_up(question->call);
     switch (jwks_want(question->provider->jwks)) {
     case JWKS_WAIT: return wait_for_keys(question);
     case JWKS_KNOWN:
-        if (have_some)
-            return refuse(question->call, TOKEN_UNKNOWN_KEY, STR_NULL);
+        if (fault)
+            return refuse_for_now(question, fault);
         break;
     case JWKS_FAILED: break;
     }
@@ -300,8 +317,9 @@ static enum auth_result verify_with(const struct question *question, struct toke
     enum token_fault fault = token_verify(verifier, token, question->settings->algorithms);
     if (fault == TOKEN_GOOD)
         return judge(question, token);
-    if (fault == TOKEN_UNKNOWN_KEY)
-        return want_keys(question, true);
+    bool may_be_new = fault == TOKEN_BAD_SIGNATURE && !token->kid.n && question->provider->jwks;
+    if (fault == TOKEN_UNKNOWN_KEY || may_be_new)
+        return want_keys(question, fault);
     if (fault == TOKEN_BAD_SIGNATURE)
         keep_denial(question, fault);
     return refuse(question->call, fault, STR_NULL);
@@ -316,7 +334,7 @@ static enum auth_result verify(const struct question *question)
         return refuse(question->call, fault, STR_NULL);
     do {
         struct token_verifier *verifier = verifier_of(question);
-        result = verifier ? verify_with(question, verifier, &token) : want_keys(question, false);
+        result = verifier ? verify_with(question, verifier, &token) : want_keys(question, TOKEN_GOOD);
         // Keys that came while these were looked at may be the ones.
     } while (result != AUTH_ALLOW && question->local->keys_version != version_in_force(question->provider));
     return result;

@@ -32,10 +32,9 @@ static enum auth_result again(struct fixture *f, uint32_t n)
     return asking->result;
 }
 
-static enum auth_result ask(struct fixture *f, uint32_t n, struct token_signer *signer)
+static enum auth_result ask_with(struct fixture *f, uint32_t n, struct str token)
 {
     struct asking *asking = &f->asking[n];
-    struct str token = token_sign(signer, STR("JWT"), STR("{\"sub\":\"ann\"}"), &f->tokens);
     arena_reset(&asking->arena);
     asking->header = (struct header){
         STR("Authorization"), arena_printf(&f->tokens, "Bearer %.*s", STR_ARG(token)), HEADER_AUTHORIZATION};
@@ -43,6 +42,11 @@ static enum auth_result ask(struct fixture *f, uint32_t n, struct token_signer *
     asking->call = (struct auth_call){
         .request = &asking->request, .arena = &asking->arena, .now_s = NOW_S, .ticket = {n, 1}};
     return again(f, n);
+}
+
+static enum auth_result ask(struct fixture *f, uint32_t n, struct token_signer *signer)
+{
+    return ask_with(f, n, token_sign(signer, STR("JWT"), STR("{\"sub\":\"ann\"}"), &f->tokens));
 }
 
 static void on_wake(void *context, struct ticket ticket)
@@ -129,6 +133,29 @@ static void test_a_service_that_fails(void **state)
     assert_int_equal(ask(f, 0, f->signers[0]), AUTH_ALLOW);
 }
 
+// Which key would that be? It may be one that is not fetched yet; but strangers cannot have the service asked
+// again and again.
+static void test_no_kid_and_no_key_that_fits(void **state)
+{
+    struct fixture *f = *state;
+    have_keys(f);
+    unsigned requests = f->upstream.server.requests;
+    char token[256] = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbm4ifQ."; // {"alg":"EdDSA"}, {"sub":"ann"}
+    size_t n = strlen(token);
+    memset(token + n, 'A', 86); // a signature of 64 bytes
+    assert_int_equal(ask_with(f, 0, str_of(token)), AUTH_WAIT);
+    assert_int_equal(settle(f, 0), AUTH_DENY);
+    assert_int_equal(f->asking[0].call.cause, END_INVALID_TOKEN);
+    assert_int_equal(auth_scene_counted(&f->auth, "cache_total", "negative"), 0);
+    for (uint32_t i = 0; i < CALLS; i++) {
+        token[n] = (char)('B' + i);
+        assert_int_equal(ask_with(f, i, str_of(token)), AUTH_DENY);
+    }
+    assert_int_equal(ask_with(f, 0, str_of(token)), AUTH_DENY); // which costs no signature check any more
+    assert_int_equal(auth_scene_counted(&f->auth, "cache_total", "negative"), 1);
+    assert_int_equal(f->upstream.server.requests, requests + 1);
+}
+
 // ---- the scene ----
 
 static struct buf reply_of(struct token_signer *const *signers, size_t count)
@@ -204,8 +231,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_the_first_keys_are_waited_for), TEST(test_no_keys_in_time),      TEST(test_rotation),
-        TEST(test_a_key_that_nobody_knows),       TEST(test_a_service_that_fails),
+        TEST(test_the_first_keys_are_waited_for),
+        TEST(test_no_keys_in_time),
+        TEST(test_rotation),
+        TEST(test_a_key_that_nobody_knows),
+        TEST(test_a_service_that_fails),
+        TEST(test_no_kid_and_no_key_that_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -240,6 +240,22 @@ def test_rotation_under_load_refuses_no_valid_token(tmp_path, service, keys):
         assert wire.metrics().get(PROVIDER % "failure", 0) == 0
 
 
+def test_rotation_without_kids(tmp_path, service):
+    """A token that names no key and that none verifies may be of a new one: it is fetched for, and its first token waits."""
+    old, new, newer = (Key("P-256") for _ in range(3))
+    service.publish(jwks(old))
+    with wire_of(tmp_path, service, workers=2, cooldown="500ms") as wire:
+        assert status(wire, old) == 200
+        service.publish(jwks(new))
+        assert status(wire, new) == 200
+        assert status(wire, old) == 401
+        time.sleep(0.6)   # the cooldown
+        text = good(newer)
+        assert wire.ask("h1", "/corp", bearer(text)).status == 401   # asked for too early, and then published
+        service.publish(jwks(newer))
+        until(lambda: wire.ask("h1", "/corp", bearer(text)).status == 200, "no longer refused than for a cooldown", 5)
+
+
 def test_a_token_of_a_key_that_is_withdrawn_is_refused_though_cached(tmp_path, service, keys):
     service.publish(jwks(keys[0], keys[1]))
     with wire_of(tmp_path, service, refresh="200ms", cooldown="200ms") as wire:
@@ -253,7 +269,9 @@ def test_a_token_of_a_key_that_is_withdrawn_is_refused_though_cached(tmp_path, s
 
 # ---- unknown kids ----
 
-def test_a_flood_of_random_kids_is_one_fetch_a_cooldown(tmp_path, service, keys):
+@pytest.mark.parametrize("named", [True, False])
+def test_a_flood_of_unknown_keys_is_one_fetch_a_cooldown(tmp_path, service, keys, named):
+    """Of kids that nobody has, and of tokens that name none."""
     service.publish(jwks(keys[0]))
     stranger = Key("P-256", "stranger")
     with wire_of(tmp_path, service, workers=2, cooldown="1s") as wire:
@@ -264,7 +282,9 @@ def test_a_flood_of_random_kids_is_one_fetch_a_cooldown(tmp_path, service, keys)
         def flood():
             client = KeptClient(wire.port)
             while time.monotonic() < end:
-                refused.append(client.ask(token(stranger, claims(ISSUER), kid=f"random-{next(numbers)}")).status)
+                n = next(numbers)
+                bad = token(stranger, claims(ISSUER, jti=str(n)), kid=f"random-{n}" if named else None)
+                refused.append(client.ask(bad).status)
                 served.append(client.ask(known).status)
             client.close()
         threads = [threading.Thread(target=flood) for _ in range(4)]

@@ -16,6 +16,7 @@ assert SECRET == auth_service.SECRET
 
 
 class Ours(auth_service.AuthService):
+    MAY_BE_KEPT = True
     jwks_path, introspection_path = "/jwks.json", "/introspect"
     CLIENTS = {"ES256": "shop", "RS256": "shop_rsa", "EdDSA": "shop_eddsa", None: "shop_opaque"}
 
@@ -37,11 +38,17 @@ class Ours(auth_service.AuthService):
 
 
 class Theirs(oidc_provider.OidcProvider):
+    MAY_BE_KEPT = False   # no-store, with every answer
     def __init__(self, directory):
         super().__init__()
 
     def subject(self, algorithm):
         return "shop"
+
+
+def introspection(service, **cache):
+    return {"introspection": {"uri": service.url(service.introspection_path), "client_id": "gateway",
+                              "client_secret": {"env": "GATEWAY_SECRET"}, "timeout": "5s", "cache": cache}}
 
 
 @pytest.fixture(scope="module", params=[Ours, Theirs], ids=["sallyport-auth", "oidc-provider"])
@@ -55,11 +62,11 @@ def wire(request, tmp_path_factory):
                              "jwks": {"uri": service.url(service.jwks_path)}}},
             "elsewhere": {"jwt": {"issuer": service.issuer, "audiences": ["stock-api"], "algorithms": ALGORITHMS,
                                   "jwks": {"uri": service.url(service.jwks_path)}}},
-            "opaque": {"introspection": {
-                "uri": service.url(service.introspection_path), "client_id": "gateway",
-                "client_secret": {"env": "GATEWAY_SECRET"}, "timeout": "5s",
-                "cache": {"ttl": "300ms", "negative_ttl": "300ms", "stale": "0s"}}}}
+            "opaque": introspection(service, ttl="300ms", negative_ttl="300ms"),
+            "kept": introspection(service, ttl="60s", ignore_cache_control=True),
+            "as_told": introspection(service, ttl="60s")}
         routes = [route("corp", "corp"), route("elsewhere", "elsewhere"), route("opaque", "opaque"),
+                  route("kept", "kept"), route("as_told", "as_told"),
                   route("either", "corp", "opaque"),
                   route("write", "corp", auth={"require": {"scopes": ["orders:write"], "roles": ["gold"]}})]
         with AuthWire(directory / "gateway", auth, routes, env={"GATEWAY_SECRET": SECRET}) as made:
@@ -121,3 +128,13 @@ def test_revocation_shows_in_introspection(wire):
     got = until(lambda: (got := wire.ask("h1", "/opaque", bearer(made))).status != 200 and got, "the revocation", 10)
     wire.refused(got, "invalid_token")
     wire.let_through(wire.ask("h1", "/opaque", bearer(other)))
+
+
+def test_what_introspection_says_is_kept(wire):
+    """As far as the service allows it, or regardless of that."""
+    made = wire.service.token()
+    for path, is_kept in (("kept", True), ("as_told", wire.service.MAY_BE_KEPT)):
+        for _ in range(3):
+            wire.let_through(wire.ask("h1", f"/{path}", bearer(made)))
+        hits = wire.metrics().get('sallyport_auth_cache_total{provider="%s",result="hit"}' % path, 0)
+        assert hits == (2 if is_kept else 0), path

@@ -267,6 +267,8 @@ static void on_up(void *context)
 static void give_back_in_redis(struct limit_worker *worker, struct limit_asking *asking, uint32_t group)
 {
     struct limit_question *question = NULL;
+    if (!worker->fleet) // a reload took Redis away while the request waited for another group
+        return;
     for (uint32_t i = 0; i < asking->count; i++) {
         struct limit_use *use = &asking->uses[i];
         if (use->group != group || use->taken != LIMIT_TAKEN_IN_REDIS)

@@ -324,6 +324,27 @@ static void test_a_request_that_goes_meanwhile(void **state)
 
 // Frozen: nobody waits longer than the deadline, and soon nobody waits at all; with what this gateway knew
 // its share goes on.
+// A reload without Redis, while a request waits for the second of two groups (as a Cluster has them).
+static void test_redis_is_taken_away_meanwhile(void **state)
+{
+    (void)state;
+    if (!begin_with("{one: {default: {rate: 1/h, burst: 9}}, two: {default: {rate: 1/h, burst: 1}}}"))
+        skip();
+    warm_up("one");
+    struct request request;
+    bool has_waited;
+    assert_int_equal(
+        take_of(&members[0], STR("acme"), (const char *const[]){"one", "two", NULL}, &request, &has_waited),
+        LIMIT_PASSED);
+    request.uses[1].group = request.asking.group = request.asking.groups = 2;
+    request.uses[1].taken = LIMIT_NOT_TAKEN;
+    request.asking.has_failed = true;
+    const struct limits none = {0};
+    limit_worker_update(members[0].worker, &none);
+    assert_int_equal(decide(&members[0], &request, &has_waited), LIMIT_REFUSED);
+    assert_false(has_waited);
+}
+
 static void test_a_frozen_redis(void **state)
 {
     (void)state;
@@ -410,6 +431,7 @@ int main(void)
         cmocka_unit_test(test_costs_afterwards),
         cmocka_unit_test(test_a_script_that_redis_has_forgotten),
         cmocka_unit_test(test_a_request_that_goes_meanwhile),
+        cmocka_unit_test(test_redis_is_taken_away_meanwhile),
         cmocka_unit_test(test_a_frozen_redis),
         cmocka_unit_test(test_a_redis_that_refuses_to_write),
         cmocka_unit_test(test_shares),

@@ -44,7 +44,7 @@ struct cluster {
 struct call { // one command on its way
     struct list line;
     struct redis_fleet *fleet;
-    struct node *node; // that was asked last
+    struct addr asked; // the last node: it may be gone when its answer comes
     void *context;
     void (*on_reply)(void *context, enum redis_failure failure, const struct resp_value *reply);
     uint64_t due_us;
@@ -367,7 +367,7 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
         finish(call, failure, reply);
         return;
     }
-    switch (slot_verdict_of(reply->text, &call->node->addr, &hint)) {
+    switch (slot_verdict_of(reply->text, &call->asked, &hint)) {
     case SLOT_MOVED: follow(call, &hint, false); break;
     case SLOT_ASK: follow(call, &hint, true); break;
     case SLOT_DOWN:
@@ -384,7 +384,7 @@ static void send_call(struct call *call, struct node *node, bool asking)
     struct cluster *cluster = call->fleet->cluster;
     uint64_t now_us = call->fleet->loop->now_us;
     const struct str argv[] = {STR("ASKING")};
-    call->node = node;
+    call->asked = node->addr;
     call->asking = asking;
     node->used_us = now_us;
     if (call->due_us <= now_us) {

@@ -225,6 +225,19 @@ static void refuse(struct serve_client *c, unsigned status, const char *code, st
                                                    .authenticate = challenge});
 }
 
+// A token that is bad stays so: whoever sends it again and again need not be asked about each time. With
+// rules nothing is kept (handle_authorize).
+static void refuse_token(struct serve_client *c)
+{
+    bool has_rules = service_of(c)->config->settings.rules.count;
+    serve_reply_problem(
+        c, &(struct serve_problem){.status = 401,
+                                   .code = STR("invalid_token"),
+                                   .detail = STR("the request may not pass"),
+                                   .authenticate = STR("Bearer realm=\"sallyport\", error=\"invalid_token\""),
+                                   .cache = has_rules ? STR_NULL : STR("max-age=5")});
+}
+
 static struct str join_roles(struct serve_client *c, const struct json_value *claims)
 {
     const struct json_value *roles = json_get(claims, STR("roles"));
@@ -268,7 +281,7 @@ void handle_authorize(struct serve_client *c)
     asked.claims = claims.n ? json_parse(claims, &c->arena, &why) : NULL;
     const struct json_value *subject = json_get(asked.claims, STR("sub"));
     if (!json_is_string(subject)) {
-        refuse(c, 401, "invalid_token", STR("Bearer realm=\"sallyport\", error=\"invalid_token\""));
+        refuse_token(c);
         return;
     }
     const struct json_value *client = json_get(asked.claims, STR("client_id"));

@@ -95,7 +95,7 @@ void serve_reply_problem(struct serve_client *c, const struct serve_problem *pro
 {
     struct buf body = {0};
     struct json json;
-    struct serve_field fields[2];
+    struct serve_field fields[3];
     struct serve_answer answer = {.status = problem->status, .type = STR("application/problem+json")};
     json_init(&json, &body, false);
     serve_begin_problem(c, &json, problem);
@@ -107,6 +107,8 @@ void serve_reply_problem(struct serve_client *c, const struct serve_problem *pro
         fields[answer.field_count++] = (struct serve_field){STR("Allow"), problem->allow};
     if (problem->authenticate.n)
         fields[answer.field_count++] = (struct serve_field){STR("WWW-Authenticate"), problem->authenticate};
+    if (problem->cache.n)
+        fields[answer.field_count++] = (struct serve_field){STR("Cache-Control"), problem->cache};
     serve_reply_with(c, &answer);
     buf_free(&body);
 }

@@ -31,6 +31,7 @@ struct serve_problem {
     struct str code, detail;
     struct str allow;        // 405
     struct str authenticate; // 401
+    struct str cache;        // Cache-Control; n == 0: no-store
 };
 
 // An endpoint: one row.

@@ -303,7 +303,15 @@ def test_answers_may_be_kept_until_the_end_of_the_token(shared, make_limitless):
 
 
 def test_what_rules_decide_is_for_one_request(shared):
-    assert shared.authorize(shared.token(), "/orders/7").headers["Cache-Control"] == "no-store"
+    for token in (shared.token(), "x"):
+        assert shared.authorize(token, "/orders/7").headers["Cache-Control"] == "no-store"
+
+
+def test_a_refusal_of_authorize_may_be_kept_for_a_moment(make_limitless):
+    answer = make_limitless.authorize("x")
+    assert answer.status == 401 and max_age(answer) == 5
+    answer = make_limitless.authorize(make_limitless.token(), "/x%2f..%2fadmin")   # for its path, not for its token
+    assert answer.status == 403 and answer.headers["Cache-Control"] == "no-store"
 
 
 # ---- what is published ----

@@ -161,7 +161,7 @@ void auth_forget(struct auth_worker *worker, struct auth_call *call);
 // What an allowed request must not carry onward: the token with forward_token: false, an API key. After
 // AUTH_ALLOW.
 void auth_conceal(const struct auth_provider *provider, struct auth_call *call);
-// `Bearer realm="…"`, for a 401 without credentials; n == 0: the kind has no scheme (mtls).
+// `Bearer realm="…"`, for a 401 without credentials; n == 0: the service says it (forward).
 struct str auth_challenge(const struct auth_provider *provider);
 // Whether an identity that was good still is: it has not expired (now_s, no leeway) and is not on the deny
 // list. For streams: the deny list is only asked again when it has changed.

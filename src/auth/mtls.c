@@ -1,5 +1,5 @@
-// Client certificates, which TLS has verified: by a consumer's SAN, subject or fingerprint. There is no
-// challenge: whether a certificate is wanted is said in the handshake (tls.client_auth of the listener).
+// Client certificates, which TLS has verified: by a consumer's SAN, subject or fingerprint. Whether one is
+// wanted is said in the handshake (tls.client_auth of the listener).
 #include "auth/consumer_identity.h"
 
 // The fingerprint stands for all that is in a certificate.
@@ -32,8 +32,19 @@ static enum auth_result ask(struct auth_worker *worker, const struct auth_provid
     return auth_deny(call, END_UNKNOWN_CERTIFICATE, STR_NULL, NULL);
 }
 
+// A 401 has to name a scheme (RFC 9110 15.5.2) and none is registered for certificates: `Mutual` is another
+// one (RFC 8120). This is what draft-thomson-httpbis-catch called it; who does not know it passes over it.
+static bool compile(struct auth_provider *provider, const struct auth_sources *sources, struct arena *arena,
+                    struct err *err)
+{
+    (void)sources, (void)arena, (void)err;
+    provider->challenge = STR("ClientCertificate realm=\"sallyport\"");
+    return true;
+}
+
 const struct auth_kind_row auth_mtls = {
     .name = "mtls",
     .find = find,
     .ask = ask,
+    .compile = compile,
 };

@@ -286,8 +286,10 @@ def test_certificates(stage, pki):
     mine = pki.clients.issue("orders.example", client=True, ends=DAY)
     seen = stage.let_through(over_tls(mine))
     assert identity(seen)["x-consumer"] == ["orders"]
-    assert json.loads(over_tls(pki.clients.issue("others.example", client=True)).body)["code"] == "unknown_certificate"
-    assert json.loads(over_tls(None).body)["code"] == "no_credentials"
+    for certificate, code in ((pki.clients.issue("others.example", client=True), "unknown_certificate"), (None, "no_credentials")):
+        got = over_tls(certificate)
+        assert (got.status, json.loads(got.body)["code"]) == (401, code)
+        assert got.all("WWW-Authenticate") == ['ClientCertificate realm="sallyport"']
 
 
 # ---- Auth Services ----

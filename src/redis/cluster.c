@@ -319,10 +319,10 @@ static struct addr nth_source(const struct redis_fleet *fleet, unsigned i)
     if (at < fleet->addr_count)
         return fleet->addrs[at];
     at -= fleet->addr_count;
-    for (unsigned place = 0; place < SLOT_NODES; place++)
-        if (cluster->nodes[place] && at-- == 0)
-            return cluster->nodes[place]->addr;
-    check(false);
+    unsigned place = 0;
+    while (!cluster->nodes[place] || at--)
+        place++;
+    return cluster->nodes[place]->addr;
 }
 
 static unsigned count_sources(const struct redis_fleet *fleet)

@@ -27,6 +27,8 @@ struct server {
     struct peer peers[PEERS];
     unsigned accepted, commands; // that were no greeting and no subscription
     bool frozen;                 // accepts and reads nothing
+    const char *refusal;         // of a HELLO with (or, of demands, without) AUTH; NULL: none
+    bool demands;                // AUTH
     int subscribed;              // the peer's place; -1: none
     // What it answers to a command, as it goes over the wire; "" nothing.
     const char *(*answer)(struct server *server, const struct resp_value *argv, uint32_t argc);
@@ -105,7 +107,10 @@ static inline void server_obey(struct server *server, unsigned peer, const struc
     struct str name = command->items[0].text;
     size_t n = 0;
     if (str_eq(name, STR("HELLO"))) {
-        server_say(server, peer, "%1\r\n+proto\r\n:3\r\n");
+        bool has_auth = command->count > 2 && str_eq(command->items[2].text, STR("AUTH"));
+        server_say(server, peer,
+                   server->refusal && has_auth != server->demands ? server->refusal
+                                                                  : "%1\r\n+proto\r\n:3\r\n");
         return;
     }
     if (str_eq(name, STR("SUBSCRIBE"))) {

@@ -219,6 +219,32 @@ static void test_a_master_that_comes_back(void **state)
     bench_free(bench);
 }
 
+static void test_sentinels_without_a_password(void **state)
+{
+    (void)state;
+    static const char *const refusals[] = {
+        "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+        "-ERR AUTH <password> called without any password configured for the default user.\r\n"};
+    for (size_t i = 0; i < countof(refusals); i++) {
+        struct bench *bench = sentinels_new();
+        bench->settings.username = STR("gate");
+        bench->settings.password = STR("pw");
+        for (unsigned j = 0; j < bench->server_count; j++) {
+            bench->servers[j].demands = j == 0 || j >= FIRST; // one sentinel has it, too
+            bench->servers[j].refusal = bench->servers[j].demands
+                                            ? "-NOAUTH HELLO must be called with the client already "
+                                              "authenticated\r\n"
+                                            : refusals[i];
+        }
+        start(bench, 3);
+        until(bench, bench->ups == 1 && listens(bench));
+        server_stop(&bench->servers[FIRST]);
+        master = SECOND;
+        until(bench, bench->ups == 2);
+        bench_free(bench);
+    }
+}
+
 static void test_what_is_subscribed_follows(void **state)
 {
     (void)state;
@@ -243,6 +269,7 @@ int main(void)
         cmocka_unit_test(test_readonly_is_a_reason_to_ask),
         cmocka_unit_test(test_a_lost_master),
         cmocka_unit_test(test_a_master_that_comes_back),
+        cmocka_unit_test(test_sentinels_without_a_password),
         cmocka_unit_test(test_what_is_subscribed_follows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

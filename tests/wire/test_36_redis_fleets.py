@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from gateway import BUILD, DEADLINE, until
+from gateway import BUILD, DEADLINE, free_port, until
 from redis_servers import Cluster, Watched
-from test_24_redis import revoke, wait_count, wait_redis
+from test_24_redis import Redis, revoke, wait_count, wait_redis
 
 DEADLINE_MS = 20
 LATE_S = 0.5    # what a busy machine may add to a deadline; a lost command would be seconds late, or never answered
@@ -128,6 +128,8 @@ def test_sentinels_fail_over(watched, load, make):
 
     # The old master comes back. It says that it is one, until the Sentinels tell it; nobody falls for it.
     watched.master.start()
+    print(f"\na killed master: {account['gap_s']:.2f} s without a good answer, used {up['at'] - known:.2f} s after the last "
+          f"Sentinel knew; answers at most {account['late_s'] * 1e3:.1f} ms past the deadline")
     fresh = load(watched, "sentinel", master=watched.name)
     fresh.wait("up")
     before = incremented(watched.replica)
@@ -145,6 +147,7 @@ def test_sentinels_hand_over(watched, load):
     before = incremented(watched.replica)
     until(lambda: incremented(watched.replica) > before + 100, "load goes there")
     account = running.end()
+    print(f"\na handed-over master: {account['gap_s']:.2f} s without a good answer, {account['errors']} errors")
     assert account["ok"] > 0 and account["errors"] < 50   # READONLY, to what was under way
 
 
@@ -176,6 +179,7 @@ def test_slots_move_under_load(cluster, load):
     assert all(asked for _, asked, _ in moves)
     assert any(moved for _, _, moved in moves)   # when the map was not read again by chance just then
     account = running.end()
+    print(f"\nthree slots moved: {account['down'] + account['deadline']} of {account['asked']} commands failed")
     assert account["errors"] == 0 and account["ok"] > 0
     # What was acknowledged was carried out, and nothing twice.
     for i, (ok, unknown) in enumerate(account["keys"]):
@@ -205,6 +209,7 @@ def test_a_cluster_fails_over(cluster, load, make):
     assert up["at"] - known < 3
     until(lambda: other.ask("PUBLISH", "news", "hello") is not None and running.events("message"), "published to all nodes")
     account = running.end()
+    print(f"\na Cluster's killed master: all slots served {up['at'] - known:.2f} s after its peers knew")
     assert account["errors"] == 0 and account["down"] > 0 and account["ok"] > account["down"]
 
     for gateway in gateways:
@@ -232,3 +237,28 @@ def test_a_cluster_with_a_frozen_master(cluster, load):
     finally:
         victim.process.send_signal(signal.SIGCONT)
     assert account["errors"] == 0 and account["deadline"] > 0 and account["ok"] > account["deadline"]
+
+
+def test_a_cluster_behind_tls_and_a_password(make, tmp_path, pki):
+    """Of one node, which does not know its own address; certificates are of the url's host."""
+    node = Redis(tmp_path / "node", "--cluster-enabled", "yes", "--cluster-port", str(free_port()), "--tls-cluster", "yes",
+                 "--user", "gate", "on", ">secret", "~sallyport:*", "&sallyport:*", "+@all",
+                 tls=(pki.ca.file, pki.ca.issue("cache.internal")))
+    try:
+        node.start()
+        done = subprocess.run(["redis-cli", "--tls", "--cacert", str(pki.ca.file), "-h", "127.0.0.1", "--sni", "cache.internal",
+                               "-p", str(node.port), "cluster", "addslotsrange", "0", "16383"],
+                              capture_output=True, text=True, timeout=DEADLINE)
+        assert done.stdout.strip() == "OK", done
+        redis = {"mode": "cluster", "url": "rediss://gate:secret@cache.internal", "ca": str(pki.ca.file),
+                 "nodes": [f"127.0.0.1:{node.port}", "no-such.invalid:7000"]}
+        gateways = [make({"redis": redis}).start() for _ in range(2)]
+        for gateway in gateways:
+            wait_redis(gateway, "up")
+        assert revoke(gateways[0], jti="x").status == 201
+        wait_count(gateways[1], 1)
+        other = make({"redis": {**redis, "url": "rediss://gate:secret@other.internal"}}).start()
+        until(lambda: "hostname mismatch" in other.log(), other.log)
+        wait_redis(other, "down")
+    finally:
+        node.kill()

@@ -179,6 +179,7 @@ static void print_buckets(struct json *json, const struct limits *limits)
     json_field_u64(json, "forgotten", stats.forgotten);
     json_field_u64(json, "bytes", stats.bytes);
     json_object_end(json);
+    json_field_u64(json, "gateways", limit_gateways_count());
     json_object_end(json);
 }
 

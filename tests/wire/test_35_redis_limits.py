@@ -1,12 +1,15 @@
 """Rate limits in a real Redis: one limit for several gateways, and what becomes of it when Redis is in trouble."""
 import json
 import re
+import signal
+import socket
 import threading
+import time
 
 import pytest
 
-from gateway import Gateway, ask, until
-from peers import Raw, request
+from gateway import DEADLINE, Gateway, ask, free_port, until
+from peers import Raw, Upstream, answer, request
 from test_24_redis import Redis
 
 SLOW = "1/d"   # what comes back during a test is nothing
@@ -93,7 +96,7 @@ def decisions(gateway, name):
 
 @pytest.fixture
 def redis(tmp_path):
-    made = Redis(tmp_path / "redis").start()
+    made = Redis(tmp_path / "redis", "--enable-debug-command", "yes").start()
     yield made
     made.kill()
 
@@ -102,7 +105,7 @@ def redis(tmp_path):
 def fleet(tmp_path, redis):
     made = []
 
-    def make(count, limits, **more):
+    def make(count, limits, redis=redis, **more):
         made.append(Fleet(tmp_path, redis, count, limits, **more))
         return made[-1].start()
     yield make
@@ -125,6 +128,196 @@ def test_a_flood_costs_redis_nothing(fleet, redis):
     before = calls(redis)
     assert made.flood("/few", 2000, 4) == {429: 2000}
     assert calls(redis) - before < 20   # heartbeats
+
+
+def test_costs_that_the_upstream_tells(fleet, redis):
+    upstream = Upstream()
+    upstream.program(reply=lambda _: answer(b"", "200 OK", "X-Cost: 40"))
+    made = fleet(2, {"cost": limit(100, cost="header.X-Cost")}, upstreams={
+        "main": {"targets": [{"address": f"127.0.0.1:{upstream.port}"}]}}, routes=[
+        {"name": "up", "match": {"path": {"prefix": "/up"}}, "rate_limits": ["cost"], "upstream": "main"}])
+    first, second = made.gateways
+    assert [made.ask(gateway, "/up").status for gateway in (first, second, first)] == [200] * 3
+    until(lambda: made.ask(second, "/up").status == 429, "what is owed")
+    upstream.close()
+
+
+def test_a_cluster_asks_tag_by_tag(tmp_path, fleet, make_cluster):
+    """Limits by different parts are in different slots: who refuses makes those before give back."""
+    redis = make_cluster()
+    made = fleet(2, {"mine": limit(10), "all": limit(3, key="global")}, redis=redis, redis_settings={
+        "mode": "cluster", "nodes": [f"127.0.0.1:{redis.port}"]}, routes=[
+        {"name": "both", "match": {"path": {"prefix": "/both"}}, "rate_limits": ["mine", "all"], "respond": {}}])
+    assert made.flood("/both", 20) == {200: 3, 429: 37}
+    left = json.loads(ask(made.gateways[0].admin_port, "/api/v1/limits/mine?key=127.0.0.1").body)["tiers"][0]["remaining"]
+    assert left == 7
+    tags = {key.decode() for key in re.findall(rb"sallyport:{([0-9a-f]{32})}", redis.ask("KEYS", "*"))}
+    assert len(tags) == 2
+
+
+@pytest.fixture
+def make_cluster(tmp_path):
+    made = []
+
+    def make_one():
+        """One node that has all slots."""
+        redis = Redis(tmp_path / "cluster", "--cluster-enabled", "yes", "--cluster-port", str(free_port())).start()
+        made.append(redis)
+        assert redis.ask("CLUSTER", "ADDSLOTSRANGE", 0, 16383) == b"+OK\r\n"
+        until(lambda: b"cluster_state:ok" in redis.ask("CLUSTER", "INFO"), "the cluster")
+        return redis
+    yield make_one
+    for redis in made:
+        redis.kill()
+
+
+# ---- Redis in trouble ----
+
+class Flood:
+    """Requests to every gateway on connections that are kept, until it is told to stop: (when, status, seconds)."""
+
+    def __init__(self, fleet, path, threads=2, pause=0.002):
+        self.got, self.stopping, self.pause = [], threading.Event(), pause
+        self.threads = [threading.Thread(target=self.run, args=(gateway, path))
+                        for gateway in fleet.gateways for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, gateway, path):
+        client = Raw(gateway.port)
+        while not self.stopping.wait(self.pause):
+            began = time.monotonic()
+            status = client.ask(request(path)).status
+            self.got.append((began, status, time.monotonic() - began))
+        client.close()
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+        return self.got
+
+    def since(self, when):
+        return [status for began, status, _ in list(self.got) if began > when]
+
+
+def freeze(redis):
+    redis.process.send_signal(signal.SIGSTOP)
+    return lambda: redis.process.send_signal(signal.SIGCONT)
+
+
+def kill(redis):
+    redis.kill()
+    return redis.start
+
+
+def fill(redis):
+    assert redis.ask("CONFIG", "SET", "maxmemory", "1") == b"+OK\r\n"
+    return lambda: redis.ask("CONFIG", "SET", "maxmemory", "0")
+
+
+def make_replica(redis):
+    assert redis.ask("REPLICAOF", "127.0.0.1", free_port()).startswith(b"+OK")
+    assert redis.ask("CONFIG", "SET", "replica-serve-stale-data", "yes") == b"+OK\r\n"
+    return lambda: redis.ask("REPLICAOF", "NO", "ONE")
+
+
+def lock_out(redis):
+    assert redis.ask("CONFIG", "SET", "requirepass", "changed") == b"+OK\r\n"
+    assert redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no") is not None
+
+    def undo():
+        with socket.create_connection(("127.0.0.1", redis.port), timeout=DEADLINE) as peer:
+            peer.sendall(b"AUTH changed\r\nCONFIG SET requirepass \"\"\r\n")
+            assert peer.recv(64).startswith(b"+OK")
+    return undo
+
+
+def slow_down(redis):
+    """Every answer takes longer than the deadline."""
+    stop = threading.Event()
+
+    def sleep():
+        while not stop.is_set():
+            try:
+                redis.ask("DEBUG", "SLEEP", "0.2")
+            except OSError:
+                pass
+    thread = threading.Thread(target=sleep)
+    thread.start()
+
+    def undo():
+        stop.set()
+        thread.join()
+    return undo
+
+
+TROUBLES = [freeze, kill, fill, make_replica, lock_out, slow_down]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES, ids=lambda trouble: trouble.__name__)
+def test_trouble_is_no_error(fleet, redis, trouble):
+    """No answer is a 5xx, nobody waits for long, what is admitted is the limit's burst and one more, and a second after the
+    end Redis decides again."""
+    burst = 150
+    made = fleet(2, {"few": limit(burst)}, workers=1, redis_settings={"deadline": "20ms"})
+    until(lambda: [alive(gateway) for gateway in made.gateways] == [2, 2], "both have heard of both")
+    flood = Flood(made, "/few")
+    until(lambda: sum(status == 200 for _, status, _ in list(flood.got)) >= 40, "a beginning")
+    undo = trouble(redis)
+    began = time.monotonic()
+    until(lambda: all(decisions(gateway, "warm")["degraded"] or made.ask(gateway, "/warm").status != 200
+                      for gateway in made.gateways), "decisions without Redis")
+    until(lambda: len(flood.since(began)) > 400, "requests meanwhile")
+    meanwhile = list(flood.got)
+    undo()
+    ended = time.monotonic()
+    made.wait_decided()
+    recovered = time.monotonic() - ended
+    got = flood.stop()
+    statuses = {status for _, status, _ in got}
+    admitted = sum(status == 200 for _, status, _ in got)
+    slowest = sorted(seconds for when, _, seconds in meanwhile if when > began)
+    print(f"{trouble.__name__}: {admitted} of {len(got)} admitted, slowest {slowest[-1] * 1000:.0f} ms, "
+          f"p99 {slowest[len(slowest) * 99 // 100] * 1000:.1f} ms, recovered in {recovered:.2f} s")
+    assert statuses == {200, 429}
+    assert admitted <= 2 * burst
+    for gateway in made.gateways:   # in the end all is used up
+        until(lambda gateway=gateway: made.ask(gateway, "/few").status == 429, "a refusal")
+
+
+def alive(gateway):
+    return json.loads(ask(gateway.admin_port, "/api/v1/limits").body)["rate_limits"]["gateways"]
+
+
+def test_what_else_may_be_done(fleet, redis):
+    made = fleet(1, {"open": limit(1, on_redis_down="allow"), "shut": limit(1, on_redis_down="deny"),
+                     "dark": limit(1, on_redis_down="deny", shadow=True)}, workers=1)
+    gateway = made.gateways[0]
+    redis.kill()
+    until(lambda: made.ask(gateway, "/shut").status == 503, "Redis is gone")
+    refused = made.ask(gateway, "/shut")
+    assert json.loads(refused.body)["code"] == "limiter_unavailable" and refused.get("RateLimit") is None
+    assert [made.ask(gateway, path).status for path in ("/open", "/open", "/dark", "/dark")] == [200] * 4
+    assert decisions(gateway, "open")["degraded"] == 2
+    redis.start()
+    made.wait_decided()
+    assert [made.ask(gateway, "/open").status for _ in range(2)] == [200, 429]
+
+
+def test_a_redis_that_is_not_there_at_the_start(tmp_path, redis):
+    redis.kill()
+    made = Fleet(tmp_path, redis, 1, {"few": limit(3)}, workers=1)
+    try:
+        gateway = made.gateways[0].start()
+        assert [made.ask(gateway, "/few").status for _ in range(4)] == [200, 200, 200, 429]
+        # The last one needed no decision: it was known that there is nothing left.
+        assert decisions(gateway, "few") == {"allow": 0, "degraded": 3, "deny": 1, "shadow_deny": 0}
+        redis.start()
+        made.wait_decided()
+        assert made.ask(gateway, "/few").status == 429
+    finally:
+        made.close()
 
 
 def calls(redis):

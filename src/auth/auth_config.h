@@ -17,7 +17,7 @@ struct auth_uri {
 struct auth_cache_settings {
     uint64_t ttl_us, negative_ttl_us, stale_us;
     bool ignore_cache_control; // (+) false: an answer is kept no longer than its Cache-Control allows
-    struct str_list key; // forward: header.NAME, cookie.NAME, client_ip, host, method, path
+    struct str_list key;       // forward: header.NAME, cookie.NAME, client_ip, host, method, path
 };
 
 enum auth_kind { AUTH_JWT, AUTH_INTROSPECTION, AUTH_FORWARD, AUTH_API_KEY, AUTH_MTLS, AUTH_KINDS };

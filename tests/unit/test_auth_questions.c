@@ -394,6 +394,35 @@ static void test_a_service_that_is_not_there(void **state)
     assert_int_equal(f->held, 0);
 }
 
+// Its queue of connections is full: the kernel tries again and again, and nobody waits for that.
+static void test_a_service_that_accepts_no_connection(void **state)
+{
+    enum { CROWD = 8 };
+    struct fixture *f = *state;
+    struct server *server = &f->upstream.server;
+    int listener = server->listener, crowd[CROWD];
+    struct sockaddr_in to;
+    socklen_t size = sizeof to;
+    f->auth.settings.introspection.timeout_us = SHORT_US;
+    server->listener = -1;
+    assert_int_equal(listen(listener, 0), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&to, &size), 0);
+    for (unsigned i = 0; i < CROWD; i++) {
+        crowd[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)!connect(crowd[i], (struct sockaddr *)&to, size);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t began_us = clock_monotonic_us();
+        ask_to_the_end(f, "Bearer crowded");
+        unavailable(f);
+        assert_true(clock_monotonic_us() - began_us < 1000000);
+    }
+    assert_int_equal(server->accepted, 0);
+    for (unsigned i = 0; i < CROWD; i++)
+        close(crowd[i]);
+    server->listener = listener;
+}
+
 static void test_the_worker_goes_while_it_is_asked(void **state)
 {
     struct fixture *f = *state;
@@ -653,6 +682,7 @@ int main(void)
         TEST(test_the_breaker_opens_and_closes),
         TEST(test_answers_about_a_token_leave_the_breaker_closed),
         TEST(test_a_service_that_is_not_there),
+        TEST(test_a_service_that_accepts_no_connection),
         TEST(test_the_worker_goes_while_it_is_asked),
         TEST(test_what_the_service_sees),
         TEST(test_what_the_service_says),

@@ -717,6 +717,9 @@ def test_an_outage(outage):
     print("cached_p50_ms", round(1000 * latencies[len(latencies) // 2], 2))
     print("cached_p99_ms", round(1000 * latencies[len(latencies) * 99 // 100], 2))
     print("refused_max_ms", round(1000 * max(refusals), 2))
+    # What no timer can make up for: a worker that was kept from running, or in one turn for long.
+    workers = json.loads(ask(wire.gateway.admin_port, "/api/v1/info").body)["workers"]
+    print("longest_turn_ms", round(max(each["longest_turn_us"] for each in workers) / 1000, 2))
     assert latencies[len(latencies) // 2] < TIMEOUT_S / 3 * PATIENCE   # nobody who is known waits for the service
     assert latencies[-1] < PATIENCE
 

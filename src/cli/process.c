@@ -224,18 +224,28 @@ static void on_ready(struct process *process)
         process->host.state = ADMIN_READY;
 }
 
+static void await_limits(struct process *process)
+{
+    process_await_limits(process, on_ready);
+}
+
 static void on_serving(struct process *process)
 {
     process->host.listening = process->host.gateway->listener_count;
     process_watch_certificates(process);
     if (!process_listen_admin(process)) // out of descriptors or memory, right at the start
         _exit(1);
-    process_await_keys(process, on_ready);
+    process_await_keys(process, await_limits);
 }
 
 static void serve(struct process *process)
 {
     process_apply(process, NULL, on_serving);
+}
+
+static void await_limits_and_serve(struct process *process)
+{
+    process_await_limits(process, serve);
 }
 
 static void on_turn_end(struct loop_hook *hook)
@@ -276,11 +286,11 @@ static bool start(struct process *process, struct config_report *report, struct 
         return false;
     }
     process_use_keys(process);
-    // What needs no keys is served without them, but not instead of a process that has them.
+    // What needs no keys and no Redis is served without them, but not instead of a process that has them.
     if (process->is_alone)
         serve(process);
     else
-        process_await_keys(process, serve);
+        process_await_keys(process, await_limits_and_serve);
     return true;
 }
 

@@ -62,6 +62,13 @@ struct key_watch {
     void (*done)(struct process *process); // NULL: nobody waits
 };
 
+// A start that waits for what rate limits in Redis need.
+struct limit_watch {
+    struct loop_timer timer;
+    uint64_t until_ms;
+    void (*done)(struct process *process);
+};
+
 struct process {
     const char *file;
     bool is_alone; // no other process served when this one was started
@@ -82,6 +89,7 @@ struct process {
     struct loop_timer leave_timer;
     struct certificate_watch certificates;
     struct key_watch keys;
+    struct limit_watch limits;
     // Messages that came while the answer to a LISTEN was waited for.
     struct process_message {
         struct process_message *next;
@@ -169,6 +177,9 @@ bool process_use_redis(struct process *process, const struct gateway *gateway, s
 // As process_use_redis, for rate limits that are in Redis.
 bool process_use_limits(struct process *process, const struct gateway *gateway, struct config_report *report);
 void process_end_limits(struct process *process);
+// When Redis has told what keys are hashed with, or was waited for long enough: `done`, from within when that
+// is now, or when no limit is in Redis.
+void process_await_limits(struct process *process, void (*done)(struct process *process));
 
 // ---- process_drain.c ----
 

@@ -3,6 +3,11 @@
 
 #include "limit/gateways.h"
 
+enum {
+    LOOK_MS = 5,
+    FIRST_MS = 500, // so long a start waits for Redis; then limits go by on_redis_down
+};
+
 bool process_use_limits(struct process *process, const struct gateway *gateway, struct config_report *report)
 {
     const struct redis_settings *settings = &gateway->settings.redis;
@@ -31,8 +36,36 @@ bool process_use_limits(struct process *process, const struct gateway *gateway, 
     return true;
 }
 
+static void look(struct process *process)
+{
+    struct limit_watch *watch = &process->limits;
+    struct limit_seed seed = {0};
+    bool is_over =
+        !process->host.gateways || limit_seed_get(&seed) || loop_now_ms(&process->loop) >= watch->until_ms;
+    if (!is_over) {
+        loop_timer_set(&process->loop, &watch->timer, LOOK_MS);
+        return;
+    }
+    watch->done(process);
+}
+
+static void on_timer(struct loop_timer *timer)
+{
+    look(container_of(timer, struct process, limits.timer));
+}
+
+void process_await_limits(struct process *process, void (*done)(struct process *process))
+{
+    struct limit_watch *watch = &process->limits;
+    watch->done = done;
+    watch->until_ms = loop_now_ms(&process->loop) + FIRST_MS;
+    loop_timer_init(&watch->timer, on_timer);
+    look(process);
+}
+
 void process_end_limits(struct process *process)
 {
+    loop_timer_stop(&process->loop, &process->limits.timer);
     limit_gateways_free(process->host.gateways);
     process->host.gateways = NULL;
 }

@@ -320,6 +320,16 @@ def test_a_redis_that_is_not_there_at_the_start(tmp_path, redis):
         made.close()
 
 
+def test_a_start_waits_for_redis(fleet):
+    made = fleet(1, {"few": limit(3, on_redis_down="deny")}, workers=1)
+    gateway = made.gateways[0]
+    for _ in range(3):
+        gateway.stop()
+        gateway.start()
+        until(lambda: ask(gateway.status_port, "/readyz").status == 200, "ready")
+        assert made.ask(gateway, "/few").status in (200, 429)
+
+
 def calls(redis):
     stats = redis.ask("INFO", "commandstats").decode()
     return sum(int(n) for n in re.findall(r"cmdstat_eval(?:sha)?:calls=(\d+)", stats))

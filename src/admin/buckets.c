@@ -76,7 +76,8 @@ static void add_tier(struct bucket_question *question, const struct limit_tier *
         const struct limit_quota *quota = &tier->quotas[i];
         struct limit_query *query = &question->queries[question->count++];
         *query = (struct limit_query){.key = quota->face.label, .rule.is_window = true};
-        window_at(&query->rule.window, quota->unit, quota->tokens, now_s, now_us);
+        window_at(&query->rule.window, quota->unit, question->limit->settings->zone, quota->tokens, now_s,
+                  now_us);
     }
 }
 

@@ -274,7 +274,8 @@ static void ask_quota(const struct limit_quota *quota, const struct limit_caller
                               .key = limit_quota_key(bucket->key, quota->unit),
                               .tag = bucket->tag,
                               .cost = bucket->cost};
-    window_at(&use->rule.window, quota->unit, quota->tokens, caller->now_s, caller->now_us);
+    window_at(&use->rule.window, quota->unit, bucket->limit->settings->zone, quota->tokens, caller->now_s,
+              caller->now_us);
 }
 
 static struct hash128 key_of(const struct limit *limit, const struct limit_caller *caller)

@@ -278,9 +278,8 @@ static const struct config_field tier_fields[] = {
      .accept = accept_quota,
      .pattern = "^[0-9]+/(m|h|d|month)$",
      .type_name = "a list of quotas",
-     .doc =
-         "Besides: so many tokens in each minute, hour, day or month of the calendar (UTC): N/m, N/h, N/d, "
-         "N/month.",
+     .doc = "Besides: so many tokens in each minute, hour, day or month of the calendar (time_zone): N/m, "
+            "N/h, N/d, N/month.",
      .example = "[1000000/d]"},
     {.name = "in_flight",
      .type = CONFIG_INT,
@@ -365,9 +364,28 @@ static void check_costs(struct config_decoder *decoder, const struct config_node
                        "more than the %llu there ever are: no request could pass", (unsigned long long)least);
 }
 
+static void check_time_zone(struct config_decoder *decoder, const struct config_node *node,
+                            struct limit_settings *limit)
+{
+    struct arena *arena = config_arena(decoder);
+    struct time_zone *zone = arena_new(arena, struct time_zone);
+    const struct str *names;
+    const char *why;
+    if (str_eq(limit->time_zone, STR("UTC")))
+        return;
+    limit->zone = zone;
+    if (time_zone_load(limit->time_zone, arena, zone, &why))
+        return;
+    uint32_t count = time_zone_names(arena, &names);
+    const char *hint = count ? config_suggest(decoder, limit->time_zone, names, count)
+                             : "there is nothing in " TIME_ZONE_DIRECTORY ": install tzdata";
+    config_fail_at(decoder, node, STR("time_zone"), *hint ? hint : "such as Europe/Berlin", "%s: \"%.*s\"",
+                   why, STR_ARG(limit->time_zone));
+}
+
 static void check_limit(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    const struct limit_settings *limit = target;
+    struct limit_settings *limit = target;
     if (limit->tiers.count && !limit->tier_by.source)
         config_fail_at(decoder, node, STR("tiers"), "add tier_by: identity.roles", "nothing chooses a tier");
     if (limit->tier_by.source && !limit->tiers.count)
@@ -375,6 +393,7 @@ static void check_limit(struct config_decoder *decoder, const struct config_node
     if (limit->sync == LIMIT_SYNC_LEASED)
         config_fail_at(decoder, node, STR("sync"), "exact", "sync leased is not offered yet");
     check_costs(decoder, node, limit);
+    check_time_zone(decoder, node, limit);
 }
 
 static bool accept_tier_name(struct config_decoder *decoder, const struct config_node *node,
@@ -475,6 +494,13 @@ static const struct config_field fields[] = {
             "beyond that is taken afterwards, even when it is not there: the bucket then owes it, up to one "
             "burst.",
      .example = "header.X-Cost"},
+    {.name = "time_zone",
+     .type = CONFIG_STRING,
+     .offset = offsetof(struct limit_settings, time_zone),
+     .fallback = "UTC",
+     .doc = "Whose days and months quotas go by: a name of the system's time zone database. A day with a "
+            "change of clocks has 23 or 25 hours. Minutes and hours are those of UTC.",
+     .example = "Europe/Berlin"},
     {.name = "shadow",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct limit_settings, shadow),

@@ -64,6 +64,8 @@ struct limit_settings {
     struct limit_tier_settings otherwise; // default
     int store, sync, on_redis_down;       // enum limit_store, limit_sync, limit_redis_down
     struct limit_cost cost;
+    struct str time_zone;
+    const struct time_zone *zone; // of quotas; NULL: UTC. Filled in by check_rules.
     bool shadow;
     int64_t ipv6_prefix; // bits
 };

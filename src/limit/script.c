@@ -8,10 +8,10 @@ enum { SHA1_BYTES = 20, SECOND_US = 1000000 };
 // ARGV: the verb, then for each key of KEYS
 //
 //   bucket, shadow, parts, price (µs, parts), span (µs, parts), most (µs, parts)
-//   window, shadow, seconds or 0 for a month, its begin, its end, the next one's end, tokens, cost, 0
+//   window, shadow, seconds or 0 for the calendar's, its begin, its end, the next one's end, tokens, cost, 0
 //
-// A window is a fixed number of seconds from any begin; a month's bounds come from a gateway, whose clock may
-// be wrong by four weeks.
+// A window is a fixed number of seconds from any begin; the bounds of months, and of days in a time zone,
+// come from a gateway, whose clock may be wrong by as much as one of them.
 //
 // In all that is read the keys come first, so that nothing has changed when a key is not what it should be.
 static const char text[] =
@@ -162,19 +162,14 @@ static void add_bucket(struct arguments *to, const struct bucket *bucket, uint64
 
 static void add_window(struct arguments *to, const struct window *window, uint64_t cost, int64_t now_s)
 {
-    enum { DAY_S = 86400 };
-    uint64_t now = (uint64_t)now_s, length = window->length_us / SECOND_US;
-    struct window month = {0}, next = {0};
-    bool is_month = length > DAY_S;
-    if (is_month) {
-        window_at(&month, WINDOW_MONTH, 1, now_s, 0);
-        window_at(&next, WINDOW_MONTH, 1, now_s + (int64_t)(month.end_us / SECOND_US), 0);
-    }
-    uint64_t end = is_month ? now + month.end_us / SECOND_US : now - now % length + length;
-    add_number(to, is_month ? 0 : length);
-    add_number(to, end - (is_month ? month.length_us / SECOND_US : length));
-    add_number(to, end);
-    add_number(to, end + next.length_us / SECOND_US);
+    int64_t begin_s, end_s, next_s;
+    window_bounds(window->unit, window->zone, now_s, &begin_s, &end_s);
+    window_bounds(window->unit, window->zone, end_s, &end_s, &next_s);
+    bool is_fixed = window->unit != WINDOW_MONTH && !(window->unit == WINDOW_DAY && window->zone);
+    add_number(to, is_fixed ? (uint64_t)(end_s - begin_s) : 0);
+    add_number(to, (uint64_t)begin_s);
+    add_number(to, (uint64_t)end_s);
+    add_number(to, (uint64_t)next_s);
     add_number(to, window->tokens);
     add_number(to, cost < WINDOW_COUNT_MASK ? cost : WINDOW_COUNT_MASK);
     add_number(to, 0);

@@ -1,58 +1,64 @@
 #include "limit/window.h"
 
-enum { MINUTE_S = 60, HOUR_S = 3600, DAY_S = 86400 };
+#include "base/calendar.h"
+
+enum { MINUTE_S = 60, HOUR_S = 3600 };
 
 #define SECOND_US UINT64_C(1000000)
 
-// ---- the calendar (proleptic Gregorian, years from March; Hinnant 2013) ----
+// ---- the calendar ----
 
-static int64_t floor_to(int64_t value, int64_t step)
+// Where the day, or the month, begins in which the clocks show this; and where the next one does. All by
+// these clocks, as Unix seconds of UTC would be.
+static void local_bounds(enum window_unit unit, int64_t local_s, int64_t *begin_s, int64_t *end_s)
 {
-    int64_t rest = value % step;
-    return value - (rest < 0 ? rest + step : rest);
-}
-
-static int64_t days_of(int64_t year, int64_t month) // since 1970, of the first of a month, 1 to 12
-{
-    year -= month <= 2;
-    int64_t era = floor_to(year, 400) / 400, year_of_era = year - era * 400;
-    int64_t day_of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5;
-    return era * 146097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719468;
-}
-
-static void month_of(int64_t days, int64_t *year, int64_t *month)
-{
-    days += 719468;
-    int64_t era = floor_to(days, 146097) / 146097, day = days - era * 146097;
-    int64_t year_of_era = (day - day / 1460 + day / 36524 - day / 146096) / 365;
-    int64_t day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    int64_t shifted = (5 * day_of_year + 2) / 153;
-    *month = shifted < 10 ? shifted + 3 : shifted - 9;
-    *year = year_of_era + era * 400 + (*month <= 2);
-}
-
-static void month_bounds(int64_t now_s, int64_t *begin_s, int64_t *end_s)
-{
-    int64_t year, month;
-    month_of(floor_to(now_s, DAY_S) / DAY_S, &year, &month);
-    *begin_s = days_of(year, month) * DAY_S;
-    *end_s = days_of(year + month / 12, month % 12 + 1) * DAY_S;
-}
-
-void window_at(struct window *window, enum window_unit unit, uint64_t tokens, int64_t now_s, uint64_t now_us)
-{
-    static const int64_t lengths[] = {
-        [WINDOW_MINUTE] = MINUTE_S, [WINDOW_HOUR] = HOUR_S, [WINDOW_DAY] = DAY_S};
-    int64_t begin_s, end_s;
+    int64_t year, month, day = calendar_floor(local_s, CALENDAR_DAY_S) / CALENDAR_DAY_S, next = day + 1;
     if (unit == WINDOW_MONTH) {
-        month_bounds(now_s, &begin_s, &end_s);
-    } else {
-        begin_s = floor_to(now_s, lengths[unit]);
-        end_s = begin_s + lengths[unit];
+        calendar_month(day, &year, &month);
+        day = calendar_days(year, month);
+        next = calendar_days(year + month / 12, month % 12 + 1);
     }
-    window->tokens = tokens;
-    window->end_us = now_us + (uint64_t)(end_s - now_s) * SECOND_US;
-    window->length_us = (uint64_t)(end_s - begin_s) * SECOND_US;
+    *begin_s = day * CALENDAR_DAY_S;
+    *end_s = next * CALENDAR_DAY_S;
+}
+
+// Clocks that are set back over midnight show yesterday again: that is today still.
+static void zone_bounds(enum window_unit unit, const struct time_zone *zone, int64_t now_s, int64_t *begin_s,
+                        int64_t *end_s)
+{
+    int64_t local_begin_s, local_end_s, local_s = now_s + time_zone_offset(zone, now_s);
+    do {
+        local_bounds(unit, local_s, &local_begin_s, &local_end_s);
+        *begin_s = time_zone_reach(zone, local_begin_s);
+        *end_s = time_zone_reach(zone, local_end_s);
+        local_s = local_end_s;
+    } while (*end_s <= now_s);
+}
+
+void window_bounds(enum window_unit unit, const struct time_zone *zone, int64_t now_s, int64_t *begin_s,
+                   int64_t *end_s)
+{
+    if (unit == WINDOW_MINUTE || unit == WINDOW_HOUR) {
+        int64_t length_s = unit == WINDOW_MINUTE ? MINUTE_S : HOUR_S;
+        *begin_s = calendar_floor(now_s, length_s);
+        *end_s = *begin_s + length_s;
+    } else if (zone) {
+        zone_bounds(unit, zone, now_s, begin_s, end_s);
+    } else {
+        local_bounds(unit, now_s, begin_s, end_s);
+    }
+}
+
+void window_at(struct window *window, enum window_unit unit, const struct time_zone *zone, uint64_t tokens,
+               int64_t now_s, uint64_t now_us)
+{
+    int64_t begin_s, end_s;
+    window_bounds(unit, zone, now_s, &begin_s, &end_s);
+    *window = (struct window){.unit = unit,
+                              .zone = zone,
+                              .tokens = tokens,
+                              .end_us = now_us + (uint64_t)(end_s - now_s) * SECOND_US,
+                              .length_us = (uint64_t)(end_s - begin_s) * SECOND_US};
 }
 
 // ---- states ----

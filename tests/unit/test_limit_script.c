@@ -84,7 +84,7 @@ static struct limit_rule random_bucket(struct rand *rand, uint64_t *cost)
 static struct limit_rule random_window(struct rand *rand, uint64_t *cost)
 {
     struct limit_rule rule = {.is_window = true};
-    window_at(&rule.window, (enum window_unit)rand_below(rand, WINDOW_UNITS), 1 + rand_below(rand, 100),
+    window_at(&rule.window, (enum window_unit)rand_below(rand, WINDOW_UNITS), NULL, 1 + rand_below(rand, 100),
               BEGAN_S, 0);
     *cost = rand_below(rand, 30);
     return rule;
@@ -98,7 +98,7 @@ static void move_window(struct limit_rule *rule, uint64_t redis_us, uint64_t now
     for (unsigned i = 0; i < countof(lengths); i++)
         if (rule->window.length_us == lengths[i] * SECOND)
             unit = i;
-    window_at(&rule->window, (enum window_unit)unit, rule->window.tokens, (int64_t)(redis_us / SECOND),
+    window_at(&rule->window, (enum window_unit)unit, NULL, rule->window.tokens, (int64_t)(redis_us / SECOND),
               now_us);
     rule->window.end_us -= redis_us % SECOND;
 }
@@ -209,6 +209,33 @@ static void test_a_refused_request_takes_nothing(void **state)
     assert_int_equal(bucket_remaining(&queries[0].rule.bucket, told[0].state, 0), 3);
 }
 
+// Over the day of 25 hours, told by gateways whose clocks are wrong by up to half a day.
+static void test_days_of_a_time_zone(void **state)
+{
+    (void)state;
+    if (!is_here)
+        skip();
+    enum { HOURS = 4 * 24, TOKENS = 3, FROM_S = 1792800000 /* 2026-10-24 00:00 */, DAYS = 5 };
+    struct time_zone zone;
+    const char *why;
+    assert_true(time_zone_load(STR("Europe/Berlin"), &bench.arena, &zone, &why));
+    struct limit_query query = {.key = STR("test:zone:d"), .cost = 1, .rule.is_window = true};
+    struct rand rand;
+    struct limit_told told;
+    unsigned admitted = 0;
+    bool passes;
+    rand_init_seed(&rand, 11);
+    for (int64_t hour = 0; hour < HOURS; hour++) {
+        int64_t now_s = FROM_S + hour * 3600, gateway_s = now_s + (int64_t)rand_below(&rand, 86400) - 43200;
+        window_at(&query.rule.window, WINDOW_DAY, &zone, TOKENS, now_s, 0);
+        const struct resp_value *reply = run(LIMIT_TAKE, &query, 1, gateway_s, (uint64_t)now_s * SECOND);
+        assert_true(limit_script_read(reply, &query, 1, 0, &passes, &told));
+        assert_int_equal(told.rule.window.end_us, query.rule.window.end_us);
+        admitted += passes;
+    }
+    assert_int_equal(admitted, DAYS * TOKENS - 2); // of the last one only an hour
+}
+
 // The real one, as it is: how long keys live.
 static void test_keys_go_when_they_say_nothing_any_more(void **state)
 {
@@ -221,7 +248,7 @@ static void test_keys_go_when_they_say_nothing_any_more(void **state)
     struct limit_told told[2];
     bool passes;
     assert_true(bucket_compile(&queries[0].rule.bucket, 10, SECOND, 5, false));
-    window_at(&queries[1].rule.window, WINDOW_MINUTE, 10, (int64_t)(clock_wall_us() / SECOND), 0);
+    window_at(&queries[1].rule.window, WINDOW_MINUTE, NULL, 10, (int64_t)(clock_wall_us() / SECOND), 0);
     unsigned argc = limit_script_command(LIMIT_TAKE, queries, 2, (int64_t)(clock_wall_us() / SECOND),
                                          &bench.arena, &argv);
     const struct resp_value *reply = redis_do(&bench, argv, argc);
@@ -273,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_as_in_this_process),
         cmocka_unit_test(test_a_refused_request_takes_nothing),
+        cmocka_unit_test(test_days_of_a_time_zone),
         cmocka_unit_test(test_keys_go_when_they_say_nothing_any_more),
         cmocka_unit_test(test_answers_that_are_none),
     };

@@ -42,6 +42,8 @@ static void test_numbers(void **state)
         {"0", 10, true, 0},
         {"10", 10, true, 10},
         {"11", 10, false, 0},
+        {"5", 5, true, 5},
+        {"6", 5, false, 0}, // a digit above the bound
         {"", 10, false, 0},
         {"-1", 10, false, 0},
         {"+1", 10, false, 0},

@@ -325,9 +325,12 @@ static enum auth_result ask(struct auth_worker *worker, const struct auth_provid
 {
     (void)credentials;
     enum auth_result result = ask_service(worker, provider, call);
-    if (result == AUTH_DENY && call->cause == END_INVALID_TOKEN && !has_credentials(provider, call))
-        return AUTH_NONE; // call->challenge is the service's, if it gave one
-    return result;
+    if (result != AUTH_DENY || call->cause != END_INVALID_TOKEN || has_credentials(provider, call))
+        return result;
+    // Who brought none made no error (RFC 6750 3.1). What the service has said instead stays.
+    if (str_starts(call->challenge, STR(AUTH_BEARER ", error=")))
+        call->challenge = STR(AUTH_BEARER);
+    return AUTH_NONE;
 }
 
 const struct auth_kind_row auth_forward = {

@@ -497,6 +497,9 @@ static void test_what_the_service_says(void **state)
     assert_true(str_eq(f->asking[0].call.challenge, STR("Custom realm=\"x\"")));
     assert_int_equal(ask_to_the_end(f, NULL), AUTH_NONE); // there was nothing to refuse
     assert_true(str_eq(f->asking[0].call.challenge, STR("Custom realm=\"x\"")));
+    reply(f, "401 Unauthorized", "", "");
+    assert_int_equal(ask_to_the_end(f, NULL), AUTH_NONE);
+    assert_true(str_eq(f->asking[0].call.challenge, STR("Bearer realm=\"sallyport\""))); // and no error
     reply(f, "403 Forbidden", "", "");
     ask_to_the_end(f, NULL);
     denied(f, END_DENIED_BY_AUTH_SERVICE);

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from gateway import DEADLINE, Gateway, ask, free_port, until
+from gateway import DEADLINE, ROOT, Gateway, ask, free_port, until
 from peers import Raw, Upstream, answer, request
 from test_24_redis import Redis
 
@@ -318,6 +318,22 @@ def test_a_redis_that_is_not_there_at_the_start(tmp_path, redis):
         assert made.ask(gateway, "/few").status == 429
     finally:
         made.close()
+
+
+def test_a_user_with_no_more_rights_than_that(tmp_path, fleet, redis):
+    """Those that docs/RATE-LIMITS.md names, beside what revocation takes."""
+    text = (ROOT / "docs/RATE-LIMITS.md").read_text()
+    rights = re.search(r"for limits, `([^`]+)`", text)[1].split()
+    redis.ask("ACL", "SETUSER", "gateway", "on", ">secret", "~sallyport:*", "&sallyport:*", "-@all", *rights,
+              "+hello", "+auth", "+ping", "+select", "+subscribe", "+publish", "+zrangebyscore")
+    (tmp_path / "password").write_text("secret")
+    made = fleet(1, {"few": limit(3)}, redis_settings={"username": "gateway",
+                                                       "password": {"file": str(tmp_path / "password")}})
+    assert made.flood("/few", 20) == {200: 3, 429: 17}
+    path = "/api/v1/limits/few?key=127.0.0.1"
+    assert json.loads(ask(made.gateways[0].admin_port, path, "DELETE").body)["tiers"][0]["remaining"] == 3
+    until(lambda: redis.ask("ZCARD", "sallyport:gateways") == b":1\r\n", "a heartbeat")
+    assert "Redis says" not in made.gateways[0].log()
 
 
 def test_a_start_waits_for_redis(fleet):

@@ -1,5 +1,6 @@
 """How many requests of one caller may be under way at once: counted over workers and protocols, given back however they end."""
 import json
+import signal
 import threading
 import time
 
@@ -10,6 +11,7 @@ from h2_peers import H2Client
 from peers import Incomplete, Raw, answer, request
 from test_10_upgrades import SWITCH, UPGRADE, parrot
 from test_34_rate_limits import Limited, route
+from test_35_redis_limits import redis   # noqa: F401
 
 ROOM = "try again in 1 s"
 
@@ -311,3 +313,28 @@ def test_a_crowd_that_comes_and_goes(flights):
     made.until_count(0)
     assert sum(made.decisions("few").values()) <= 480 and most >= 3
     assert made.statuses("/a", 5) == [200] * 5
+
+
+def test_places_of_requests_that_wait_for_redis(flights, redis):   # noqa: F811
+    """A request holds its place while Redis is asked about its bucket, and no longer than it is there."""
+    both = {"key": "client_ip", "default": {"rate": "1/d", "burst": 2, "in_flight": 1}}
+    made = flights({"both": both}, [route("a", "both", respond={"body": "x"})],
+                   redis={"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "2s"})
+
+    def asks_redis():
+        assert made.ask("/a").status in (200, 429)
+        return redis.ask("KEYS", "*both*")
+    until(asks_redis, "Redis decides")
+    assert made.bucket("both", "127.0.0.1", method="DELETE").status == 200
+    redis.process.send_signal(signal.SIGSTOP)
+    waiting = made.begin("/a", arrives=False)
+    until(lambda: json.loads(ask(made.gateway.admin_port, "/api/v1/exchanges").body)["live"] == 1, "a request that waits")
+    got = made.ask("/a")
+    assert got.status == 429 and "at once" in json.loads(got.body)["detail"]
+    waiting.reset()
+    until(lambda: json.loads(ask(made.gateway.admin_port, "/api/v1/exchanges").body)["live"] == 0, "nobody waits")
+    second = made.begin("/a", arrives=False)   # the place is free
+    redis.process.send_signal(signal.SIGCONT)
+    assert second.response().status == 200
+    assert made.statuses("/a", 3)[-1] == 429   # the bucket's word: refused ones hold no place
+    assert made.count("both", "127.0.0.1") == 0

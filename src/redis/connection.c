@@ -124,6 +124,12 @@ static void write_more(struct redis *redis)
 static void on_flush(struct loop_late *late)
 {
     struct redis *redis = container_of(late, struct redis, flush);
+    // Other late work may have commands, too: it comes first, so that a turn's leave in one write.
+    redis->has_yielded = !redis->has_yielded;
+    if (redis->has_yielded) {
+        loop_late(redis->loop, late);
+        return;
+    }
     if (redis->broken)
         drop_for(redis, "too much is under way to subscribe");
     else if (redis->link && redis->state >= REDIS_GREETING)

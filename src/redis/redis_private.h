@@ -73,6 +73,7 @@ struct redis {
     struct arena_spares spares;
     struct arena arena; // of the value at hand
     struct loop_late flush, more;
+    bool has_yielded; // flush has let other late work go first
 
     // Commands.
     struct list line, by_due, failed, spare;

@@ -426,12 +426,3 @@ bool redis_is_up(const struct redis *redis)
 {
     return redis->state == REDIS_UP;
 }
-
-bool redis_is_same(const struct redis *a, const struct redis *b)
-{
-    bool same = redis_settings_same(&a->settings, &b->settings) && a->addr_count == b->addr_count &&
-                tls_client_same(a->tls, b->tls);
-    for (unsigned i = 0; same && i < a->addr_count; i++)
-        same = addr_eq(&a->addrs[i], &b->addrs[i]);
-    return same;
-}

@@ -93,8 +93,6 @@ struct redis_options {
 struct redis *redis_new(const struct redis_options *options, struct err *err);
 void redis_free(struct redis *redis); // everything under way fails with REDIS_DOWN first; NULL is harmless
 bool redis_is_up(const struct redis *redis);
-// Whether both were made of the same settings, addresses and trust.
-bool redis_is_same(const struct redis *a, const struct redis *b);
 
 // argv: copied. on_reply is called once, from the loop, never from inside; reply is valid during the call,
 // NULL unless REDIS_OK. deadline_us 0: the settings'.

@@ -488,8 +488,25 @@ bool limit_tag_of_words(const struct limit *limit, const struct limit_words *wor
     return good;
 }
 
+static char *put(char *to, struct str text)
+{
+    if (text.n)
+        memcpy(to, text.p, text.n);
+    return to + text.n;
+}
+
+static char *put_hex(char *to, uint64_t value)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (unsigned shift = 64; shift;)
+        *to++ = digits[value >> (shift -= 4) & 15];
+    return to;
+}
+
 struct str limit_redis_key(struct str prefix, struct hash128 tag, struct str label, struct arena *arena)
 {
-    return arena_printf(arena, "%.*s{%016llx%016llx}%.*s", STR_ARG(prefix), (unsigned long long)tag.lo,
-                        (unsigned long long)tag.hi, STR_ARG(label));
+    enum { TAG_BYTES = sizeof "{}" - 1 + 2 * sizeof tag };
+    char *key = arena_alloc(arena, prefix.n + TAG_BYTES + label.n);
+    char *end = put(put_hex(put_hex(put(put(key, prefix), STR("{")), tag.lo), tag.hi), STR("}"));
+    return str_range(key, put(end, label));
 }

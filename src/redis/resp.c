@@ -290,11 +290,21 @@ enum resp_result resp_parse(struct str data, size_t max, struct arena *arena, st
     return resp_continue(&walk, data, max, arena, value, used);
 }
 
+// By hand: a command has a dozen of these, and printf would be most of what it costs.
+static void append_head(struct buf *out, char kind, uint64_t number)
+{
+    char line[24] = {kind};
+    size_t n = 1 + u64_print(number, line + 1);
+    line[n++] = '\r';
+    line[n++] = '\n';
+    buf_append(out, (struct str){line, n});
+}
+
 void resp_command(struct buf *out, const struct str *argv, unsigned argc)
 {
-    buf_printf(out, "*%u\r\n", argc);
+    append_head(out, '*', argc);
     for (unsigned i = 0; i < argc; i++) {
-        buf_printf(out, "$%zu\r\n", argv[i].n);
+        append_head(out, '$', argv[i].n);
         buf_append(out, argv[i]);
         buf_append(out, STR("\r\n"));
     }

@@ -222,15 +222,19 @@ def make_replica(redis):
     return lambda: redis.ask("REPLICAOF", "NO", "ONE")
 
 
-def lock_out(redis):
-    assert redis.ask("CONFIG", "SET", "requirepass", "changed") == b"+OK\r\n"
-    assert redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "no") is not None
+def say(redis, *lines):
+    """Commands on one connection."""
+    with socket.create_connection(("127.0.0.1", redis.port), timeout=DEADLINE) as peer:
+        for line in lines:
+            peer.sendall(line.encode() + b"\r\n")
+            got = peer.recv(64)
+            assert got.startswith((b"+OK", b":")), got
 
-    def undo():
-        with socket.create_connection(("127.0.0.1", redis.port), timeout=DEADLINE) as peer:
-            peer.sendall(b"AUTH changed\r\nCONFIG SET requirepass \"\"\r\n")
-            assert peer.recv(64).startswith(b"+OK")
-    return undo
+
+def lock_out(redis):
+    """Another password, and everybody has to say it."""
+    say(redis, "CONFIG SET requirepass changed", "CLIENT KILL TYPE normal SKIPME yes")
+    return lambda: say(redis, "AUTH changed", 'CONFIG SET requirepass ""')
 
 
 def slow_down(redis):

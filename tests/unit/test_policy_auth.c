@@ -389,8 +389,8 @@ static void test_require(void **state)
         open_bench(&b, 2);
         b.settings.scopes = list_of(&b.arena, rows[i].scopes);
         b.settings.roles = list_of(&b.arena, rows[i].roles);
-        b.settings.scopes_match = rows[i].scopes_match;
-        b.settings.roles_match = rows[i].roles_match;
+        b.settings.scopes_match = (int)rows[i].scopes_match;
+        b.settings.roles_match = (int)rows[i].roles_match;
         b.identity.scopes = list_of(&b.arena, rows[i].has_scopes);
         b.identity.roles = list_of(&b.arena, rows[i].has_roles);
         b.providers[b.indices[0]].challenge = STR("Bearer realm=\"x\"");

@@ -126,22 +126,14 @@ static bool read_answer(const struct json_value *claims, struct answer *answer)
     return true;
 }
 
-static bool is_listed(const struct str_list *list, struct str text)
-{
-    for (uint32_t i = 0; i < list->count; i++)
-        if (str_eq(list->v[i], text))
-            return true;
-    return false;
-}
-
 static bool is_meant(const struct str_list *audiences, const struct json_value *audience)
 {
     if (!audiences->count)
         return true;
     if (json_is_string(audience))
-        return is_listed(audiences, audience->text);
+        return str_list_has(audiences, audience->text);
     for (const struct json_value *each = audience ? audience->first : NULL; each; each = each->next)
-        if (is_listed(audiences, each->text))
+        if (str_list_has(audiences, each->text))
             return true;
     return false;
 }

@@ -299,25 +299,19 @@ static void on_tick(struct loop_timer *timer)
 static const struct redis_fleet_events fleet_events = {
     .on_up = on_up, .on_subscribed = on_subscribed, .on_message = on_message};
 
-struct redis_deny *redis_deny_new(const struct redis_deny_options *options, struct err *err)
+struct redis_deny *redis_deny_new(const struct redis_access *access, struct err *err)
 {
     struct redis_deny *deny = calloc(1, sizeof *deny);
     check(deny);
-    deny->loop = options->loop;
+    deny->loop = access->loop;
     arena_init(&deny->arena, NULL);
     list_init(&deny->queue);
     loop_timer_init(&deny->timer, on_tick);
-    deny->key = arena_printf(&deny->arena, "%.*sdeny", STR_ARG(options->settings->key_prefix));
-    deny->fleet = redis_fleet_new(&(struct redis_fleet_options){.loop = options->loop,
-                                                                .tls_slot = options->tls_slot,
-                                                                .settings = options->settings,
-                                                                .addrs = options->addrs,
-                                                                .addr_count = options->addr_count,
-                                                                .metrics = options->metrics,
-                                                                .purpose = "revocation",
-                                                                .events = &fleet_events,
-                                                                .context = deny},
-                                  err);
+    deny->key = arena_printf(&deny->arena, "%.*sdeny", STR_ARG(access->settings->key_prefix));
+    deny->fleet = redis_fleet_new(
+        &(struct redis_fleet_options){
+            .access = *access, .purpose = "revocation", .events = &fleet_events, .context = deny},
+        err);
     if (!deny->fleet) {
         redis_deny_free(deny);
         return NULL;

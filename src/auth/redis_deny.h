@@ -17,17 +17,8 @@ enum {
 
 struct redis_deny;
 
-struct redis_deny_options {
-    struct loop *loop;
-    unsigned tls_slot;
-    const struct redis_settings *settings; // copied
-    const struct addr *addrs;
-    unsigned addr_count;
-    struct metrics *metrics;
-};
-
 // Connects from the next turn on. NULL and *err: the settings make no sense.
-struct redis_deny *redis_deny_new(const struct redis_deny_options *options, struct err *err);
+struct redis_deny *redis_deny_new(const struct redis_access *access, struct err *err);
 void redis_deny_free(struct redis_deny *deny); // NULL is harmless
 // Whether both talk to the same servers in the same way.
 bool redis_deny_is_same(const struct redis_deny *a, const struct redis_deny *b);

@@ -2,7 +2,7 @@
 #include "auth_service/service.h"
 
 #include "base/log.h"
-#include "discovery/lookup.h"
+#include "discovery/lookup_redis.h"
 
 static void on_deny(struct vault *vault, struct str jti, int64_t expires)
 {
@@ -16,18 +16,16 @@ static void on_deny(struct vault *vault, struct str jti, int64_t expires)
 bool tell_open(struct service *service, struct err *err)
 {
     const struct auth_service_settings *settings = &service->config->settings;
-    struct addr addrs[LOOKUP_MAX];
-    unsigned count;
+    struct addr addrs[REDIS_SEEDS];
     if (!settings->has_redis)
         return true;
-    if (lookup_target(settings->redis.url.address, addrs, &count, err) != ERR_OK)
+    unsigned count = lookup_redis(&settings->redis, addrs, err);
+    if (!count)
         return false;
-    service->deny =
-        redis_deny_new(&(struct redis_deny_options){.loop = &service->loop,
-                                                    .settings = &settings->redis,
-                                                    .addrs = addrs,
-                                                    .addr_count = count < REDIS_ADDRS ? count : REDIS_ADDRS},
-                       err);
+    service->deny = redis_deny_new(
+        &(struct redis_access){
+            .loop = &service->loop, .settings = &settings->redis, .addrs = addrs, .addr_count = count},
+        err);
     if (!service->deny)
         return false;
     service->vault.on_deny = on_deny;

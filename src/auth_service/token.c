@@ -11,14 +11,6 @@ struct issue {
     enum service_counter counter;
 };
 
-static bool list_has(const struct str_list *list, struct str word)
-{
-    for (uint32_t i = 0; i < list->count; i++)
-        if (str_eq(list->v[i], word))
-            return true;
-    return false;
-}
-
 // Of the asked scopes those that are allowed; asked n == 0: all. *denied: one was not.
 static struct str pick_scopes(struct serve_client *c, const struct issue *issue, struct str asked,
                               bool *denied)
@@ -28,14 +20,15 @@ static struct str pick_scopes(struct serve_client *c, const struct issue *issue,
     if (!asked.n) {
         for (uint32_t i = 0; i < issue->client->scopes.count; i++) {
             word = issue->client->scopes.v[i];
-            if (!issue->user || list_has(&issue->user->scopes, word))
+            if (!issue->user || str_list_has(&issue->user->scopes, word))
                 scope =
                     arena_printf(&c->arena, "%.*s%s%.*s", STR_ARG(scope), scope.n ? " " : "", STR_ARG(word));
         }
         return scope;
     }
     while (form_next_word(&asked, &word)) {
-        if (!list_has(&issue->client->scopes, word) || (issue->user && !list_has(&issue->user->scopes, word)))
+        if (!str_list_has(&issue->client->scopes, word) ||
+            (issue->user && !str_list_has(&issue->user->scopes, word)))
             *denied = true;
         else if (!form_has_word(scope, word))
             scope = arena_printf(&c->arena, "%.*s%s%.*s", STR_ARG(scope), scope.n ? " " : "", STR_ARG(word));
@@ -193,7 +186,7 @@ static bool may_have_audience(struct serve_client *c, const struct client_settin
 {
     const struct str_list *all =
         client->audiences.count ? &client->audiences : &service_of(c)->config->settings.tokens.audiences;
-    if (!audience.n || list_has(all, audience))
+    if (!audience.n || str_list_has(all, audience))
         return true;
     reply_oauth_error(c, 400, STR("invalid_target"), STR("the client may not have tokens for this audience"));
     return false;

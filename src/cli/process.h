@@ -168,6 +168,9 @@ void process_await_keys(struct process *process, void (*done)(struct process *pr
 
 void process_start_revocation(struct process *process);
 void process_end_revocation(struct process *process);
+struct redis_access process_redis_access(struct process *process, const struct gateway *gateway);
+bool process_refuse_redis(const struct process *process, const struct gateway *gateway, const struct err *err,
+                          struct config_report *report); // false
 // Talks to the Redis of the configuration; what is as it was stays connected. False, and a mistake in
 // *report: nothing has changed.
 bool process_use_redis(struct process *process, const struct gateway *gateway, struct config_report *report);

@@ -10,22 +10,15 @@ enum {
 
 bool process_use_limits(struct process *process, const struct gateway *gateway, struct config_report *report)
 {
-    const struct redis_settings *settings = &gateway->settings.redis;
     struct limit_gateways *before = process->host.gateways, *next = NULL;
     struct err err = {0};
     if (gateway->settings.has_redis && gateway->limits.any_shared) {
+        const struct redis_access access = process_redis_access(process, gateway);
         gateway_tls_read_from(&gateway->tls);
-        next = limit_gateways_new(&(struct limit_gateways_options){.loop = &process->loop,
-                                                                   .tls_slot = TLS_SLOT_CONTROL,
-                                                                   .settings = settings,
-                                                                   .addrs = gateway->redis_addrs,
-                                                                   .addr_count = gateway->redis_addr_count,
-                                                                   .metrics = process->host.own},
-                                  &err);
+        next = limit_gateways_new(&access, &err);
         gateway_tls_read_from(NULL);
         if (!next)
-            return process_refuse(report, process->file, settings->line, settings->column, STR("redis"),
-                                  "%s: %s", err.where, err.what);
+            return process_refuse_redis(process, gateway, &err, report);
     }
     if (before && next && limit_gateways_is_same(before, next)) {
         limit_gateways_free(next);

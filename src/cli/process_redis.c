@@ -11,24 +11,35 @@ static int64_t now_s(void)
     return (int64_t)(clock_wall_us() / 1000000);
 }
 
-bool process_use_redis(struct process *process, const struct gateway *gateway, struct config_report *report)
+struct redis_access process_redis_access(struct process *process, const struct gateway *gateway)
+{
+    return (struct redis_access){.loop = &process->loop,
+                                 .tls_slot = TLS_SLOT_CONTROL,
+                                 .settings = &gateway->settings.redis,
+                                 .addrs = gateway->redis_addrs,
+                                 .addr_count = gateway->redis_addr_count,
+                                 .metrics = process->host.own};
+}
+
+bool process_refuse_redis(const struct process *process, const struct gateway *gateway, const struct err *err,
+                          struct config_report *report)
 {
     const struct redis_settings *settings = &gateway->settings.redis;
+    return process_refuse(report, process->file, settings->line, settings->column, STR("redis"), "%s: %s",
+                          err->where, err->what);
+}
+
+bool process_use_redis(struct process *process, const struct gateway *gateway, struct config_report *report)
+{
     struct redis_deny *before = process->deny, *next = NULL;
     struct err err = {0};
     if (gateway->settings.has_redis) {
+        const struct redis_access access = process_redis_access(process, gateway);
         gateway_tls_read_from(&gateway->tls);
-        next = redis_deny_new(&(struct redis_deny_options){.loop = &process->loop,
-                                                           .tls_slot = TLS_SLOT_CONTROL,
-                                                           .settings = settings,
-                                                           .addrs = gateway->redis_addrs,
-                                                           .addr_count = gateway->redis_addr_count,
-                                                           .metrics = process->host.own},
-                              &err);
+        next = redis_deny_new(&access, &err);
         gateway_tls_read_from(NULL);
         if (!next)
-            return process_refuse(report, process->file, settings->line, settings->column, STR("redis"),
-                                  "%s: %s", err.where, err.what);
+            return process_refuse_redis(process, gateway, &err, report);
     }
     if (before && next && redis_deny_is_same(before, next)) {
         redis_deny_free(next);

@@ -1,7 +1,7 @@
 #include "exchange/gateway.h"
 
 #include "base/log.h"
-#include "discovery/lookup.h"
+#include "discovery/lookup_redis.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -164,35 +164,16 @@ static bool compile_auth(struct gateway *gateway, struct config_report *report)
     return true;
 }
 
-static bool look_up_one(struct gateway *gateway, struct str text, struct err *err)
-{
-    struct addr addrs[LOOKUP_MAX];
-    unsigned count, room = REDIS_SEEDS - gateway->redis_addr_count;
-    if (lookup_target(text, addrs, &count, err) != ERR_OK)
-        return false;
-    count = count < REDIS_ADDRS ? count : REDIS_ADDRS;
-    count = count < room ? count : room;
-    memcpy(gateway->redis_addrs + gateway->redis_addr_count, addrs, count * sizeof *addrs);
-    gateway->redis_addr_count += count;
-    return true;
-}
-
-// Of several nodes, one that is known will do: it tells of the others.
 static bool look_up_redis(struct gateway *gateway, struct config_report *report)
 {
     const struct redis_settings *redis = &gateway->settings.redis;
-    bool is_one = redis->mode == REDIS_STANDALONE;
     struct err err = {0};
     if (!gateway->settings.has_redis)
         return true;
-    if (is_one)
-        look_up_one(gateway, redis->url.address, &err);
-    for (uint32_t i = 0; !is_one && i < redis->nodes.count; i++)
-        if (!look_up_one(gateway, redis->nodes.v[i], &err))
-            log_warn("redis", "redis.nodes: %s: %s", err.where, err.what);
+    gateway->redis_addr_count = lookup_redis(redis, gateway->redis_addrs, &err);
     if (!gateway->redis_addr_count)
         report_failure(report, gateway->file, redis->line, redis->column,
-                       is_one ? STR("redis.url") : STR("redis.nodes"), &err);
+                       redis->mode == REDIS_STANDALONE ? STR("redis.url") : STR("redis.nodes"), &err);
     gateway->limits.redis_addrs = gateway->redis_addrs;
     gateway->limits.redis_addr_count = gateway->redis_addr_count;
     return gateway->redis_addr_count;

@@ -151,29 +151,23 @@ static struct str draw(struct arena *arena)
                         (unsigned long long)secret[1]);
 }
 
-struct limit_gateways *limit_gateways_new(const struct limit_gateways_options *options, struct err *err)
+struct limit_gateways *limit_gateways_new(const struct redis_access *access, struct err *err)
 {
     static const struct redis_fleet_events events = {.on_up = on_up};
     struct limit_gateways *gateways = calloc(1, sizeof *gateways);
     check(gateways);
-    struct str prefix = options->settings->key_prefix;
-    gateways->loop = options->loop;
+    struct str prefix = access->settings->key_prefix;
+    gateways->loop = access->loop;
     arena_init(&gateways->arena, NULL);
     loop_timer_init(&gateways->timer, on_tick);
     gateways->seed_key = arena_printf(&gateways->arena, "%.*sseed", STR_ARG(prefix));
     gateways->members_key = arena_printf(&gateways->arena, "%.*sgateways", STR_ARG(prefix));
     gateways->id = draw(&gateways->arena);
     memcpy(gateways->offer, draw(&gateways->arena).p, SEED_DIGITS);
-    gateways->fleet = redis_fleet_new(&(struct redis_fleet_options){.loop = options->loop,
-                                                                    .tls_slot = options->tls_slot,
-                                                                    .settings = options->settings,
-                                                                    .addrs = options->addrs,
-                                                                    .addr_count = options->addr_count,
-                                                                    .metrics = options->metrics,
-                                                                    .purpose = "rate limits, heartbeat",
-                                                                    .events = &events,
-                                                                    .context = gateways},
-                                      err);
+    gateways->fleet = redis_fleet_new(
+        &(struct redis_fleet_options){
+            .access = *access, .purpose = "rate limits, heartbeat", .events = &events, .context = gateways},
+        err);
     if (!gateways->fleet) {
         limit_gateways_free(gateways);
         return NULL;

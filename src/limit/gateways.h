@@ -19,18 +19,9 @@ enum {
 
 struct limit_gateways;
 
-struct limit_gateways_options {
-    struct loop *loop;
-    unsigned tls_slot;
-    const struct redis_settings *settings; // copied
-    const struct addr *addrs;
-    unsigned addr_count;
-    struct metrics *metrics;
-};
-
 // Connects from the next turn on. One of them is in force in a process: what it learns is known to all
 // threads, and until then nothing is. NULL and *err: the settings make no sense.
-struct limit_gateways *limit_gateways_new(const struct limit_gateways_options *options, struct err *err);
+struct limit_gateways *limit_gateways_new(const struct redis_access *access, struct err *err);
 void limit_gateways_free(struct limit_gateways *gateways); // NULL is harmless
 bool limit_gateways_is_same(const struct limit_gateways *a, const struct limit_gateways *b);
 

@@ -223,19 +223,11 @@ static bool is_among(struct str list, struct str name)
     return false;
 }
 
-static bool has_role(const struct identity *identity, struct str role)
-{
-    for (uint32_t i = 0; identity && i < identity->roles.count; i++)
-        if (str_eq(identity->roles.v[i], role))
-            return true;
-    return false;
-}
-
 static bool is_in_tier(const struct limit_from *by, struct str text, const struct identity *identity,
                        struct str tier)
 {
     switch (by->source) {
-    case LIMIT_ROLES: return has_role(identity, tier);
+    case LIMIT_ROLES: return identity && str_list_has(&identity->roles, tier);
     case LIMIT_CLAIM: return is_among(text, tier);
     default: return text.n && str_eq(text, tier);
     }

@@ -556,16 +556,17 @@ void limit_worker_update(struct limit_worker *worker, const struct limits *limit
     struct redis_fleet *fleet = NULL;
     struct err err = {0};
     if (limits->any_shared && limits->redis) {
-        fleet = redis_fleet_new(&(struct redis_fleet_options){.loop = worker->needs.loop,
-                                                              .tls_slot = worker->needs.tls_slot,
-                                                              .settings = limits->redis,
-                                                              .addrs = limits->redis_addrs,
-                                                              .addr_count = limits->redis_addr_count,
-                                                              .metrics = worker->needs.metrics,
-                                                              .purpose = "rate limits",
-                                                              .events = &events,
-                                                              .context = worker},
-                                &err);
+        fleet =
+            redis_fleet_new(&(struct redis_fleet_options){.access = {.loop = worker->needs.loop,
+                                                                     .tls_slot = worker->needs.tls_slot,
+                                                                     .settings = limits->redis,
+                                                                     .addrs = limits->redis_addrs,
+                                                                     .addr_count = limits->redis_addr_count,
+                                                                     .metrics = worker->needs.metrics},
+                                                          .purpose = "rate limits",
+                                                          .events = &events,
+                                                          .context = worker},
+                            &err);
         if (!fleet)
             log_error("limit", "%s: %s: limits go by on_redis_down", err.where, err.what);
     }

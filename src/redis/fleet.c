@@ -240,11 +240,11 @@ static void set_addrs(struct redis_fleet *fleet, const struct redis_fleet_option
     bool is_one = settings->mode == REDIS_STANDALONE;
     unsigned count = is_one ? 1 : settings->nodes.count;
     const struct str *texts = is_one ? &settings->url.address : settings->nodes.v;
-    if (options->addr_count)
-        count = options->addr_count;
+    if (options->access.addr_count)
+        count = options->access.addr_count;
     fleet->addrs = arena_array(&fleet->arena, struct addr, count);
-    if (options->addr_count) {
-        memcpy(fleet->addrs, options->addrs, count * sizeof *fleet->addrs);
+    if (options->access.addr_count) {
+        memcpy(fleet->addrs, options->access.addrs, count * sizeof *fleet->addrs);
         fleet->addr_count = count;
         return;
     }
@@ -260,7 +260,7 @@ static bool start(struct redis_fleet *fleet, const struct redis_fleet_options *o
         err_set(err, ERR_INVALID, is_one ? "redis.url" : "redis.nodes", "no address");
         return false;
     }
-    fleet->tls = redis_trust(&fleet->settings, options->tls_slot, err);
+    fleet->tls = redis_trust(&fleet->settings, options->access.tls_slot, err);
     if (fleet->settings.url.tls && !fleet->tls)
         return false;
     fleet->verbs = modes[fleet->settings.mode];
@@ -272,8 +272,8 @@ struct redis_fleet *redis_fleet_new(const struct redis_fleet_options *options, s
 {
     struct redis_fleet *fleet = calloc(1, sizeof *fleet);
     check(fleet);
-    fleet->loop = options->loop;
-    fleet->metrics = options->metrics;
+    fleet->loop = options->access.loop;
+    fleet->metrics = options->access.metrics;
     fleet->events = options->events;
     fleet->context = options->context;
     arena_init(&fleet->arena, NULL);
@@ -282,7 +282,7 @@ struct redis_fleet *redis_fleet_new(const struct redis_fleet_options *options, s
     list_init(&fleet->failed);
     loop_late_init(&fleet->tidy, on_tidy);
     loop_late_init(&fleet->report, on_report);
-    redis_settings_copy(&fleet->settings, options->settings, &fleet->arena);
+    redis_settings_copy(&fleet->settings, options->access.settings, &fleet->arena);
     set_addrs(fleet, options);
     if (options->purpose) {
         fleet->purpose = options->purpose;

@@ -29,15 +29,20 @@ struct redis_fleet_events { // each may be NULL. redis_fleet_free must not be ca
     void (*on_message)(void *context, struct str channel, struct str payload);
 };
 
-struct redis_fleet_options {
+// Who asks, and whom: what every user of a fleet is given.
+struct redis_access {
     struct loop *loop;
     unsigned tls_slot;
     const struct redis_settings *settings; // copied
     // What the url's host (standalone) and the names of redis.nodes mean, in their order; this room looks up
-    // no name.
+    // no name (discovery/lookup_redis.h).
     const struct addr *addrs;
     unsigned addr_count;
     struct metrics *metrics;
+};
+
+struct redis_fleet_options {
+    struct redis_access access;
     const char *purpose;
     const struct redis_fleet_events *events;
     void *context;

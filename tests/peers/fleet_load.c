@@ -196,7 +196,7 @@ int main(int argc, char **argv)
     check(load->keys && load->keys <= KEYS_MAX && loop_init(&load->loop, &err) == ERR_OK);
     load->fleet = redis_fleet_new(
         &(struct redis_fleet_options){
-            .loop = &load->loop, .settings = &settings, .events = &events, .context = load},
+            .access = {.loop = &load->loop, .settings = &settings}, .events = &events, .context = load},
         &err);
     check(load->fleet);
     redis_fleet_subscribe(load->fleet, str_of(argv[7]));

@@ -239,11 +239,11 @@ static inline void start(struct bench *bench, unsigned seeds)
     static const struct redis_fleet_events events = {
         .on_up = on_up, .on_down = on_down, .on_subscribed = on_subscribed, .on_message = on_message};
     struct err err;
-    bench->fleet = redis_fleet_new(&(struct redis_fleet_options){.loop = &bench->loop,
-                                                                 .settings = &bench->settings,
-                                                                 .addrs = bench->addrs,
-                                                                 .addr_count = seeds,
-                                                                 .metrics = bench->metrics,
+    bench->fleet = redis_fleet_new(&(struct redis_fleet_options){.access = {.loop = &bench->loop,
+                                                                            .settings = &bench->settings,
+                                                                            .addrs = bench->addrs,
+                                                                            .addr_count = seeds,
+                                                                            .metrics = bench->metrics},
                                                                  .events = &events,
                                                                  .context = bench},
                                    &err);

@@ -49,10 +49,9 @@ static int open_all(void **state)
     is_here = redis_bench_open(&bench);
     if (!is_here)
         return 0;
-    gateways = limit_gateways_new(&(struct limit_gateways_options){.loop = &bench.loop,
-                                                                   .settings = &bench.settings,
-                                                                   .metrics = bench.metrics},
-                                  &err);
+    gateways = limit_gateways_new(
+        &(struct redis_access){.loop = &bench.loop, .settings = &bench.settings, .metrics = bench.metrics},
+        &err);
     assert_non_null(gateways);
     for (unsigned i = 0; i < GATEWAYS; i++) {
         struct member *member = &members[i];

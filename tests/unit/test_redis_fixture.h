@@ -147,7 +147,8 @@ static inline bool redis_bench_open(struct redis_bench *bench)
     redis_start_server(bench, port);
     bench->fleet = redis_fleet_new(
         &(struct redis_fleet_options){
-            .loop = &bench->loop, .settings = &bench->settings, .metrics = bench->metrics, .events = &events},
+            .access = {.loop = &bench->loop, .settings = &bench->settings, .metrics = bench->metrics},
+            .events = &events},
         &err);
     assert_non_null(bench->fleet);
     redis_wait_up(bench);

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from auth_service import AuthService
 from gateway import BUILD, DEADLINE, free_port, until
 from redis_servers import Cluster, Watched
 from test_24_redis import Redis, revoke, wait_count, wait_redis
@@ -149,6 +150,17 @@ def test_sentinels_hand_over(watched, load):
     account = running.end()
     print(f"\na handed-over master: {account['gap_s']:.2f} s without a good answer, {account['errors']} errors")
     assert account["ok"] > 0 and account["errors"] < 50   # READONLY, to what was under way
+
+
+def test_the_auth_service_tells_the_master(watched, tmp_path):
+    redis = {"mode": "sentinel", "nodes": watched.nodes(), "master": watched.name, "key_prefix": "fleet:"}
+    service = AuthService(tmp_path / "service", {"redis": redis})
+    try:
+        service.start()
+        service.revoke(service.token())
+        until(lambda: watched.master.ask("ZCARD", "fleet:deny") == 1, lambda: f"the revoked token\n{service.log()}")
+    finally:
+        service.kill()
 
 
 def move_slot(cluster, key):

@@ -192,11 +192,9 @@ static enum auth_result admit(const struct question *question, const struct toke
     return result;
 }
 
-// A token whose signature is good.
-static enum auth_result judge(const struct question *question, const struct token *token)
+struct token_rules auth_jwt_rules(const struct jwt_settings *settings)
 {
-    const struct jwt_settings *settings = question->settings;
-    const struct token_rules rules = {
+    return (struct token_rules){
         .issuer = settings->issuer,
         .audiences = settings->audiences.v,
         .audience_count = settings->audiences.count,
@@ -204,6 +202,13 @@ static enum auth_result judge(const struct question *question, const struct toke
         .required_count = settings->required_claims.count,
         .leeway_s = settings->leeway_us / 1000000,
     };
+}
+
+// A token whose signature is good.
+static enum auth_result judge(const struct question *question, const struct token *token)
+{
+    const struct jwt_settings *settings = question->settings;
+    const struct token_rules rules = auth_jwt_rules(settings);
     struct token_facts facts;
     struct str missing;
     enum token_fault fault = token_judge(token, &rules, question->call->now_s, &facts, &missing);

@@ -38,6 +38,9 @@ struct auth_kind_row {
     void (*fini)(struct auth_provider *provider);
 };
 
+// What a jwt provider holds claims to.
+struct token_rules auth_jwt_rules(const struct jwt_settings *settings);
+
 extern const struct auth_kind_row auth_jwt, auth_introspection, auth_forward, auth_api_key, auth_mtls;
 
 // A worker's side of one provider, by id, across reloads; each kind hangs its own on it.

@@ -2,9 +2,8 @@
 // Signatures aside.
 #include "test_config_fixture.h"
 
-#include "auth/identity.h"
+#include "auth/provider.h"
 #include "exchange/gateway_config.h"
-#include "token/token.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,14 +42,7 @@ static enum token_fault judge(const struct jwt_settings *settings, struct fixtur
     };
     assert_non_null(token->header);
     assert_non_null(token->claims);
-    const struct token_rules rules = {
-        .issuer = settings->issuer,
-        .audiences = settings->audiences.v,
-        .audience_count = settings->audiences.count,
-        .required = settings->required_claims.v,
-        .required_count = settings->required_claims.count,
-        .leeway_s = settings->leeway_us / 1000000,
-    };
+    const struct token_rules rules = auth_jwt_rules(settings);
     return token_judge(token, &rules, NOW, &facts, &missing);
 }
 

@@ -158,16 +158,6 @@ static void test_no_kid_and_no_key_that_fits(void **state)
 
 // ---- the scene ----
 
-static struct buf reply_of(struct token_signer *const *signers, size_t count)
-{
-    struct buf set = set_of(signers, count), reply = {0};
-    buf_printf(&reply, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%.*s", buf_str(&set).n,
-               STR_ARG(buf_str(&set)));
-    buf_append(&reply, (struct str){"", 1}); // the server wants a C string
-    buf_free(&set);
-    return reply;
-}
-
 static void nothing(void *holder)
 {
     (void)holder;

@@ -1,19 +1,8 @@
-#include "test_config_fixture.h"
+#include "test_gateway_config_fixture.h"
 
-#include "exchange/gateway_config.h"
 #include "token/token.h"
 
 #include <stdlib.h>
-
-static const char *load(struct fixture *fixture, const char *text, struct gateway_settings *settings)
-{
-    memset(settings, 0xee, sizeof *settings);
-    bool is_valid =
-        gateway_settings_load(STR("t"), str_of(text), &fixture->arena, settings, &fixture->report);
-    const char *report = take_report(fixture);
-    assert_int_equal(is_valid, !*report);
-    return report;
-}
 
 #define BASE "version: 1\nlisteners: [{name: http, address: ':8080'}]\n"
 

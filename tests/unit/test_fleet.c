@@ -10,9 +10,9 @@ static void test_commands_go_to_the_server(void **state)
     start(bench, 0); // the url is an address
     assert_false(redis_fleet_is_up(bench->fleet));
     ask(bench, "GET", "early", 0);
-    assert_int_equal(bench->replies, 0); // never from inside
+    assert_int_equal(bench->ear.replies, 0); // never from inside
     assert_heard(bench, 0, REDIS_DOWN, "");
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     assert_true(redis_fleet_is_up(bench->fleet));
     ask(bench, "GET", "k", 0);
     assert_heard(bench, 1, REDIS_OK, "OK");
@@ -25,14 +25,14 @@ static void test_down_is_told_once(void **state)
     (void)state;
     struct bench *bench = bench_new(1);
     start(bench, 1);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     server_stop(&bench->servers[0]);
-    until(bench, bench->downs == 1);
+    until(bench, bench->ear.downs == 1);
     assert_false(redis_fleet_is_up(bench->fleet));
     turn_for(bench, 300); // tries in vain
-    assert_int_equal(bench->downs, 1);
+    assert_int_equal(bench->ear.downs, 1);
     server_start(&bench->servers[0]);
-    until(bench, bench->ups == 2);
+    until(bench, bench->ear.ups == 2);
     ask(bench, "GET", "k", 0);
     assert_heard(bench, 0, REDIS_OK, "OK");
     bench_free(bench);
@@ -44,12 +44,12 @@ static void test_subscribing_beside_the_commands(void **state)
     struct bench *bench = bench_new(1);
     start(bench, 1);
     redis_fleet_subscribe(bench->fleet, STR("deny"));
-    until(bench, bench->subscribed == 1 && bench->ups == 1);
+    until(bench, bench->ear.subscribed == 1 && bench->ear.ups == 1);
     assert_true(redis_fleet_is_subscribed(bench->fleet));
     server_say(&bench->servers[0], (unsigned)bench->servers[0].subscribed,
                ">3\r\n+message\r\n+deny\r\n+x\r\n");
-    until(bench, bench->messages == 1);
-    assert_string_equal(bench->message, "deny=x");
+    until(bench, bench->ear.messages == 1);
+    assert_string_equal(bench->ear.message, "deny=x");
     assert_int_equal(bench->servers[0].accepted, 2);
     bench_free(bench);
 }
@@ -59,11 +59,11 @@ static void test_what_is_under_way_fails_with_the_fleet(void **state)
     (void)state;
     struct bench *bench = bench_new(1);
     start(bench, 1);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     ask(bench, "GET", "k", 0);
     redis_fleet_free(bench->fleet);
     bench->fleet = NULL;
-    assert_int_equal(bench->replies, 1);
+    assert_int_equal(bench->ear.replies, 1);
     assert_heard(bench, 0, REDIS_DOWN, "");
     bench_free(bench);
 }

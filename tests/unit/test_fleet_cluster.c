@@ -48,7 +48,7 @@ static struct bench *cluster_up(unsigned servers, unsigned masters)
 {
     struct bench *bench = cluster_new(servers, masters);
     start(bench, 1);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     return bench;
 }
 
@@ -60,9 +60,9 @@ static void test_commands_go_to_their_slot(void **state)
     struct bench *bench = cluster_new(3, 3);
     start(bench, 1); // one of them is enough
     ask(bench, "GET", "early", 0);
-    assert_int_equal(bench->replies, 0); // never from inside
+    assert_int_equal(bench->ear.replies, 0); // never from inside
     assert_heard(bench, 0, REDIS_DOWN, "");
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     ask(bench, "GET", "foo", 0);
     assert_heard(bench, 1, REDIS_OK, "server 2");
     ask(bench, "GET", "bar", 0);
@@ -89,7 +89,7 @@ static void test_moved_is_followed_and_remembered(void **state)
     until(bench, maps_read == 2); // which still says 2
     ask(bench, "GET", "foo", 0);
     assert_heard(bench, 20, REDIS_OK, "server 3");
-    assert_int_equal(bench->downs, 0);
+    assert_int_equal(bench->ear.downs, 0);
     bench_free(bench);
 }
 
@@ -103,7 +103,7 @@ static void test_the_map_is_read_at_most_once_a_second(void **state)
     for (unsigned i = 0; clock_monotonic_us() - began_us < 1500000; i++) {
         ask(bench, "GET", "foo", 0);
         assert_heard(bench, i % HEARD, REDIS_DOWN, ""); // five times to and fro
-        bench->replies = bench->replies % HEARD;
+        bench->ear.replies = bench->ear.replies % HEARD;
     }
     assert_in_range(maps_read, 2, 3);
     bench_free(bench);
@@ -138,7 +138,7 @@ static void test_the_deadline_is_one_for_all_redirections(void **state)
     assert_heard(bench, 0, REDIS_DEADLINE, "");
     uint64_t took_us = clock_monotonic_us() - began_us;
     assert_true(took_us > 90000 && took_us < 1000000);
-    assert_int_equal(bench->downs, 0);
+    assert_int_equal(bench->ear.downs, 0);
     bench_free(bench);
 }
 
@@ -171,7 +171,7 @@ static void test_a_failover(void **state)
     (void)state;
     struct bench *bench = cluster_up(4, 3);
     server_stop(&bench->servers[2]);
-    until(bench, bench->downs == 1);
+    until(bench, bench->ear.downs == 1);
     ask(bench, "GET", "foo", 0);
     ask(bench, "GET", "bar", 0);
     assert_heard(bench, 0, REDIS_DOWN, "");
@@ -180,7 +180,7 @@ static void test_a_failover(void **state)
     bench->servers[2].port = bench->servers[3].port;
     share_slots(bench, 3);
     bench->servers[2].port = port;
-    until(bench, bench->ups == 2);
+    until(bench, bench->ear.ups == 2);
     ask(bench, "GET", "foo", 0);
     assert_heard(bench, 2, REDIS_OK, "server 3");
     bench_free(bench);
@@ -212,9 +212,9 @@ static void test_hostile_maps(void **state)
         snprintf(map_text, sizeof map_text, "%s", bad[i]);
         start(bench, 2);
         until(bench, maps_read >= 2); // the next one is asked
-        assert_int_equal(bench->ups, 0);
+        assert_int_equal(bench->ear.ups, 0);
         share_slots(bench, 3);
-        until(bench, bench->ups == 1);
+        until(bench, bench->ear.ups == 1);
         bench_free(bench);
     }
 }
@@ -226,9 +226,9 @@ static void test_redirections_to_a_thousand_places(void **state)
     for (unsigned i = 0; i < SLOT_NODES + 200; i++) { // nobody is there
         snprintf(moved[2], sizeof moved[2], "-ASK 12182 127.1.%u.%u:9\r\n", i / 250, 1 + i % 250);
         ask(bench, "GET", "foo", 0);
-        until(bench, bench->replies == 1);
-        assert_int_not_equal(bench->heard[0].failure, REDIS_OK);
-        bench->replies = 0;
+        until(bench, bench->ear.replies == 1);
+        assert_int_not_equal(bench->ear.heard[0].failure, REDIS_OK);
+        bench->ear.replies = 0;
     }
     moved[2][0] = 0;
     ask(bench, "GET", "foo", 0);
@@ -242,19 +242,19 @@ static void test_subscribing_anywhere(void **state)
     struct bench *bench = cluster_new(3, 3);
     start(bench, 3);
     redis_fleet_subscribe(bench->fleet, STR("deny"));
-    until(bench, bench->ups == 1 && bench->subscribed == 1);
+    until(bench, bench->ear.ups == 1 && bench->ear.subscribed == 1);
     unsigned at = 0;
     while (bench->servers[at].subscribed < 0)
         at++;
     server_stop(&bench->servers[at]);
-    until(bench, bench->subscribed == 2);
+    until(bench, bench->ear.subscribed == 2);
     unsigned next = 0;
     while (bench->servers[next].subscribed < 0)
         next++;
     assert_int_not_equal(at, next);
     server_say(&bench->servers[next], (unsigned)bench->servers[next].subscribed,
                ">3\r\n+message\r\n+deny\r\n+x\r\n");
-    until(bench, bench->messages == 1);
+    until(bench, bench->ear.messages == 1);
     bench_free(bench);
 }
 
@@ -269,7 +269,7 @@ static void test_what_waits_fails_with_the_fleet(void **state)
     ask(bench, "GET", "bar", 5000000);
     redis_fleet_free(bench->fleet);
     bench->fleet = NULL;
-    assert_int_equal(bench->replies, 2);
+    assert_int_equal(bench->ear.replies, 2);
     assert_heard(bench, 0, REDIS_DOWN, "");
     assert_heard(bench, 1, REDIS_DOWN, "");
     bench_free(bench);

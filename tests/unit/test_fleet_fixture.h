@@ -1,7 +1,7 @@
 // Servers of Redis that say what a test tells them to, in the thread of the loop, and a fleet that asks them.
 #pragma once
 
-#include "redis/fleet.h"
+#include "test_redis_ear.h"
 
 #include "base/clock.h"
 #include "observe/shard.h"
@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SERVERS = 8, PEERS = 16, WAIT_MS = 8000, HEARD = 64, SAID_MAX = 4096 };
+enum { SERVERS = 8, PEERS = 16, WAIT_MS = 8000, SAID_MAX = 4096 };
 
 struct bench;
 
@@ -36,11 +36,6 @@ struct server {
     char said[SAID_MAX];
 };
 
-struct heard {
-    enum redis_failure failure;
-    char text[64]; // of the reply
-};
-
 struct bench {
     struct loop loop;
     struct arena arena;
@@ -50,9 +45,7 @@ struct bench {
     struct redis_fleet *fleet;
     struct server servers[SERVERS];
     unsigned server_count;
-    unsigned ups, downs, subscribed, messages, replies;
-    char why[256], message[64];
-    struct heard heard[HEARD];
+    struct ear ear;
 };
 
 // ---- servers ----
@@ -173,42 +166,6 @@ static inline void server_turn(struct server *server)
 
 // ---- the bench ----
 
-static inline void on_up(void *context)
-{
-    ((struct bench *)context)->ups++;
-}
-
-static inline void on_down(void *context, const char *why)
-{
-    struct bench *bench = context;
-    bench->downs++;
-    snprintf(bench->why, sizeof bench->why, "%s", why);
-}
-
-static inline void on_subscribed(void *context)
-{
-    ((struct bench *)context)->subscribed++;
-}
-
-static inline void on_message(void *context, struct str channel, struct str payload)
-{
-    struct bench *bench = context;
-    bench->messages++;
-    snprintf(bench->message, sizeof bench->message, "%.*s=%.*s", STR_ARG(channel), STR_ARG(payload));
-}
-
-static inline void on_reply(void *context, enum redis_failure failure, const struct resp_value *reply)
-{
-    struct bench *bench = context;
-    struct heard *heard = &bench->heard[bench->replies++ % HEARD];
-    assert_int_equal(reply != NULL, failure == REDIS_OK);
-    *heard = (struct heard){.failure = failure};
-    if (reply && reply->text.n)
-        snprintf(heard->text, sizeof heard->text, "%.*s", STR_ARG(reply->text));
-    else if (reply)
-        snprintf(heard->text, sizeof heard->text, "%lld", (long long)reply->integer);
-}
-
 static inline struct bench *bench_new(unsigned servers)
 {
     struct bench *bench = calloc(1, sizeof *bench);
@@ -245,7 +202,7 @@ static inline void start(struct bench *bench, unsigned seeds)
                                                                             .addr_count = seeds,
                                                                             .metrics = bench->metrics},
                                                                  .events = &events,
-                                                                 .context = bench},
+                                                                 .context = &bench->ear},
                                    &err);
     assert_non_null(bench->fleet);
 }
@@ -269,14 +226,14 @@ static inline void turn(struct bench *bench)
         server_turn(&bench->servers[i]);
 }
 
-#define until(bench, condition)                                         \
-    do {                                                                \
-        uint64_t end_us = clock_monotonic_us() + WAIT_MS * 1000;        \
-        while (!(condition)) {                                          \
-            turn(bench);                                                \
-            if (clock_monotonic_us() > end_us)                          \
-                fail_msg("in vain: %s (%s)", #condition, (bench)->why); \
-        }                                                               \
+#define until(bench, condition)                                             \
+    do {                                                                    \
+        uint64_t end_us = clock_monotonic_us() + WAIT_MS * 1000;            \
+        while (!(condition)) {                                              \
+            turn(bench);                                                    \
+            if (clock_monotonic_us() > end_us)                              \
+                fail_msg("in vain: %s (%s)", #condition, (bench)->ear.why); \
+        }                                                                   \
     } while (0)
 
 static inline void turn_for(struct bench *bench, unsigned ms)
@@ -289,12 +246,12 @@ static inline void turn_for(struct bench *bench, unsigned ms)
 static inline void ask(struct bench *bench, const char *word, const char *key, uint64_t deadline_us)
 {
     struct str argv[] = {str_of(word), str_of(key)};
-    redis_fleet_command(bench->fleet, argv[1], argv, 2, deadline_us, bench, on_reply);
+    redis_fleet_command(bench->fleet, argv[1], argv, 2, deadline_us, &bench->ear, on_reply);
 }
 
 static inline void assert_heard(struct bench *bench, unsigned i, enum redis_failure failure, const char *text)
 {
-    until(bench, bench->replies > i);
-    assert_int_equal(bench->heard[i].failure, failure);
-    assert_string_equal(bench->heard[i].text, text);
+    until(bench, bench->ear.replies > i);
+    assert_int_equal(bench->ear.heard[i].failure, failure);
+    assert_string_equal(bench->ear.heard[i].text, text);
 }

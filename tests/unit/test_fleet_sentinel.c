@@ -46,7 +46,7 @@ static struct bench *sentinels_up(void)
 {
     struct bench *bench = sentinels_new();
     start(bench, 3);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     return bench;
 }
 
@@ -78,9 +78,9 @@ static void test_the_master_is_asked_for_and_used(void **state)
     struct bench *bench = sentinels_new();
     start(bench, 3);
     ask(bench, "GET", "early", 0);
-    assert_int_equal(bench->replies, 0);
+    assert_int_equal(bench->ear.replies, 0);
     assert_heard(bench, 0, REDIS_DOWN, "");
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     assert_string_equal(bench->servers[FIRST].last, "ROLE");
     ask(bench, "GET", "k", 0);
     assert_heard(bench, 1, REDIS_OK, "server 3");
@@ -105,9 +105,9 @@ static void test_sentinels_that_are_no_help(void **state)
         sentinels_say = answers[i];
         start(bench, 3);
         until(bench, bench->servers[0].commands && bench->servers[1].commands && bench->servers[2].commands);
-        assert_int_equal(bench->ups, 0);
+        assert_int_equal(bench->ear.ups, 0);
         sentinels_say = NULL;
-        until(bench, bench->ups == 1);
+        until(bench, bench->ear.ups == 1);
         bench_free(bench);
     }
 }
@@ -119,7 +119,7 @@ static void test_silent_and_stopped_sentinels(void **state)
     server_stop(&bench->servers[0]);
     bench->servers[1].frozen = true;
     start(bench, 3);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     bench_free(bench);
 }
 
@@ -136,12 +136,12 @@ static void test_a_switch_is_followed(void **state)
     master = SECOND; // the old one goes on answering
     publish(bench, "mymaster");
     until(bench, bench->servers[SECOND].commands); // ROLE
-    for (unsigned last = 0; strcmp(bench->heard[last].text, "server 4") != 0;) {
-        last = bench->replies % HEARD;
+    for (unsigned last = 0; strcmp(bench->ear.heard[last].text, "server 4") != 0;) {
+        last = bench->ear.replies % HEARD;
         ask(bench, "GET", "k", 0);
-        until(bench, bench->replies % HEARD != last);
+        until(bench, bench->ear.replies % HEARD != last);
     }
-    assert_int_equal(bench->downs, 0);
+    assert_int_equal(bench->ear.downs, 0);
     bench_free(bench);
 }
 
@@ -173,14 +173,14 @@ static void test_readonly_is_a_reason_to_ask(void **state)
         others_say[FIRST] = errors[i];
         roles[FIRST] = replica;
         ask(bench, "SET", "k", 0);
-        until(bench, bench->replies == 1);
-        assert_int_equal(bench->heard[0].failure, REDIS_OK); // the error is passed on
-        until(bench, bench->downs == 1);
+        until(bench, bench->ear.replies == 1);
+        assert_int_equal(bench->ear.heard[0].failure, REDIS_OK); // the error is passed on
+        until(bench, bench->ear.downs == 1);
         turn_for(bench, 300); // the sentinels do not know yet
         ask(bench, "SET", "k", 0);
         assert_heard(bench, 1, REDIS_DOWN, "");
         master = SECOND;
-        until(bench, bench->ups == 2);
+        until(bench, bench->ear.ups == 2);
         ask(bench, "SET", "k", 0);
         assert_heard(bench, 2, REDIS_OK, "server 4");
         bench_free(bench);
@@ -194,11 +194,11 @@ static void test_a_lost_master(void **state)
     ask(bench, "GET", "k", 5000000);
     server_stop(&bench->servers[FIRST]);
     assert_heard(bench, 0, REDIS_DOWN, "");
-    assert_int_equal(bench->downs, 1);
+    assert_int_equal(bench->ear.downs, 1);
     turn_for(bench, 500);
     assert_in_range(asked, 2, 12); // calmly
     master = SECOND;
-    until(bench, bench->ups == 2);
+    until(bench, bench->ear.ups == 2);
     ask(bench, "GET", "k", 0);
     assert_heard(bench, 1, REDIS_OK, "server 4");
     bench_free(bench);
@@ -209,13 +209,13 @@ static void test_a_master_that_comes_back(void **state)
     (void)state;
     struct bench *bench = sentinels_up();
     server_stop(&bench->servers[FIRST]);
-    until(bench, bench->downs == 1);
+    until(bench, bench->ear.downs == 1);
     roles[FIRST] = replica; // at first
     server_start(&bench->servers[FIRST]);
     turn_for(bench, 1500);
-    assert_int_equal(bench->ups, 1);
+    assert_int_equal(bench->ear.ups, 1);
     roles[FIRST] = NULL;
-    until(bench, bench->ups == 2);
+    until(bench, bench->ear.ups == 2);
     bench_free(bench);
 }
 
@@ -237,10 +237,10 @@ static void test_sentinels_without_a_password(void **state)
                                             : refusals[i];
         }
         start(bench, 3);
-        until(bench, bench->ups == 1 && listens(bench));
+        until(bench, bench->ear.ups == 1 && listens(bench));
         server_stop(&bench->servers[FIRST]);
         master = SECOND;
-        until(bench, bench->ups == 2);
+        until(bench, bench->ear.ups == 2);
         bench_free(bench);
     }
 }
@@ -251,10 +251,10 @@ static void test_what_is_subscribed_follows(void **state)
     struct bench *bench = sentinels_new();
     start(bench, 3);
     redis_fleet_subscribe(bench->fleet, STR("deny"));
-    until(bench, bench->servers[FIRST].subscribed >= 0 && bench->subscribed == 1 && listens(bench));
+    until(bench, bench->servers[FIRST].subscribed >= 0 && bench->ear.subscribed == 1 && listens(bench));
     master = SECOND;
     publish(bench, "mymaster");
-    until(bench, bench->servers[SECOND].subscribed >= 0 && bench->subscribed == 2);
+    until(bench, bench->servers[SECOND].subscribed >= 0 && bench->ear.subscribed == 2);
     bench_free(bench);
 }
 

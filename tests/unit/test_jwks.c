@@ -66,16 +66,6 @@ static void snapshot_init(struct snapshot *snapshot, struct upstream *upstream, 
                                    .drop = drop};
 }
 
-static struct buf reply_of(struct token_signer *const *signers, size_t count)
-{
-    struct buf set = set_of(signers, count), reply = {0};
-    buf_printf(&reply, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%.*s", buf_str(&set).n,
-               STR_ARG(buf_str(&set)));
-    buf_append(&reply, (struct str){"", 1}); // the server wants a C string
-    buf_free(&set);
-    return reply;
-}
-
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof *f);

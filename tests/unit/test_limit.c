@@ -1,4 +1,4 @@
-#include "test_config_fixture.h"
+#include "test_limit_fixture.h"
 
 #include "limit/limit.h"
 
@@ -8,18 +8,6 @@
 
 #define NOW UINT64_C(86400000000)
 enum { THREADS = 8, SECOND = 1000000 };
-
-// What rate_limits is in the root.
-struct root {
-    struct config_list limits;
-};
-static const struct config_field root_fields[] = {{.name = "rate_limits",
-                                                   .type = CONFIG_OBJECT_MAP,
-                                                   .offset = offsetof(struct root, limits),
-                                                   .object = &rate_limit_object},
-                                                  {0}};
-static const struct config_object root_object = {
-    .name = "root", .size = sizeof(struct root), .fields = root_fields};
 
 struct scene {
     struct fixture *fixture;

@@ -2,23 +2,12 @@
 // connection and a clock of its own.
 #include "test_redis_fixture.h"
 
-#include "test_config_fixture.h"
+#include "test_limit_fixture.h"
 
 #include "base/rand.h"
 #include "limit/redis_store.h"
 
 enum { SECOND = 1000000, GATEWAYS = 3 };
-
-struct root {
-    struct config_list limits;
-};
-static const struct config_field root_fields[] = {{.name = "rate_limits",
-                                                   .type = CONFIG_OBJECT_MAP,
-                                                   .offset = offsetof(struct root, limits),
-                                                   .object = &rate_limit_object},
-                                                  {0}};
-static const struct config_object root_object = {
-    .name = "root", .size = sizeof(struct root), .fields = root_fields};
 
 struct member { // a gateway with one worker
     struct limit_table *table;

@@ -1,7 +1,5 @@
 // The client against a server that says what the test tells it to.
-#include "unit.h"
-
-#include "redis/redis.h"
+#include "test_redis_ear.h"
 
 #include "base/clock.h"
 #include "observe/shard.h"
@@ -11,14 +9,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 5000, HEARD = 64 };
+enum { WAIT_MS = 5000 };
 
 // ---- the bench: a loop, a listening socket, a client ----
-
-struct heard {
-    enum redis_failure failure;
-    char text[64]; // of the reply
-};
 
 struct bench {
     struct loop loop;
@@ -27,43 +20,10 @@ struct bench {
     struct redis_settings settings;
     struct redis *redis;
     int listener, peer;
-    unsigned ups, downs, messages, replies;
-    char why[256], message[64];
-    struct heard heard[HEARD];
+    struct ear ear;
 };
 
-static void on_up(void *context)
-{
-    ((struct bench *)context)->ups++;
-}
-
-static void on_down(void *context, const char *why)
-{
-    struct bench *bench = context;
-    bench->downs++;
-    snprintf(bench->why, sizeof bench->why, "%s", why);
-}
-
-static void on_message(void *context, struct str channel, struct str payload)
-{
-    struct bench *bench = context;
-    bench->messages++;
-    snprintf(bench->message, sizeof bench->message, "%.*s=%.*s", STR_ARG(channel), STR_ARG(payload));
-}
-
 static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .on_message = on_message};
-
-static void on_reply(void *context, enum redis_failure failure, const struct resp_value *reply)
-{
-    struct bench *bench = context;
-    struct heard *heard = &bench->heard[bench->replies++ % HEARD];
-    assert_int_equal(reply != NULL, failure == REDIS_OK);
-    *heard = (struct heard){.failure = failure};
-    if (reply && reply->text.n)
-        snprintf(heard->text, sizeof heard->text, "%.*s", STR_ARG(reply->text));
-    else if (reply)
-        snprintf(heard->text, sizeof heard->text, "%lld", (long long)reply->integer);
-}
 
 static void listen_anywhere(struct bench *bench)
 {
@@ -99,7 +59,7 @@ static void start(struct bench *bench)
                                                      .settings = &bench->settings,
                                                      .metrics = bench->metrics,
                                                      .events = &events,
-                                                     .context = bench},
+                                                     .context = &bench->ear},
                              &err);
     assert_non_null(bench->redis);
 }
@@ -117,14 +77,14 @@ static void bench_free(struct bench *bench)
     free(bench);
 }
 
-#define until(bench, condition)                                         \
-    do {                                                                \
-        uint64_t end_us = clock_monotonic_us() + WAIT_MS * 1000;        \
-        while (!(condition)) {                                          \
-            loop_turn(&(bench)->loop, 10);                              \
-            if (clock_monotonic_us() > end_us)                          \
-                fail_msg("in vain: %s (%s)", #condition, (bench)->why); \
-        }                                                               \
+#define until(bench, condition)                                             \
+    do {                                                                    \
+        uint64_t end_us = clock_monotonic_us() + WAIT_MS * 1000;            \
+        while (!(condition)) {                                              \
+            loop_turn(&(bench)->loop, 10);                                  \
+            if (clock_monotonic_us() > end_us)                              \
+                fail_msg("in vain: %s (%s)", #condition, (bench)->ear.why); \
+        }                                                                   \
     } while (0)
 
 static void accept_peer(struct bench *bench)
@@ -169,20 +129,20 @@ static void come_up(struct bench *bench)
     accept_peer(bench);
     expect(bench, HELLO);
     say(bench, WELCOME);
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
 }
 
 static void ask(struct bench *bench, const char *word, uint64_t deadline_us)
 {
     struct str argv[] = {str_of(word)};
-    redis_command(bench->redis, argv, 1, deadline_us, bench, on_reply);
+    redis_command(bench->redis, argv, 1, deadline_us, &bench->ear, on_reply);
 }
 
 static void assert_heard(struct bench *bench, unsigned i, enum redis_failure failure, const char *text)
 {
-    until(bench, bench->replies > i);
-    assert_int_equal(bench->heard[i].failure, failure);
-    assert_string_equal(bench->heard[i].text, text);
+    until(bench, bench->ear.replies > i);
+    assert_int_equal(bench->ear.heard[i].failure, failure);
+    assert_string_equal(bench->ear.heard[i].text, text);
 }
 
 // ---- tests ----
@@ -195,7 +155,7 @@ static void test_commands_of_a_turn_leave_together(void **state)
     assert_true(redis_is_up(bench->redis));
     ask(bench, "A", 0);
     ask(bench, "B", 0);
-    assert_int_equal(bench->replies, 0);
+    assert_int_equal(bench->ear.replies, 0);
     loop_turn(&bench->loop, 0);
     char both[128]; // in one segment of a loopback connection, since they were sent by one call
     ssize_t n;
@@ -225,7 +185,7 @@ static void test_greeting_with_user_and_database(void **state)
     expect(bench, "*2 $6 SELECT $2 12 ");
     assert_false(redis_is_up(bench->redis));
     say(bench, "+OK\r\n");
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     bench_free(bench);
 }
 
@@ -242,7 +202,7 @@ static void test_old_servers_get_their_own_greeting(void **state)
     say(bench, "+OK\r\n");
     expect(bench, "*3 $6 CLIENT $7 SETNAME $9 sallyport ");
     say(bench, "-ERR unknown command\r\n"); // not worth a connection
-    until(bench, bench->ups == 1);
+    until(bench, bench->ear.ups == 1);
     ask(bench, "A", 0);
     expect(bench, "*1 $1 A ");
     say(bench, "*-1\r\n");
@@ -261,12 +221,12 @@ static void test_a_wrong_password_is_tried_again_calmly(void **state)
         accept_peer(bench);
         expect(bench, "*7 $5 HELLO $1 3 $4 AUTH $7 default $2 pw $7 SETNAME $9 sallyport ");
         say(bench, "-WRONGPASS invalid username-password pair or user is disabled.\r\n");
-        until(bench, bench->downs == i + 1);
-        assert_non_null(strstr(bench->why, "WRONGPASS"));
+        until(bench, bench->ear.downs == i + 1);
+        assert_non_null(strstr(bench->ear.why, "WRONGPASS"));
     }
     assert_true(clock_monotonic_us() - began_us >= 150000); // 50 and 100 at least
     ask(bench, "A", 0);
-    assert_int_equal(bench->replies, 0); // never from inside
+    assert_int_equal(bench->ear.replies, 0); // never from inside
     loop_turn(&bench->loop, 0);
     assert_heard(bench, 0, REDIS_DOWN, "");
     assert_int_equal(bench->metrics->redis_results[REDIS_COMMAND_DOWN], 1);
@@ -282,7 +242,7 @@ static void test_late_replies_are_dropped_by_their_place(void **state)
     ask(bench, "B", 4000000);
     ask(bench, "C", 10000); // due before the first
     expect(bench, "*1 $1 A *1 $1 B *1 $1 C ");
-    until(bench, bench->replies == 2);
+    until(bench, bench->ear.replies == 2);
     assert_heard(bench, 0, REDIS_DEADLINE, "");
     assert_heard(bench, 1, REDIS_DEADLINE, "");
     say(bench, "+a\r\n+b\r\n+c\r\n");
@@ -291,8 +251,8 @@ static void test_late_replies_are_dropped_by_their_place(void **state)
     expect(bench, "*1 $1 D ");
     say(bench, "+d\r\n");
     assert_heard(bench, 3, REDIS_OK, "d");
-    assert_int_equal(bench->replies, 4);
-    assert_int_equal(bench->downs, 0);
+    assert_int_equal(bench->ear.replies, 4);
+    assert_int_equal(bench->ear.downs, 0);
     assert_int_equal(bench->metrics->redis_results[REDIS_COMMAND_DEADLINE], 2);
     assert_int_equal(bench->metrics->redis_results[REDIS_COMMAND_OK], 2);
     bench_free(bench);
@@ -311,11 +271,11 @@ static void test_a_silent_server_is_cut(void **state)
     assert_heard(bench, 1, REDIS_DOWN, "");
     uint64_t took_us = clock_monotonic_us() - began_us;
     assert_true(took_us > 1000000 && took_us < 3000000);
-    assert_int_equal(bench->downs, 1);
+    assert_int_equal(bench->ear.downs, 1);
     accept_peer(bench); // made anew
     expect(bench, HELLO);
     say(bench, WELCOME);
-    until(bench, bench->ups == 2);
+    until(bench, bench->ear.ups == 2);
     bench_free(bench);
 }
 
@@ -326,7 +286,7 @@ static void test_what_is_under_way_is_bounded(void **state)
     come_up(bench);
     for (unsigned i = 0; i < REDIS_PENDING + 3; i++)
         ask(bench, "A", 4000000);
-    until(bench, bench->replies == 3);
+    until(bench, bench->ear.replies == 3);
     assert_heard(bench, 2, REDIS_FULL, "");
     bench_free(bench); // and all others fail
 
@@ -335,8 +295,8 @@ static void test_what_is_under_way_is_bounded(void **state)
     static char large[REDIS_OUT_BYTES / 4];
     struct str argv[] = {{large, sizeof large}};
     for (unsigned i = 0; i < 5; i++)
-        redis_command(bench->redis, argv, 1, 4000000, bench, on_reply);
-    until(bench, bench->replies == 2);
+        redis_command(bench->redis, argv, 1, 4000000, &bench->ear, on_reply);
+    until(bench, bench->ear.replies == 2);
     assert_heard(bench, 1, REDIS_FULL, "");
     bench_free(bench);
 }
@@ -353,7 +313,7 @@ static void test_what_is_under_way_fails_with_the_connection(void **state)
     shutdown(bench->peer, SHUT_RDWR);
     assert_heard(bench, 0, REDIS_OK, "a");
     assert_heard(bench, 1, REDIS_DOWN, "");
-    assert_int_equal(bench->downs, 1);
+    assert_int_equal(bench->ear.downs, 1);
     bench_free(bench);
 }
 
@@ -366,7 +326,7 @@ static void test_nonsense_ends_the_connection(void **state)
         struct bench *bench = bench_new();
         come_up(bench);
         say(bench, nonsense[i]);
-        until(bench, bench->downs == 1);
+        until(bench, bench->ear.downs == 1);
         assert_false(redis_is_up(bench->redis));
         bench_free(bench);
     }
@@ -383,13 +343,13 @@ static void test_subscribing_and_again_after_a_reconnect(void **state)
         expect(bench, HELLO);
         say(bench, WELCOME);
         expect(bench, "*2 $9 SUBSCRIBE $4 deny ");
-        assert_int_equal(bench->ups, i); // not before it is confirmed
+        assert_int_equal(bench->ear.ups, i); // not before it is confirmed
         say(bench, ">3\r\n+subscribe\r\n$4\r\ndeny\r\n:1\r\n>3\r\n+message\r\n$4\r\ndeny\r\n$1\r\nx\r\n");
-        until(bench, bench->messages == i + 1);
-        assert_string_equal(bench->message, "deny=x");
-        assert_int_equal(bench->ups, i + 1);
+        until(bench, bench->ear.messages == i + 1);
+        assert_string_equal(bench->ear.message, "deny=x");
+        assert_int_equal(bench->ear.ups, i + 1);
         shutdown(bench->peer, SHUT_RDWR);
-        until(bench, bench->downs == i + 1);
+        until(bench, bench->ear.downs == i + 1);
     }
     bench_free(bench);
 }
@@ -423,8 +383,8 @@ static void test_subscribing_with_resp2(void **state)
     expect(bench, "*2 $9 SUBSCRIBE $4 deny ");
     say(bench,
         "*3\r\n$9\r\nsubscribe\r\n$4\r\ndeny\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$4\r\ndeny\r\n$1\r\ny\r\n");
-    until(bench, bench->messages == 1);
-    assert_string_equal(bench->message, "deny=y");
+    until(bench, bench->ear.messages == 1);
+    assert_string_equal(bench->ear.message, "deny=y");
     ask(bench, "A", 0);
     assert_heard(bench, 0, REDIS_DOWN, "");
     bench_free(bench);
@@ -441,9 +401,9 @@ static void test_a_refused_subscription_is_no_connection(void **state)
     say(bench, WELCOME);
     expect(bench, "*2 $9 SUBSCRIBE $4 deny ");
     say(bench, "-NOPERM this user has no permissions to access one of the channels\r\n");
-    until(bench, bench->downs == 1);
-    assert_non_null(strstr(bench->why, "NOPERM"));
-    assert_int_equal(bench->ups, 0);
+    until(bench, bench->ear.downs == 1);
+    assert_non_null(strstr(bench->ear.why, "NOPERM"));
+    assert_int_equal(bench->ear.ups, 0);
     bench_free(bench);
 }
 
@@ -464,8 +424,8 @@ static void test_a_large_reply_in_pieces(void **state)
         loop_turn(&bench->loop, 0);
     }
     say(bench, "\r\n");
-    until(bench, bench->replies == 1);
-    assert_int_equal(bench->heard[0].failure, REDIS_OK);
+    until(bench, bench->ear.replies == 1);
+    assert_int_equal(bench->ear.heard[0].failure, REDIS_OK);
     bench_free(bench);
 }
 

@@ -47,3 +47,14 @@ static inline struct str joined(struct arena *arena, struct str header, struct s
     struct str h = encoded(arena, header), p = encoded(arena, payload), s = encoded(arena, signature);
     return arena_printf(arena, "%.*s.%.*s.%.*s", STR_ARG(h), STR_ARG(p), STR_ARG(s));
 }
+
+// The answer of a server that publishes them.
+static inline struct buf reply_of(struct token_signer *const *signers, size_t count)
+{
+    struct buf set = set_of(signers, count), reply = {0};
+    buf_printf(&reply, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%.*s", buf_str(&set).n,
+               STR_ARG(buf_str(&set)));
+    buf_append(&reply, (struct str){"", 1}); // the server wants a C string
+    buf_free(&set);
+    return reply;
+}

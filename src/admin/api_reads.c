@@ -212,12 +212,12 @@ static void print_time(struct json *json, const char *key, int64_t seconds)
     json_string(json, str_of(text));
 }
 
-static void print_certificates(struct json *json, const struct gateway_tls *tls)
+static void print_certificates(struct json *json, const struct gateway_files *files)
 {
     json_key(json, STR("certificates"));
     json_array(json);
-    for (uint32_t i = 0; i < tls->certificate_count; i++) {
-        const struct gateway_certificate *certificate = &tls->certificates[i];
+    for (uint32_t i = 0; i < files->certificate_count; i++) {
+        const struct gateway_certificate *certificate = &files->certificates[i];
         const struct tls_certificate_info *info = &certificate->info;
         json_object(json);
         json_field_string(json, "name", info->name);
@@ -260,7 +260,7 @@ static void on_info(struct serve_client *c, struct collection *collection)
     json_field_u64(&json, "configured", host->gateway->listener_count);
     json_field_u64(&json, "accepting", host->listening);
     json_object_end(&json);
-    print_certificates(&json, &host->gateway->tls);
+    print_certificates(&json, &host->gateway->files);
     print_workers(&json, collection, host);
     json_object_end(&json);
     serve_reply_json(c, 200, &body);

@@ -155,14 +155,14 @@ static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpo
 
 static size_t list_certificates(const struct gateway *gateway, struct metrics_certificate **certificates)
 {
-    const struct gateway_tls *tls = &gateway->tls;
-    *certificates = calloc(tls->certificate_count + 1, sizeof **certificates);
+    const struct gateway_files *files = &gateway->files;
+    *certificates = calloc(files->certificate_count + 1, sizeof **certificates);
     check(*certificates);
-    for (uint32_t i = 0; i < tls->certificate_count; i++) {
-        const struct tls_certificate_info *info = &tls->certificates[i].info;
+    for (uint32_t i = 0; i < files->certificate_count; i++) {
+        const struct tls_certificate_info *info = &files->certificates[i].info;
         (*certificates)[i] = (struct metrics_certificate){info->name, info->not_after};
     }
-    return tls->certificate_count;
+    return files->certificate_count;
 }
 
 static void on_metrics(struct serve_client *c, struct collection *collection)

@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 #include "cli/file.h"
 #include "cli/load.h"
-#include "exchange/gateway_tls.h"
+#include "exchange/gateway_files.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -80,15 +80,15 @@ static void load(const char *file, struct loaded *loaded)
 // What it names for TLS as well.
 static void check_files(struct loaded *loaded)
 {
-    struct gateway_tls tls;
+    struct gateway_files files;
     if (!loaded->is_valid)
         return;
     loaded->is_valid =
-        gateway_tls_check(&loaded->settings, loaded->name, NULL, &loaded->arena, &tls, &loaded->report);
+        gateway_files_check(&loaded->settings, loaded->name, NULL, &loaded->arena, &files, &loaded->report);
     config_report_sort(&loaded->report);
     if (loaded->is_valid)
-        gateway_tls_warn(&tls, loaded->name, time(NULL), &loaded->warnings);
-    gateway_tls_fini(&tls);
+        gateway_files_warn(&files, loaded->name, time(NULL), &loaded->warnings);
+    gateway_files_fini(&files);
 }
 
 static void print_count(struct buf *out, uint32_t count, const char *what)

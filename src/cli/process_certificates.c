@@ -31,7 +31,7 @@ void process_warn_of_expiry(const struct process *process)
     struct buf out = {0};
     arena_init(&arena, NULL);
     struct config_report warnings = {.arena = &arena};
-    gateway_tls_warn(&gateway->tls, gateway->file, (int64_t)(clock_wall_us() / 1000000), &warnings);
+    gateway_files_warn(&gateway->files, gateway->file, (int64_t)(clock_wall_us() / 1000000), &warnings);
     config_report_print(&warnings, &out);
     for (struct str rest = buf_str(&out); rest.n;) {
         size_t n = str_find(rest, '\n');
@@ -45,15 +45,15 @@ void process_warn_of_expiry(const struct process *process)
 // The files of the snapshot in force, as they were when it was made.
 static void follow(struct certificate_watch *watch, const struct gateway *gateway)
 {
-    const struct gateway_tls *tls = &gateway->tls;
+    const struct gateway_files *files = &gateway->files;
     free(watch->seen);
     free(watch->tried);
-    watch->count = tls->file_count;
+    watch->count = files->count;
     watch->seen = calloc(watch->count + 1, sizeof *watch->seen);
     watch->tried = calloc(watch->count + 1, sizeof *watch->tried);
     check(watch->seen && watch->tried);
     for (uint32_t i = 0; i < watch->count; i++)
-        watch->seen[i] = watch->tried[i] = tls->files[i].stamp;
+        watch->seen[i] = watch->tried[i] = files->v[i].stamp;
     watch->generation = gateway->generation;
     watch->retry_us = 0;
 }
@@ -67,7 +67,7 @@ static struct look look_at(struct certificate_watch *watch, const struct gateway
 {
     struct look look = {0};
     for (uint32_t i = 0; i < watch->count; i++) {
-        struct file_stamp stamp = file_stamp_of(gateway->tls.files[i].path);
+        struct file_stamp stamp = file_stamp_of(gateway->files.v[i].path);
         look.moves |= !file_stamp_same(&stamp, &watch->seen[i]);
         look.differs |= !file_stamp_same(&stamp, &watch->tried[i]);
         watch->seen[i] = stamp;
@@ -79,7 +79,7 @@ static void log_changed(const struct certificate_watch *watch, const struct gate
 {
     for (uint32_t i = 0; i < watch->count; i++)
         if (!file_stamp_same(&watch->seen[i], &watch->tried[i]))
-            log_info("worker", "%.*s has changed", STR_ARG(gateway->tls.files[i].path));
+            log_info("worker", "%.*s has changed", STR_ARG(gateway->files.v[i].path));
 }
 
 static bool put_in_force(struct process *process, struct config_report *report)

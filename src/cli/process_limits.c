@@ -14,9 +14,9 @@ bool process_use_limits(struct process *process, const struct gateway *gateway, 
     struct err err = {0};
     if (gateway->settings.has_redis && gateway->limits.any_shared) {
         const struct redis_access access = process_redis_access(process, gateway);
-        gateway_tls_read_from(&gateway->tls);
+        gateway_files_read_from(&gateway->files);
         next = limit_gateways_new(&access, &err);
-        gateway_tls_read_from(NULL);
+        gateway_files_read_from(NULL);
         if (!next)
             return process_refuse_redis(process, gateway, &err, report);
     }

@@ -35,9 +35,9 @@ bool process_use_redis(struct process *process, const struct gateway *gateway, s
     struct err err = {0};
     if (gateway->settings.has_redis) {
         const struct redis_access access = process_redis_access(process, gateway);
-        gateway_tls_read_from(&gateway->tls);
+        gateway_files_read_from(&gateway->files);
         next = redis_deny_new(&access, &err);
-        gateway_tls_read_from(NULL);
+        gateway_files_read_from(NULL);
         if (!next)
             return process_refuse_redis(process, gateway, &err, report);
     }

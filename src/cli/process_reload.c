@@ -154,7 +154,7 @@ bool process_refuse(struct config_report *report, const char *file, unsigned lin
 
 void process_keep_running(struct process *process, struct str text)
 {
-    int fd = running_write(text, &process->host.gateway->tls);
+    int fd = running_write(text, &process->host.gateway->files);
     if (fd < 0) {
         log_warn("worker", "no memory file: a restart would run the configuration before this one");
     } else {

@@ -10,13 +10,13 @@
 
 enum { HEAD_BYTES = 256 };
 
-int running_write(struct str text, const struct gateway_tls *tls)
+int running_write(struct str text, const struct gateway_files *files)
 {
     struct buf out = {0};
     buf_printf(&out, MAGIC "text %zu\n", text.n);
     buf_append(&out, text);
-    for (uint32_t i = 0; i < tls->file_count; i++) {
-        const struct gateway_file *file = &tls->files[i];
+    for (uint32_t i = 0; i < files->count; i++) {
+        const struct gateway_file *file = &files->v[i];
         const struct file_stamp *stamp = &file->stamp;
         if (!file->content.p)
             continue;

@@ -3,7 +3,7 @@
 // there is no copy on disk.
 #pragma once
 
-#include "exchange/gateway_tls.h"
+#include "exchange/gateway_files.h"
 
 struct running {
     struct str text;
@@ -13,7 +13,7 @@ struct running {
 };
 
 // -1: the machine refuses.
-int running_write(struct str text, const struct gateway_tls *tls);
+int running_write(struct str text, const struct gateway_files *files);
 // Also takes a file that is the text alone, as older versions made it. running_fini when it is ERR_OK.
 must_check enum err_code running_read(int fd, const char *name, struct running *running, struct err *err);
 void running_fini(struct running *running);

@@ -147,8 +147,8 @@ static bool compile_auth(struct gateway *gateway, struct config_report *report)
         .claims = gateway->limits.claims,
         .generation = gateway->generation,
         .tls_slots = gateway->workers ? gateway->workers + 1 : 0,
-        .read_file = gateway_tls_content,
-        .read_context = &gateway->tls,
+        .read_file = gateway_files_content,
+        .read_context = &gateway->files,
     };
     struct auth_mistake mistake = {0};
     struct auth *auth = &gateway->auth;
@@ -230,7 +230,7 @@ static void gateway_free(struct gateway *gateway)
     if (gateway->routes)
         route_table_fini(gateway->routes);
     map_fini(&gateway->upstream_names);
-    gateway_tls_fini(&gateway->tls);
+    gateway_files_fini(&gateway->files);
     arena_reset(&gateway->arena);
     free(gateway);
 }
@@ -250,14 +250,14 @@ struct gateway *gateway_new(struct str file, struct str text, const struct gatew
     compile_listeners(gateway);
     compile_limits(gateway);
     // Both, so that a bad file and a bad name are reported together.
-    bool good = !use || gateway_tls_check(&gateway->settings, gateway->file, use, &gateway->arena,
-                                          &gateway->tls, report);
-    gateway_tls_read_from(&gateway->tls);
+    bool good = !use || gateway_files_check(&gateway->settings, gateway->file, use, &gateway->arena,
+                                            &gateway->files, report);
+    gateway_files_read_from(&gateway->files);
     good = (!use || look_up_redis(gateway, report)) && good;
     good = compile_upstreams(gateway, report) && good && compile_auth(gateway, report) &&
            compile_routes(gateway, report) && compile_telemetry(gateway, report) &&
            compile_tls(gateway, use, report);
-    gateway_tls_read_from(NULL);
+    gateway_files_read_from(NULL);
     if (good)
         return gateway;
     config_report_sort(report);

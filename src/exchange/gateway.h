@@ -4,7 +4,7 @@
 
 #include "auth/auth.h"
 #include "base/map.h"
-#include "exchange/gateway_tls.h"
+#include "exchange/gateway_files.h"
 #include "limit/limit.h"
 #include "observe/access_log.h"
 #include "route/route.h"
@@ -32,7 +32,7 @@ struct gateway {
     struct gateway_listener *listeners;
     uint32_t listener_count;
     unsigned workers; // that it was made for; 0: none
-    struct gateway_tls tls;
+    struct gateway_files files;
     struct upstream **upstreams;
     uint32_t upstream_count;     // all of them
     uint32_t own_upstream_count; // the configured ones, which come first; the rest are auth's

@@ -114,9 +114,9 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     metrics_reserve(worker->metrics);
     upstream_worker_update(worker->upstreams, gateway->upstreams, gateway->upstream_count);
     auth_worker_update(worker->auth, &gateway->auth);
-    gateway_tls_read_from(&gateway->tls);
+    gateway_files_read_from(&gateway->files);
     limit_worker_update(worker->limiter, &gateway->limits);
-    gateway_tls_read_from(NULL);
+    gateway_files_read_from(NULL);
     worker->gateway = gateway;
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);

@@ -357,11 +357,11 @@ static void test_what_runs_is_read_as_it_was_written(void **state)
         {STR("unreadable"), STR_NULL, {0}},
         {STR("empty"), STR(""), {0}},
     };
-    const struct gateway_tls tls = {.files = files, .file_count = countof(files)};
+    const struct gateway_files all = {.v = files, .count = countof(files)};
     struct str text = STR("version: 1\ntext 5\n");
     struct running running;
     struct err err;
-    int fd = running_write(text, &tls);
+    int fd = running_write(text, &all);
     assert_true(fd >= 0);
     assert_int_equal(running_read(fd, "t", &running, &err), ERR_OK);
     assert_true(str_eq(running.text, text));

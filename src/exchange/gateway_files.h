@@ -23,12 +23,12 @@ struct gateway_certificate {
     struct tls_certificate_info info;
 };
 
-struct gateway_tls {
+struct gateway_files {
     struct gateway_certificate *certificates;
     uint32_t certificate_count;
-    struct gateway_file *files; // each once
-    uint32_t file_count;
-    struct map places; // path → place in files, from 1
+    struct gateway_file *v; // each once
+    uint32_t count;
+    struct map places; // path → place in v, from 1
 };
 
 // Who will serve a snapshot: TLS contexts are made for each of them.
@@ -43,16 +43,17 @@ struct gateway_use {
 };
 
 // Reads and checks every file; each mistake is reported at the place in `file` that names it. The contents
-// are kept, so that all contexts are made of the same; the rest of *tls is in arena. use NULL: as at a first
-// start. False: there were mistakes. gateway_tls_fini in any case.
-bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
-                       const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
-                       struct config_report *report);
-void gateway_tls_fini(struct gateway_tls *tls);
-// The content of one of its files (context: the struct gateway_tls). False: it is none, or could not be read.
-bool gateway_tls_content(const void *context, struct str path, struct str *content);
+// are kept, so that all contexts are made of the same; the rest of *files is in arena. use NULL: as at a
+// first start. False: there were mistakes. gateway_files_fini in any case.
+bool gateway_files_check(const struct gateway_settings *settings, struct str file,
+                         const struct gateway_use *use, struct arena *arena, struct gateway_files *files,
+                         struct config_report *report);
+void gateway_files_fini(struct gateway_files *files);
+// The content of one of its files (context: the struct gateway_files). False: it is none, or could not be
+// read.
+bool gateway_files_content(const void *context, struct str path, struct str *content);
 // Until the next call, the net room reads files from here; NULL: from disk.
-void gateway_tls_read_from(const struct gateway_tls *tls);
+void gateway_files_read_from(const struct gateway_files *files);
 // What runs out within CERTIFICATE_WARN_DAYS. now_s: Unix time.
-void gateway_tls_warn(const struct gateway_tls *tls, struct str file, int64_t now_s,
-                      struct config_report *warnings);
+void gateway_files_warn(const struct gateway_files *files, struct str file, int64_t now_s,
+                        struct config_report *warnings);

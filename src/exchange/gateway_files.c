@@ -1,4 +1,4 @@
-#include "exchange/gateway_tls.h"
+#include "exchange/gateway_files.h"
 
 #include "auth/auth.h"
 
@@ -41,31 +41,31 @@ static struct str read_content(struct str path)
     return content;
 }
 
-bool gateway_tls_content(const void *context, struct str path, struct str *content)
+bool gateway_files_content(const void *context, struct str path, struct str *content)
 {
-    const struct gateway_tls *tls = context;
-    size_t place = (size_t)(uintptr_t)map_get(&tls->places, path);
-    if (!place || !tls->files[place - 1].content.p)
+    const struct gateway_files *files = context;
+    size_t place = (size_t)(uintptr_t)map_get(&files->places, path);
+    if (!place || !files->v[place - 1].content.p)
         return false;
-    *content = tls->files[place - 1].content;
+    *content = files->v[place - 1].content;
     return true;
 }
 
-void gateway_tls_read_from(const struct gateway_tls *tls)
+void gateway_files_read_from(const struct gateway_files *files)
 {
-    tls_read_from(tls ? gateway_tls_content : NULL, tls);
+    tls_read_from(files ? gateway_files_content : NULL, files);
 }
 
-void gateway_tls_fini(struct gateway_tls *tls)
+void gateway_files_fini(struct gateway_files *files)
 {
-    for (uint32_t i = 0; i < tls->file_count; i++) {
-        struct str content = tls->files[i].content;
+    for (uint32_t i = 0; i < files->count; i++) {
+        struct str content = files->v[i].content;
         if (content.p)
             explicit_bzero((void *)(uintptr_t)content.p, content.n); // keys are among them
         free((void *)(uintptr_t)content.p);
     }
-    map_fini(&tls->places);
-    *tls = (struct gateway_tls){0};
+    map_fini(&files->places);
+    *files = (struct gateway_files){0};
 }
 
 // ---- checking ----
@@ -74,7 +74,7 @@ struct checking {
     struct str file; // the configuration's
     const struct gateway_use *use;
     struct arena *arena;
-    struct gateway_tls *tls;
+    struct gateway_files *files;
     uint32_t certificate_room, file_room;
     uint32_t found; // behind the last file of use that was
     struct config_report *report;
@@ -107,14 +107,13 @@ static struct gateway_file take_file(struct checking *checking, struct str path)
 
 static void note_file(struct checking *checking, struct str path)
 {
-    struct gateway_tls *tls = checking->tls;
-    if (!path.n || map_get(&tls->places, path))
+    struct gateway_files *files = checking->files;
+    if (!path.n || map_get(&files->places, path))
         return;
-    if (tls->file_count == checking->file_room)
-        tls->files =
-            grow(checking->arena, tls->files, tls->file_count, &checking->file_room, sizeof *tls->files);
-    tls->files[tls->file_count++] = take_file(checking, path);
-    map_put(&tls->places, path, (void *)(uintptr_t)tls->file_count);
+    if (files->count == checking->file_room)
+        files->v = grow(checking->arena, files->v, files->count, &checking->file_room, sizeof *files->v);
+    files->v[files->count++] = take_file(checking, path);
+    map_put(&files->places, path, (void *)(uintptr_t)files->count);
 }
 
 struct place {
@@ -158,7 +157,7 @@ static void refuse_certificate(struct checking *checking, const struct gateway_c
 
 static void check_certificate(struct checking *checking, struct gateway_certificate certificate)
 {
-    struct gateway_tls *tls = checking->tls;
+    struct gateway_files *files = checking->files;
     struct err err = {0};
     note_file(checking, certificate.files.cert);
     note_file(checking, certificate.files.key);
@@ -171,10 +170,10 @@ static void check_certificate(struct checking *checking, struct gateway_certific
             return;
         }
     }
-    if (tls->certificate_count == checking->certificate_room)
-        tls->certificates = grow(checking->arena, tls->certificates, tls->certificate_count,
-                                 &checking->certificate_room, sizeof *tls->certificates);
-    tls->certificates[tls->certificate_count++] = certificate;
+    if (files->certificate_count == checking->certificate_room)
+        files->certificates = grow(checking->arena, files->certificates, files->certificate_count,
+                                   &checking->certificate_room, sizeof *files->certificates);
+    files->certificates[files->certificate_count++] = certificate;
 }
 
 static void check_authorities(struct checking *checking, const struct place *place, const char *key,
@@ -238,8 +237,8 @@ static void check_identities(struct checking *checking, const struct gateway_set
         .consumers = &settings->consumers,
         .consumers_file = settings->consumers_file,
         .identity_token = settings->has_identity_token ? &settings->identity_token : NULL,
-        .read_file = gateway_tls_content,
-        .read_context = checking->tls,
+        .read_file = gateway_files_content,
+        .read_context = checking->files,
     };
     struct auth_mistake mistake = {0};
     note_file(checking, settings->consumers_file);
@@ -275,16 +274,16 @@ static void check_auth(struct checking *checking, const struct gateway_settings 
     }
 }
 
-bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
-                       const struct gateway_use *use, struct arena *arena, struct gateway_tls *tls,
-                       struct config_report *report)
+bool gateway_files_check(const struct gateway_settings *settings, struct str file,
+                         const struct gateway_use *use, struct arena *arena, struct gateway_files *files,
+                         struct config_report *report)
 {
-    struct checking checking = {.file = file, .use = use, .arena = arena, .tls = tls, .report = report};
+    struct checking checking = {.file = file, .use = use, .arena = arena, .files = files, .report = report};
     const struct listener_settings *listeners = settings->listeners.v;
     const struct upstream_settings *upstreams = settings->upstreams.v;
     unsigned before = report->count;
-    *tls = (struct gateway_tls){0};
-    gateway_tls_read_from(tls);
+    *files = (struct gateway_files){0};
+    gateway_files_read_from(files);
     for (uint32_t i = 0; i < settings->listeners.count; i++)
         if (listeners[i].has_tls)
             check_listener(&checking, &listeners[i], i);
@@ -294,7 +293,7 @@ bool gateway_tls_check(const struct gateway_settings *settings, struct str file,
     if (settings->has_redis)
         check_redis(&checking, &settings->redis);
     check_auth(&checking, settings);
-    gateway_tls_read_from(NULL);
+    gateway_files_read_from(NULL);
     return report->count == before;
 }
 
@@ -344,10 +343,10 @@ static void warn_certificate(const struct gateway_certificate *certificate, stru
     }
 }
 
-void gateway_tls_warn(const struct gateway_tls *tls, struct str file, int64_t now_s,
-                      struct config_report *warnings)
+void gateway_files_warn(const struct gateway_files *files, struct str file, int64_t now_s,
+                        struct config_report *warnings)
 {
-    for (uint32_t i = 0; i < tls->certificate_count; i++)
-        warn_certificate(&tls->certificates[i], file, now_s, warnings);
+    for (uint32_t i = 0; i < files->certificate_count; i++)
+        warn_certificate(&files->certificates[i], file, now_s, warnings);
     config_report_sort(warnings);
 }

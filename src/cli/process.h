@@ -144,7 +144,7 @@ void process_log_mistakes(const struct config_report *report);
 // *report.
 bool process_put_in_force(struct process *process, struct gateway *gateway, struct config_report *report);
 
-// ---- process_certificates.c ----
+// ---- process_files.c ----
 
 // From now on certificates that change on disk are put in force.
 void process_watch_certificates(struct process *process);

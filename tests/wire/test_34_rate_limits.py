@@ -5,69 +5,10 @@ import threading
 
 import pytest
 
-from gateway import Gateway, ask, until
+from gateway import ask, until
 from h2_peers import H2Client
-from peers import Raw, Upstream, answer, request
-
-SLOW = "1/d"   # what comes back during a test is nothing
-
-
-def limit(burst, rate=SLOW, **more):
-    return {"key": "client_ip", "default": {"rate": rate, "burst": burst}, **more}
-
-
-def route(name, *limits, **more):
-    action = {} if {"upstream", "respond"} & set(more) else {"upstream": "main"}
-    return {"name": name, "match": {"path": {"prefix": f"/{name}"}}, "rate_limits": list(limits), **action, **more}
-
-
-class Limited:
-    """A gateway with limits, and its upstream in the test's hand."""
-
-    def __init__(self, directory, limits, routes, **more):
-        self.upstream = Upstream()
-        self.limits, self.routes, self.more = limits, routes, more
-        self.gateway = Gateway(directory, self.config())
-
-    def config(self, **changed):
-        return {"rate_limits": self.limits, "routes": self.routes,
-                "upstreams": {"main": {"targets": [{"address": f"127.0.0.1:{self.upstream.port}"}]}}, **self.more, **changed}
-
-    def reload(self, **changed):
-        self.gateway.reload_everywhere(self.gateway.complete(self.config(**changed), None))
-
-    def ask(self, path, *fields, source=None, method="GET", **more):
-        client = Raw(self.gateway.port, source=source)
-        try:
-            return client.ask(request(path, method, *fields, **more), method)
-        finally:
-            client.close()
-
-    def statuses(self, path, count, *fields, **more):
-        return [self.ask(path, *fields, **more).status for _ in range(count)]
-
-    def decisions(self, name):
-        """{decision: count}, once each"""
-        found = {}
-        for series, value in self.gateway.metrics().items():
-            match = re.fullmatch(r'sallyport_rate_limit_decisions_total\{limit="(.*)",decision="(.*)"\}', series)
-            if match and match[1] == name:
-                found[match[2]] = int(value)
-        return found
-
-    def bucket(self, name, *keys, method="GET", **more):
-        query = "&".join(f"{k}={v}" for k, v in [*(("key", key) for key in keys), *more.items()])
-        return ask(self.gateway.admin_port, f"/api/v1/limits/{name}" + (f"?{query}" if query else ""), method)
-
-    def __enter__(self):
-        self.gateway.start()
-        return self
-
-    def __exit__(self, kind, value, trace):
-        try:
-            self.gateway.__exit__(kind, value, trace)
-        finally:
-            self.upstream.close()
+from limit_wire import SLOW, Limited, limit, route
+from peers import Raw, answer, request
 
 
 @pytest.fixture

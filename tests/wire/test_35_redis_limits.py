@@ -8,90 +8,10 @@ import time
 
 import pytest
 
-from gateway import DEADLINE, ROOT, Gateway, ask, free_port, until
+from gateway import DEADLINE, ROOT, ask, free_port, until
+from limit_wire import SLOW, Fleet, decisions, limit
 from peers import Raw, Upstream, answer, request
 from test_24_redis import Redis
-
-SLOW = "1/d"   # what comes back during a test is nothing
-
-
-def limit(burst, rate=SLOW, **more):
-    return {"key": "client_ip", "default": {"rate": rate, "burst": burst}, **more}
-
-
-class Fleet:
-    """Gateways with the same limits, each with a route of that name, on one Redis."""
-
-    def __init__(self, directory, redis, count, limits, redis_settings=None, **more):
-        self.redis, self.limits = redis, limits
-        settings = {"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "50ms", **(redis_settings or {})}
-        routes = [{"name": name, "match": {"path": {"prefix": f"/{name}"}}, "rate_limits": [name], "respond": {}}
-                  for name in limits]
-        routes += more.pop("routes", [])
-        config = {"redis": settings, "rate_limits": {**limits, "warm": limit(1000000, "1000000/s")},
-                  "routes": [*routes, {"name": "warm", "match": {"path": {"prefix": "/warm"}}, "rate_limits": ["warm"],
-                                       "respond": {}}], **more}
-        self.gateways = []
-        for i in range(count):
-            (directory / f"gateway-{i}").mkdir()
-            self.gateways.append(Gateway(directory / f"gateway-{i}", config))
-
-    def start(self):
-        for gateway in self.gateways:
-            gateway.start()
-        self.wait_decided()
-        return self
-
-    def wait_decided(self):
-        """Until every worker has Redis decide: so many requests in a row on new connections that none is left out."""
-        for gateway in self.gateways:
-            until(lambda gateway=gateway: self.all_decided(gateway), "Redis decides")
-
-    def all_decided(self, gateway):
-        before = decisions(gateway, "warm")["degraded"]
-        for _ in range(24):
-            assert self.ask(gateway, "/warm").status == 200
-        return decisions(gateway, "warm")["degraded"] == before
-
-    @staticmethod
-    def ask(gateway, path, *fields):
-        client = Raw(gateway.port)
-        try:
-            return client.ask(request(path, "GET", *fields))
-        finally:
-            client.close()
-
-    def flood(self, path, requests, threads=4, *fields):
-        """{status: count} of so many requests to each gateway, at once."""
-        got, lock = {}, threading.Lock()
-
-        def run(gateway, count):
-            client = Raw(gateway.port)
-            for _ in range(count):
-                status = client.ask(request(path, "GET", *fields)).status
-                with lock:
-                    got[status] = got.get(status, 0) + 1
-            client.close()
-        running = [threading.Thread(target=run, args=(gateway, requests // threads))
-                   for gateway in self.gateways for _ in range(threads)]
-        for thread in running:
-            thread.start()
-        for thread in running:
-            thread.join()
-        return got
-
-    def close(self):
-        for gateway in self.gateways:
-            gateway.__exit__(None, None, None)
-
-
-def decisions(gateway, name):
-    found = {}
-    for series, value in gateway.metrics().items():
-        match = re.fullmatch(r'sallyport_rate_limit_decisions_total\{limit="(.*)",decision="(.*)"\}', series)
-        if match and match[1] == name:
-            found[match[2]] = int(value)
-    return found
 
 
 @pytest.fixture

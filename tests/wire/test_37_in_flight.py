@@ -8,9 +8,9 @@ import pytest
 
 from gateway import ask, until
 from h2_peers import H2Client
+from limit_wire import Limited, route
 from peers import Incomplete, Raw, answer, request
 from test_10_upgrades import SWITCH, UPGRADE, parrot
-from test_34_rate_limits import Limited, route
 from test_35_redis_limits import redis   # noqa: F401
 
 ROOM = "try again in 1 s"

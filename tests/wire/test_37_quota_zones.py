@@ -5,7 +5,8 @@ import zoneinfo
 
 import pytest
 
-from test_34_rate_limits import limited, route   # noqa: F401
+from limit_wire import route
+from test_34_rate_limits import limited   # noqa: F401
 
 FAST = {"rate": "1000/s", "quotas": ["5/d", "7/month"]}
 

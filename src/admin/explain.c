@@ -252,26 +252,32 @@ static void print_in_flight(struct explanation *e, const struct limit *limit)
     json_object_end(e->out);
 }
 
-// Which limits, and by what keys.
+static void print_limit(struct explanation *e, const struct limit *compiled)
+{
+    const struct limit_settings *limit = compiled->settings;
+    json_object(e->out);
+    string(e, "name", limit->name);
+    key(e, "key");
+    json_array(e->out);
+    for (uint32_t i = 0; i < limit->key.count; i++)
+        json_string(e->out, limit_from_print(&limit->key.v[i], e->arena));
+    json_array_end(e->out);
+    if (compiled->has_flight)
+        print_in_flight(e, compiled);
+    json_field_bool(e->out, "before_auth", limit->before_auth);
+    json_field_bool(e->out, "shadow", limit->shadow);
+    json_object_end(e->out);
+}
+
+// Which limits, and by what keys, in the order in which they are asked.
 static void print_limits(struct explanation *e)
 {
-    const struct route_limit_settings *settings = &e->match.route->settings->rate_limits;
     key(e, "rate_limits");
     json_array(e->out);
-    for (uint32_t i = 0; i < settings->names.count; i++) {
-        const struct limit *compiled = &e->gateway->limits.v[settings->indices[i]];
-        const struct limit_settings *limit = compiled->settings;
-        json_object(e->out);
-        string(e, "name", limit->name);
-        key(e, "key");
-        json_array(e->out);
-        for (uint32_t j = 0; j < limit->key.count; j++)
-            json_string(e->out, limit_from_print(&limit->key.v[j], e->arena));
-        json_array_end(e->out);
-        if (compiled->has_flight)
-            print_in_flight(e, compiled);
-        json_field_bool(e->out, "shadow", limit->shadow);
-        json_object_end(e->out);
+    for (unsigned i = 0; i < LIMIT_STAGES; i++) {
+        const struct route_limit_stage *stage = &e->match.route->settings->rate_limits.stages[i];
+        for (uint32_t j = 0; j < stage->count; j++)
+            print_limit(e, &e->gateway->limits.v[stage->indices[j]]);
     }
     json_array_end(e->out);
 }

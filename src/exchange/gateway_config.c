@@ -449,10 +449,9 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
         config_enter(decoder, STR("auth"));
         config_check_route_auth(decoder, config_get(child, STR("auth")), &gateway->auth, &routes[i].auth);
         config_leave(decoder);
-        routes[i].rate_limits.route = routes[i].name;
         config_enter(decoder, STR("rate_limits"));
         config_check_route_limits(decoder, config_get(child, STR("rate_limits")), &gateway->rate_limits,
-                                  &routes[i].rate_limits);
+                                  routes[i].name, &routes[i].rate_limits);
         config_leave(decoder);
         config_leave(decoder);
     }

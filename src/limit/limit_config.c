@@ -383,6 +383,27 @@ static void check_time_zone(struct config_decoder *decoder, const struct config_
                    why, STR_ARG(limit->time_zone));
 }
 
+static bool asks_who_calls(enum limit_source source)
+{
+    return source == LIMIT_IDENTITY || source == LIMIT_CLAIM || source == LIMIT_ROLES ||
+           source == LIMIT_CONSUMER;
+}
+
+static void check_stage(struct config_decoder *decoder, const struct config_node *node,
+                        const struct limit_settings *limit)
+{
+    static const char *why = "with before_auth nobody knows yet who calls";
+    if (!limit->before_auth)
+        return;
+    if (asks_who_calls(limit->tier_by.source))
+        config_fail_at(decoder, node, STR("tier_by"), "header.NAME, or no tiers", "%s", why);
+    for (uint32_t i = 0; i < limit->key.count; i++)
+        if (asks_who_calls(limit->key.v[i].source)) {
+            config_fail_at(decoder, node, STR("key"), "client_ip", "%s", why);
+            return;
+        }
+}
+
 static void check_limit(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
     struct limit_settings *limit = target;
@@ -392,6 +413,7 @@ static void check_limit(struct config_decoder *decoder, const struct config_node
         config_fail_at(decoder, node, STR("tier_by"), "add tiers, or remove it", "there are no tiers");
     if (limit->sync == LIMIT_SYNC_LEASED)
         config_fail_at(decoder, node, STR("sync"), "exact", "sync leased is not offered yet");
+    check_stage(decoder, node, limit);
     check_costs(decoder, node, limit);
     check_time_zone(decoder, node, limit);
 }
@@ -501,6 +523,12 @@ static const struct config_field fields[] = {
      .doc = "Whose days and months quotas go by: a name of the system's time zone database. A day with a "
             "change of clocks has 23 or 25 hours. Minutes and hours are those of UTC.",
      .example = "Europe/Berlin"},
+    {.name = "before_auth",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct limit_settings, before_auth),
+     .fallback = "false",
+     .doc = "true: decided and charged before authentication, so that a flood of bad credentials is "
+            "refused before the Auth Service sees it. Its key and its tiers cannot ask who calls."},
     {.name = "shadow",
      .type = CONFIG_BOOL,
      .offset = offsetof(struct limit_settings, shadow),
@@ -568,22 +596,38 @@ static const char *suggest_limit(struct config_decoder *decoder, struct str name
     return *hint ? hint : "add it to rate_limits";
 }
 
-void config_check_route_limits(struct config_decoder *decoder, const struct config_node *node,
-                               const struct config_list *limits, struct route_limit_settings *route)
+// Divides them by stage.
+static void add_to_stage(struct route_limit_settings *settings, const struct config_list *limits,
+                         uint32_t *indices, uint32_t index)
 {
-    uint32_t *indices = arena_array(config_arena(decoder), uint32_t, route->names.count), i = 0;
-    route->indices = indices;
-    if (route->names.count > LIMITS_PER_ROUTE)
+    const struct limit_settings *all = limits->v;
+    struct route_limit_stage *stage =
+        &settings->stages[all[index].before_auth ? LIMIT_BEFORE_AUTH : LIMIT_AFTER_AUTH];
+    indices[stage->stage * settings->names.count + stage->count++] = index;
+}
+
+void config_check_route_limits(struct config_decoder *decoder, const struct config_node *node,
+                               const struct config_list *limits, struct str route,
+                               struct route_limit_settings *settings)
+{
+    uint32_t count = settings->names.count, index, i = 0;
+    uint32_t *indices = arena_array(config_arena(decoder), uint32_t, LIMIT_STAGES * count);
+    for (unsigned stage = 0; stage < LIMIT_STAGES; stage++)
+        settings->stages[stage] = (struct route_limit_stage){
+            .stage = (enum limit_stage)stage, .indices = indices + stage * count, .route = route};
+    if (count > LIMITS_PER_ROUTE)
         config_fail(decoder, node, "", "more than %d limits", LIMITS_PER_ROUTE);
     const struct config_node *child = node && node->kind == CONFIG_LIST ? node->first : NULL;
-    for (; child && i < route->names.count; child = child->next, i++) {
-        struct str name = route->names.v[i];
+    for (; child && i < count; child = child->next, i++) {
+        struct str name = settings->names.v[i];
         config_enter_index(decoder, i);
-        if (name.p && !find_limit(limits, name, &indices[i]))
+        if (name.p && find_limit(limits, name, &index))
+            add_to_stage(settings, limits, indices, index);
+        else if (name.p)
             config_fail(decoder, child, suggest_limit(decoder, name, limits), "no limit is named \"%.*s\"",
                         STR_ARG(name));
         for (uint32_t j = 0; j < i; j++)
-            if (name.p && str_eq(name, route->names.v[j]))
+            if (name.p && str_eq(name, settings->names.v[j]))
                 config_fail(decoder, child, "remove one of them", "named twice");
         config_leave(decoder);
     }

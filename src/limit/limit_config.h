@@ -66,23 +66,34 @@ struct limit_settings {
     struct limit_cost cost;
     struct str time_zone;
     const struct time_zone *zone; // of quotas; NULL: UTC. Filled in by check_rules.
+    bool before_auth;             // (+) decided before it is known who calls
     bool shadow;
     int64_t ipv6_prefix; // bits
 };
 
 extern const struct config_object rate_limit_object;
 
+// A route's limits are asked in two stages, each for all of its limits at once.
+enum limit_stage { LIMIT_BEFORE_AUTH, LIMIT_AFTER_AUTH, LIMIT_STAGES };
+
+struct route_limit_stage {
+    enum limit_stage stage;
+    const uint32_t *indices; // of its limits in the root's rate_limits, in the order of the route
+    uint32_t count;
+    struct str route; // its name
+};
+
 // What a route's rate_limits is compiled from.
 struct route_limit_settings {
     struct str_list names;
-    const uint32_t *indices; // of each in the root's rate_limits: filled in by the rules between sections
-    struct str route;        // its name: filled in there as well
+    struct route_limit_stage stages[LIMIT_STAGES]; // filled in by the rules between sections
 };
 
 // Rules between sections: fills in what the names mean. node: the list of a route, or NULL; limits: of the
-// root's rate_limits.
+// root's rate_limits; route: its name.
 void config_check_route_limits(struct config_decoder *decoder, const struct config_node *node,
-                               const struct config_list *limits, struct route_limit_settings *route);
+                               const struct config_list *limits, struct str route,
+                               struct route_limit_settings *settings);
 // Whether there is a Redis for those that want it. node: rate_limits, or NULL; limits: what became of it.
 void config_check_limit_stores(struct config_decoder *decoder, const struct config_node *node,
                                const struct config_list *limits, bool has_redis);

@@ -37,11 +37,11 @@ struct policy_call {
     struct str scheme, request_id;
     struct ticket ticket; // what a late answer wakes this exchange by
     struct auth_worker *auth;
-    const struct auth *providers; // of the snapshot
-    struct identity *identity;    // what authentication found, a reference; NULL: nobody
-    const struct limits *limits;  // of the snapshot
-    struct limited *limited;      // rate_limit's: what it found
-    struct limit_places *places;  // rate_limit's: what it holds; NULL: nothing
+    const struct auth *providers;              // of the snapshot
+    struct identity *identity;                 // what authentication found, a reference; NULL: nobody
+    const struct limits *limits;               // of the snapshot
+    struct limited *limited[LIMIT_STAGES];     // rate_limit's: what it found
+    struct limit_places *places[LIMIT_STAGES]; // rate_limit's: what it holds; NULL: nothing
     struct limit_worker *limiter;
     struct metrics *metrics; // the worker's
     bool again;              // called after a WAIT
@@ -78,7 +78,7 @@ struct policy_use {
 extern const struct policy policy_ip;         // struct ip_rules
 extern const struct policy policy_cors;       // struct cors_settings
 extern const struct policy policy_auth;       // struct route_auth_settings
-extern const struct policy policy_rate_limit; // struct route_limit_settings
+extern const struct policy policy_rate_limit; // struct route_limit_stage, twice
 extern const struct policy policy_fault;      // struct fault_settings
 extern const struct policy policy_conceal;    // struct route_auth_settings; limits by header come before
 extern const struct policy policy_headers;    // struct header_rules

@@ -12,7 +12,6 @@ enum { SECOND_US = 1000000, MILLISECOND_US = 1000, MEMBER_BYTES = 64 };
 
 struct limited { // in the exchange's arena, from the verdict to the response
     uint32_t count;
-    bool is_shown;  // not all are in shadow mode
     bool is_shared; // one is in Redis
     struct limit_asking asking;
     struct limit_use uses[];
@@ -42,11 +41,11 @@ static const struct siphash_key *shared_seed(const struct policy_call *call)
 
 static struct limit_caller caller_of(const struct policy_call *call)
 {
-    const struct route_limit_settings *settings = call->settings;
+    const struct route_limit_stage *stage = call->settings;
     return (struct limit_caller){.identity = call->identity,
                                  .client = call->client,
                                  .headers = &call->request->headers,
-                                 .route = settings->route,
+                                 .route = stage->route,
                                  .now_s = call->now_s,
                                  .now_us = call->now_us,
                                  .shared_seed = shared_seed(call)};
@@ -54,17 +53,16 @@ static struct limit_caller caller_of(const struct policy_call *call)
 
 static struct limited *ask(struct policy_call *call)
 {
-    const struct route_limit_settings *settings = call->settings;
+    const struct route_limit_stage *stage = call->settings;
     const struct limit_caller caller = caller_of(call);
-    size_t room = settings->names.count * LIMIT_USES * sizeof(struct limit_use);
+    size_t room = stage->count * LIMIT_USES * sizeof(struct limit_use);
     struct limited *limited = arena_alloc(call->arena, sizeof *limited + room);
     limited->count = 0;
-    limited->is_shown = limited->is_shared = false;
-    for (uint32_t i = 0; i < settings->names.count; i++) {
-        const struct limit *limit = &call->limits->v[settings->indices[i]];
+    limited->is_shared = false;
+    for (uint32_t i = 0; i < stage->count; i++) {
+        const struct limit *limit = &call->limits->v[stage->indices[i]];
         uint32_t count = limit_ask(limit, &caller, &limited->uses[limited->count]);
         limited->count += count;
-        limited->is_shown |= count && !limit->settings->shadow;
         limited->is_shared |= count && limit->is_shared;
     }
     limited->asking = (struct limit_asking){.table = call->limits->table,
@@ -98,10 +96,10 @@ static bool has_no_place(const struct limit_places *places, const struct limit *
 // What a limit said, with its quotas, counts once, whether another one refused the request or not.
 static void count(const struct policy_call *call, const struct limited *limited)
 {
-    const struct route_limit_settings *settings = call->settings;
-    for (uint32_t i = 0, next = 0; i < settings->names.count; i++) {
-        const struct limit *limit = &call->limits->v[settings->indices[i]];
-        bool allows = !has_no_place(call->places, limit), is_degraded = false;
+    const struct route_limit_stage *stage = call->settings;
+    for (uint32_t i = 0, next = 0; i < stage->count; i++) {
+        const struct limit *limit = &call->limits->v[stage->indices[i]];
+        bool allows = !has_no_place(call->places[stage->stage], limit), is_degraded = false;
         for (; next < limited->count && limited->uses[next].limit == limit; next++) {
             allows &= !limited->uses[next].wait_us;
             is_degraded |= limited->uses[next].is_degraded;
@@ -113,8 +111,15 @@ static void count(const struct policy_call *call, const struct limited *limited)
                       : shadow    ? LIMIT_SHADOW_DENIED
                                   : LIMIT_DENIED);
         if (!allows && shadow)
-            log_shadow(limit, settings->route, call->now_us);
+            log_shadow(limit, stage->route, call->now_us);
     }
+}
+
+static void note(struct policy_call *call, struct limited *limited)
+{
+    const struct route_limit_stage *stage = call->settings;
+    call->limited[stage->stage] = limited;
+    count(call, limited);
 }
 
 static enum verdict refuse(struct policy_call *call, const struct limit_use *use)
@@ -134,23 +139,25 @@ static enum verdict refuse(struct policy_call *call, const struct limit_use *use
 // Takes a place of each limit that bounds how many may be under way. What refuses, or NULL.
 static const struct limit_flight *enter(struct policy_call *call)
 {
-    const struct route_limit_settings *settings = call->settings;
+    const struct route_limit_stage *stage = call->settings;
     const struct limit_caller caller = caller_of(call);
-    size_t room = settings->names.count * sizeof(struct limit_flight);
+    size_t room = stage->count * sizeof(struct limit_flight);
     struct limit_places *places = arena_alloc(call->arena, sizeof *places + room);
     places->count = 0;
-    for (uint32_t i = 0; i < settings->names.count; i++) {
-        const struct limit *limit = &call->limits->v[settings->indices[i]];
+    for (uint32_t i = 0; i < stage->count; i++) {
+        const struct limit *limit = &call->limits->v[stage->indices[i]];
         places->count += limit_ask_flight(limit, &caller, &places->flights[places->count]);
     }
-    call->places = places;
+    call->places[stage->stage] = places;
     return limits_enter(places->flights, places->count);
 }
 
 static void leave(struct policy_call *call)
 {
-    if (call->places)
-        limits_leave(call->places->flights, call->places->count);
+    const struct route_limit_stage *stage = call->settings;
+    struct limit_places *places = call->places[stage->stage];
+    if (places)
+        limits_leave(places->flights, places->count);
 }
 
 // No bucket is charged; what they hold is told all the same. When a bucket would refuse, too, it knows better
@@ -160,8 +167,7 @@ static enum verdict turn_away(struct policy_call *call, struct limited *limited,
 {
     const struct limit_use *refuser =
         limits_look(call->limits->table, limited->uses, limited->count, call->now_us);
-    call->limited = limited;
-    count(call, limited);
+    note(call, limited);
     if (refuser)
         return refuse(call, refuser);
     call->cause = END_RATE_LIMITED; // Retry-After: 1 is the exchange's
@@ -173,8 +179,7 @@ static enum verdict turn_away(struct policy_call *call, struct limited *limited,
 static enum verdict conclude(struct policy_call *call, struct limited *limited,
                              const struct limit_use *refuser)
 {
-    call->limited = limited;
-    count(call, limited);
+    note(call, limited);
     if (refuser)
         leave(call);
     return refuser ? refuse(call, refuser) : PASS;
@@ -257,20 +262,35 @@ static void put_state(struct text *text, const struct limit_use *use, uint64_t n
     put_u64(text, full_s(use, now_us));
 }
 
+// What clients are told of, of both stages: whichever comes last tells all.
+struct told {
+    const struct limit_use *uses[LIMITS_PER_ROUTE * LIMIT_USES];
+    uint32_t count;
+};
+
+static void gather(const struct policy_call *call, struct told *told)
+{
+    told->count = 0;
+    for (unsigned stage = 0; stage < LIMIT_STAGES; stage++) {
+        const struct limited *limited = call->limited[stage];
+        for (uint32_t i = 0; limited && i < limited->count; i++)
+            if (!is_shadow(&limited->uses[i]))
+                told->uses[told->count++] = &limited->uses[i];
+    }
+}
+
 // A list of structured fields (RFC 9651), one member for each limit.
-static void tell(struct policy_call *call, const struct limited *limited, struct str name,
+static void tell(struct policy_call *call, const struct told *told, struct str name,
                  void (*put_member)(struct text *text, const struct limit_use *use, uint64_t now_us))
 {
     size_t room = 0;
-    for (uint32_t i = 0; i < limited->count; i++)
-        room += limited->uses[i].face->policy.n + MEMBER_BYTES;
+    for (uint32_t i = 0; i < told->count; i++)
+        room += told->uses[i]->face->policy.n + MEMBER_BYTES;
     struct text text = {.p = arena_alloc(call->arena, room)};
-    for (uint32_t i = 0; i < limited->count; i++) {
-        if (is_shadow(&limited->uses[i]))
-            continue;
+    for (uint32_t i = 0; i < told->count; i++) {
         if (text.n)
             put(&text, STR(", "));
-        put_member(&text, &limited->uses[i], call->now_us);
+        put_member(&text, told->uses[i], call->now_us);
     }
     headers_set(&call->response->headers, call->arena, name, (struct str){text.p, text.n});
 }
@@ -282,14 +302,12 @@ static void tell_number(struct policy_call *call, struct str name, uint64_t valu
 }
 
 // These have no names of limits: the one with the least left speaks.
-static void tell_legacy(struct policy_call *call, const struct limited *limited)
+static void tell_legacy(struct policy_call *call, const struct told *told)
 {
-    const struct limit_use *least = NULL;
-    for (uint32_t i = 0; i < limited->count; i++) {
-        const struct limit_use *use = &limited->uses[i];
-        if (!is_shadow(use) && (!least || remaining(use, call->now_us) < remaining(least, call->now_us)))
-            least = use;
-    }
+    const struct limit_use *least = told->uses[0];
+    for (uint32_t i = 1; i < told->count; i++)
+        if (remaining(told->uses[i], call->now_us) < remaining(least, call->now_us))
+            least = told->uses[i];
     tell_number(call, STR("X-RateLimit-Limit"), rule_tokens(&least->rule));
     tell_number(call, STR("X-RateLimit-Remaining"), remaining(least, call->now_us));
     tell_number(call, STR("X-RateLimit-Reset"), full_s(least, call->now_us));
@@ -297,13 +315,14 @@ static void tell_legacy(struct policy_call *call, const struct limited *limited)
 
 static void tell_all(struct policy_call *call)
 {
-    const struct limited *limited = call->limited;
-    if (!limited || !limited->is_shown)
+    struct told told;
+    gather(call, &told);
+    if (!told.count)
         return;
-    tell(call, limited, STR("RateLimit-Policy"), put_policy);
-    tell(call, limited, STR("RateLimit"), put_state);
+    tell(call, &told, STR("RateLimit-Policy"), put_policy);
+    tell(call, &told, STR("RateLimit"), put_state);
     if (call->limits->legacy)
-        tell_legacy(call, limited);
+        tell_legacy(call, &told);
 }
 
 // ---- what a response costs ----
@@ -318,7 +337,8 @@ static bool said_cost(const struct policy_call *call, const struct limit *limit,
 
 static void settle(struct policy_call *call)
 {
-    struct limited *limited = call->limited;
+    const struct route_limit_stage *stage = call->settings;
+    struct limited *limited = call->limited[stage->stage];
     uint64_t cost;
     for (uint32_t i = 0; limited && i < limited->count; i++) {
         struct limit_use *use = &limited->uses[i];

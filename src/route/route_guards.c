@@ -16,9 +16,14 @@ static bool uses_auth(const struct route_settings *settings)
     return settings->auth.any_of.count;
 }
 
-static bool uses_rate_limit(const struct route_settings *settings)
+static bool uses_early_limits(const struct route_settings *settings)
 {
-    return settings->rate_limits.names.count;
+    return settings->rate_limits.stages[LIMIT_BEFORE_AUTH].count;
+}
+
+static bool uses_rate_limits(const struct route_settings *settings)
+{
+    return settings->rate_limits.stages[LIMIT_AFTER_AUTH].count;
 }
 
 static bool uses_fault(const struct route_settings *settings)
@@ -44,8 +49,11 @@ static const struct guard {
 } guards[] = {
     {&policy_ip, offsetof(struct route_settings, ip), uses_ip},
     {&policy_cors, offsetof(struct route_settings, cors), uses_cors},
+    {&policy_rate_limit, offsetof(struct route_settings, rate_limits.stages[LIMIT_BEFORE_AUTH]),
+     uses_early_limits},
     {&policy_auth, offsetof(struct route_settings, auth), uses_auth},
-    {&policy_rate_limit, offsetof(struct route_settings, rate_limits), uses_rate_limit},
+    {&policy_rate_limit, offsetof(struct route_settings, rate_limits.stages[LIMIT_AFTER_AUTH]),
+     uses_rate_limits},
     {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
     {&policy_conceal, offsetof(struct route_settings, auth), uses_auth},
     {&policy_headers, offsetof(struct route_settings, headers), uses_headers},

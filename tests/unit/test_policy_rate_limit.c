@@ -13,7 +13,7 @@ struct bench {
     struct fixture *fixture;
     struct limit_settings settings[2];
     struct limits limits;
-    struct route_limit_settings route;
+    struct route_limit_stage stage;
     struct metrics *metrics;
     struct identity identity;
     struct arena arena; // of one exchange
@@ -40,7 +40,8 @@ static void bench_open(struct bench *b, struct fixture *fixture, uint32_t count,
         };
     struct config_list list = {b->settings, 2};
     limits_compile(&b->limits, &list, NULL, limit_table_new(1 << 20), &fixture->arena);
-    b->route = (struct route_limit_settings){.names = {names, count}, .indices = indices, .route = STR("r")};
+    b->stage = (struct route_limit_stage){
+        .stage = LIMIT_AFTER_AUTH, .indices = indices, .count = count, .route = STR("r")};
     b->metrics = metrics_new();
     arena_init(&b->arena, NULL);
     assert_true(ip_parse(STR("192.0.2.1"), &b->client));
@@ -58,7 +59,7 @@ static enum verdict ask(struct bench *b, uint64_t now_us)
     arena_reset(&b->arena);
     b->request.headers = (struct headers){0};
     b->response.headers = (struct headers){0};
-    b->call = (struct policy_call){.settings = &b->route,
+    b->call = (struct policy_call){.settings = &b->stage,
                                    .request = &b->request,
                                    .response = &b->response,
                                    .arena = &b->arena,
@@ -149,9 +150,32 @@ static void test_an_answer_before_it(void **state)
     struct bench b;
     bench_open(&b, *state, 1, 0);
     ask(&b, NOW);
-    b.call.limited = NULL;
+    b.call.limited[LIMIT_AFTER_AUTH] = NULL;
     policy_rate_limit.on_answer(&b.call);
     assert_int_equal(b.response.headers.count, 0);
+    bench_close(&b);
+}
+
+// Two stages of one request: each charges its own, both are told in one list.
+static void test_stages(void **state)
+{
+    struct bench b;
+    bench_open(&b, *state, 2, 0);
+    b.limits.legacy = true;
+    struct route_limit_stage late = b.stage, early = b.stage;
+    early.stage = LIMIT_BEFORE_AUTH;
+    early.count = late.count = 1;
+    late.indices++;
+    b.stage = early;
+    assert_int_equal(ask(&b, NOW), PASS);
+    b.call.settings = &late;
+    assert_int_equal(policy_rate_limit.on_request(&b.call), PASS);
+    for (int i = 0; i < 2; i++) {
+        b.call.settings = i ? &late : &early;
+        policy_rate_limit.on_response(&b.call);
+    }
+    assert_told(&b, "RateLimit", "\"per_consumer\";r=9;t=1, \"all\";r=999999;t=1");
+    assert_told(&b, "X-RateLimit-Remaining", "9");
     bench_close(&b);
 }
 
@@ -198,6 +222,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_words, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_requests_under_way, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_an_answer_before_it, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_stages, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_it_costs, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -244,4 +244,5 @@ def test_the_admin_api_shows_and_resets_a_bucket(limited):
 def test_explain_shows_the_keys(limited):
     made = limited({"two": limit(2, key=["header.X-Tenant", "route"])}, [route("a", "two")])
     got = ask(made.gateway.admin_port, "/api/v1/explain", "POST", json.dumps({"request": "GET http://test/a"}))
-    assert json.loads(got.body)["rate_limits"] == [{"name": "two", "key": ["header.X-Tenant", "route"], "shadow": False}]
+    assert json.loads(got.body)["rate_limits"] == [{"name": "two", "key": ["header.X-Tenant", "route"], "before_auth": False,
+                                                    "shadow": False}]

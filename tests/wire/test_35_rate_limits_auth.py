@@ -5,7 +5,7 @@ import json
 import pytest
 
 import tokens
-from auth_wire import ISSUER, VERSIONS, AuthWire, bearer, jwt_provider, route
+from auth_wire import ISSUER, VERSIONS, AuthWire, Service, bearer, json_answer, jwt_provider, route
 from gateway import ask, until
 from tokens import claims, jwks, token
 
@@ -108,6 +108,31 @@ def test_bad_credentials_cost_nothing(wire):
     metrics = wire.metrics()
     assert metrics['sallyport_rate_limit_decisions_total{limit="by-role",decision="allow"}'] == 0
     assert admitted(wire, "/any", "X-API-Key: acme-one") == 5
+
+
+def test_a_limit_before_authentication_spares_the_auth_service(tmp_path):
+    """Each credential is another one, so no cache helps; what is refused by address was never asked about."""
+    auth_service = Service()
+    auth_service.program(reply=lambda request: json_answer({"active": False}))
+    auth = {"opaque": {"introspection": {"uri": auth_service.uri("/introspect"), "client_id": "gateway",
+                                         "client_secret": {"env": "GATEWAY_SECRET"}, "timeout": "5s"}}}
+    limits = {"early": {"key": "client_ip", "before_auth": True, "default": {"rate": SLOW, "burst": 6}},
+              "late": {"key": "identity", "default": {"rate": SLOW, "burst": 2}}}
+    routes = [route("guarded", "opaque", rate_limits=["late", "early"])]
+    with AuthWire(tmp_path, auth, routes, env={"GATEWAY_SECRET": "hush"}, rate_limits=limits) as wire:
+        for n in range(4):
+            got = wire.ask("h1", "/guarded", bearer(f"bad-{n}"))
+            wire.refused(got, "invalid_token")
+            assert got.all("RateLimit")[0].startswith(f'"early";r={5 - n};')
+        auth_service.program(reply=lambda request: json_answer({"active": True, "sub": "ann"}))
+        got = wire.ask("h1", "/guarded", bearer("good"))
+        assert got.status == 200
+        assert [part.split(";")[:2] for part in got.all("RateLimit")[0].split(", ")] == [['"early"', "r=1"], ['"late"', "r=1"]]
+        assert wire.ask("h1", "/guarded", bearer("good")).status == 200
+        asked = auth_service.asked
+        for n in range(5):
+            wire.refused(wire.ask("h1", "/guarded", bearer(f"worse-{n}")), "rate_limited", 429)
+        assert auth_service.asked == asked
 
 
 def test_the_admin_api_finds_them(wire):

@@ -279,7 +279,7 @@ def test_explain_names_the_bounds(flights):
     made = flights({"few": at_once(2, tier_by="header.X-Plan", tiers={"free": {"rate": "1/s"}})}, [route("a", "few")])
     explained = ask(made.gateway.admin_port, "/api/v1/explain", "POST", json.dumps({"request": "GET http://test/a"}))
     assert json.loads(explained.body)["rate_limits"] == [
-        {"name": "few", "key": ["client_ip"], "in_flight": {"free": None, "default": 2}, "shadow": False}]
+        {"name": "few", "key": ["client_ip"], "in_flight": {"free": None, "default": 2}, "before_auth": False, "shadow": False}]
 
 
 def test_a_crowd_that_comes_and_goes(flights):

@@ -5,6 +5,8 @@
 //   open loop      --rate R: R requests a second are due at even distances, whatever the server does; a
 //                  latency is counted from the moment the request was due, so a stall is seen by every
 //                  request that fell due in it (no coordinated omission)
+//                  --phases: until standard input ends; each line there begins a phase, and each phase has
+//                  its own result, of what was answered in it
 //   idle           --idle N: N connections make one request each and are then held until standard input ends
 //   handshakes     --handshakes KIND: closed loop; each request has a connection of its own: TCP, TLS,
 //   request,
@@ -23,8 +25,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #define GRACE_NS        (5 * NS_PER_S) /* what has no answer so long after the run's end is counted unanswered */
 #define OPENING_AT_ONCE 64
@@ -105,31 +109,40 @@ static void run_closed(struct load *l, double seconds)
         l->stop_ns = clock_ns();
 }
 
-/* The i-th request is due at start + i / rate. When no connection is free it waits, and its clock runs. */
-static void run_open(struct load *l, double seconds)
+/* Sends what is due and has a free connection, and waits for the next one. The i-th request is due at
+ * start + i / rate; when no connection is free it waits, and its clock runs. */
+static void send_due(struct load *l, uint64_t total)
 {
-    run_begin(l, seconds);
-    uint64_t total = (uint64_t)(seconds * (double)l->rate);
-    uint64_t next = 0;
-    while (next < total && clock_ns() < l->stop_ns + GRACE_NS) {
-        uint64_t due = l->start_ns + next * NS_PER_S / l->rate;
-        uint64_t now = clock_ns();
-        struct conn *c;
-        while (next < total && due <= now && (c = ring_pop(l)) != NULL) {
-            l->sent++;
-            conn_send(l, c, due);
-            next++;
-            due = l->start_ns + next * NS_PER_S / l->rate;
-        }
-        now = clock_ns();
-        turn(l, due > now ? due - now : (l->free_count == 0 ? 10 * NS_PER_MS : 0));
-    }
+    uint64_t due = l->start_ns + l->sent * NS_PER_S / l->rate;
     uint64_t now = clock_ns();
-    for (; next < total; next++) {
+    struct conn *c;
+    while (l->sent < total && due <= now && (c = ring_pop(l)) != NULL) {
+        l->sent++;
+        conn_send(l, c, due);
+        due = l->start_ns + l->sent * NS_PER_S / l->rate;
+    }
+    now = clock_ns();
+    turn(l, due > now ? due - now : (l->free_count == 0 ? 10 * NS_PER_MS : 0));
+}
+
+/* What was due before `total` and never sent counts as unanswered. */
+static void end_open(struct load *l, uint64_t total)
+{
+    uint64_t now = clock_ns();
+    for (uint64_t next = l->sent; next < total; next++) {
         l->counts.unanswered++;
         hist_record(&l->hist, now - (l->start_ns + next * NS_PER_S / l->rate));
     }
     drain(l);
+}
+
+static void run_open(struct load *l, double seconds)
+{
+    run_begin(l, seconds);
+    uint64_t total = (uint64_t)(seconds * (double)l->rate);
+    while (l->sent < total && clock_ns() < l->stop_ns + GRACE_NS)
+        send_due(l, total);
+    end_open(l, total);
 }
 
 static void run(struct load *l, double seconds)
@@ -176,20 +189,60 @@ static size_t closed_meanwhile(struct load *l)
 
 /* --- the whole --- */
 
-static void print(const struct load *l, const char *event, double cpu_seconds)
+static void print(const struct load *l, const char *event, const char *phase, uint64_t ns, double cpu_seconds)
 {
     struct result r = {
         .event = event,
+        .phase = phase,
         .loop = l->rate > 0 ? "open" : "closed",
         .connections = l->connections,
         .streams = 1,
         .rate = l->rate,
-        .ns = l->stop_ns - l->start_ns,
+        .ns = ns,
         .cpu_seconds = cpu_seconds,
         .counts = &l->counts,
         .hist = &l->hist,
     };
     result_print(&r);
+}
+
+/* --- phases --- */
+
+/* What was answered since the last one. */
+static void end_phase(struct load *l, const char *phase, uint64_t *began_ns, double *cpu_seconds)
+{
+    uint64_t now = clock_ns();
+    double cpu = own_cpu_seconds();
+    print(l, "phase", phase, now - *began_ns, cpu - *cpu_seconds);
+    *began_ns = now;
+    *cpu_seconds = cpu;
+    l->counts = (struct counts){0};
+    hist_clear(&l->hist);
+}
+
+static void run_phases(struct load *l)
+{
+    char phase[PHASE_MAX], next[PHASE_MAX] = "";
+    struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
+    if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, STDIN_FILENO, &e) != 0)
+        die("standard input is no pipe");
+    puts("{\"event\":\"ready\"}");
+    fflush(stdout);
+    if (!phase_read(phase))
+        return;
+    run_begin(l, 0);
+    uint64_t began_ns = l->start_ns;
+    double cpu_seconds = own_cpu_seconds();
+    for (bool ended = false; !ended;) {
+        l->told = false;
+        while (!l->told)
+            send_due(l, UINT64_MAX);
+        ended = !phase_read(next);
+        if (ended)
+            end_open(l, (clock_ns() - l->start_ns) * l->rate / NS_PER_S);
+        end_phase(l, phase, &began_ns, &cpu_seconds);
+        memcpy(phase, next, sizeof phase);
+    }
 }
 
 static void run_by_time(struct load *l, double seconds)
@@ -248,7 +301,7 @@ int main(int argc, char **argv)
 
     if (l.idle > 0) {
         run_idle(&l);
-        print(&l, "idle", own_cpu_seconds());
+        print(&l, "idle", NULL, l.stop_ns - l.start_ns, own_cpu_seconds());
         wait_for_end();
         printf("{\"event\":\"end\",\"closed_by_server\":%zu}\n", closed_meanwhile(&l));
         return errors(&l.counts) > 0 ? 1 : 0;
@@ -259,11 +312,15 @@ int main(int argc, char **argv)
         collect_sessions(&l);
     if (l.warmup > 0)
         run_by_time(&l, l.warmup);
+    if (l.phased) {
+        run_phases(&l);
+        return 0;
+    }
     if (l.gate)
         gate_wait();
     double cpu = own_cpu_seconds();
     run(&l, l.seconds);
-    print(&l, "result", own_cpu_seconds() - cpu);
+    print(&l, "result", NULL, l.stop_ns - l.start_ns, own_cpu_seconds() - cpu);
     if (l.gate)
         wait_for_end();
     return errors(&l.counts) > 0 ? 1 : 0;

@@ -45,6 +45,7 @@ struct load {
     size_t idle;
     size_t at_once; /* idle: requests under way at one time */
     bool gate;
+    bool phased; /* open loop: phases that standard input names */
     bool over_tls;
     enum shakes shakes; /* not none: a connection for each request */
     uint32_t spread;
@@ -73,6 +74,7 @@ struct load {
     size_t alive;
 
     bool sending;    /* closed loop: a free connection sends at once */
+    bool told;       /* standard input has something to say, or has ended */
     bool collecting; /* sessions are made that are to be resumed: full handshakes are right */
     uint64_t sent;
     uint64_t start_ns;

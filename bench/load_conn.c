@@ -215,6 +215,10 @@ static void on_answer(struct load *l, struct conn *c)
     l->counts.requests++;
     if (c->answer.status < 200 || c->answer.status > 299)
         l->counts.bad_status++;
+    if (c->answer.status == 429)
+        l->counts.too_many++;
+    if (c->answer.status >= 500)
+        l->counts.server_errors++;
     hist_record(&l->hist, now > c->from_ns ? now - c->from_ns : 0);
     l->busy--;
     c->state = CONN_FREE;
@@ -307,6 +311,10 @@ void turn(struct load *l, uint64_t wait_ns)
     int n = epoll_pwait2(l->epoll, events, EVENTS, &t, NULL);
     if (n < 0 && errno != EINTR)
         die("epoll_pwait2");
-    for (int i = 0; i < n; i++)
-        on_event(l, events[i].data.ptr, events[i].events);
+    for (int i = 0; i < n; i++) {
+        if (events[i].data.ptr == NULL)
+            l->told = true;
+        else
+            on_event(l, events[i].data.ptr, events[i].events);
+    }
 }

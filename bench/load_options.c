@@ -17,6 +17,9 @@ static void usage(void)
           "  --at-once N       idle: connections between opening and answer (8)\n"
           "  --tls             TLS 1.3 with X25519 and AES-128-GCM\n"
           "  --handshakes KIND full or resumed: each request over a connection of its own, with TLS\n"
+          "  --phases          open loop: a line on standard input begins the run, and each further one the "
+          "next phase;\n"
+          "                    it ends when standard input does\n"
           "  --gate            wait for a line on standard input before the run, for its end after it\n"
           "  --path P          path and query (/api/v1/orders/1842?expand=items)\n"
           "  --spread N        the @ in the path becomes a five-digit number below N, another for each "
@@ -48,6 +51,7 @@ void options_read(struct load *l, int argc, char **argv)
         IDLE,
         AT_ONCE,
         GATE,
+        PHASES,
         PATH,
         SPREAD,
         HOST,
@@ -67,6 +71,7 @@ void options_read(struct load *l, int argc, char **argv)
         {"idle", 1, NULL, IDLE},
         {"at-once", 1, NULL, AT_ONCE},
         {"gate", 0, NULL, GATE},
+        {"phases", 0, NULL, PHASES},
         {"path", 1, NULL, PATH},
         {"spread", 1, NULL, SPREAD},
         {"host", 1, NULL, HOST},
@@ -89,6 +94,7 @@ void options_read(struct load *l, int argc, char **argv)
         case IDLE: l->idle = parse_number("--idle", optarg, CONNECTIONS_MAX); break;
         case AT_ONCE: l->at_once = parse_number("--at-once", optarg, CONNECTIONS_MAX); break;
         case GATE: l->gate = true; break;
+        case PHASES: l->phased = true; break;
         case PATH: l->path = optarg; break;
         case SPREAD: l->spread = (uint32_t)parse_number("--spread", optarg, SPREAD_MAX); break;
         case HOST: l->host = optarg; break;
@@ -109,6 +115,8 @@ void options_read(struct load *l, int argc, char **argv)
     l->over_tls = l->over_tls || l->shakes != SHAKES_NONE;
     bool twice = (l->rate > 0 && (l->idle > 0 || l->limit > 0)) ||
                  (l->shakes != SHAKES_NONE && (l->rate > 0 || l->idle > 0));
+    if (l->phased && (l->rate == 0 || l->gate))
+        usage();
     if (optind != argc || l->to.sin_port == 0 || l->connections == 0 || l->at_once == 0 || twice)
         usage();
 }

@@ -2,6 +2,7 @@
 
 #include "sock.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +41,8 @@ void result_print(const struct result *r)
         {"bytes", r->counts->bytes},
         {"errors", errors(r->counts)},
         {"bad_status", r->counts->bad_status},
+        {"too_many", r->counts->too_many},
+        {"server_errors", r->counts->server_errors},
         {"bad_message", r->counts->bad_message},
         {"broken", r->counts->broken},
         {"connect_failed", r->counts->connect_failed},
@@ -53,6 +56,8 @@ void result_print(const struct result *r)
     printf("{\"event\":\"%s\",\"loop\":\"%s\",\"seconds\":%.6f,\"rps\":%.1f,\"own_cpu_seconds\":%.6f,",
            r->event, r->loop, seconds, seconds > 0 ? (double)r->counts->requests / seconds : 0.0,
            r->cpu_seconds);
+    if (r->phase != NULL)
+        printf("\"phase\":\"%s\",", r->phase);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         printf("\"%s\":%llu,", numbers[i].name, (unsigned long long)numbers[i].value);
     const struct hist *h = r->hist;
@@ -63,15 +68,39 @@ void result_print(const struct result *r)
     fflush(stdout);
 }
 
+/* False at the end of standard input. */
+static bool read_byte(char *c)
+{
+    ssize_t n;
+    do
+        n = read(STDIN_FILENO, c, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1;
+}
+
 void gate_wait(void)
 {
     puts("{\"event\":\"ready\"}");
     fflush(stdout);
-    char c = 0;
-    ssize_t n;
-    do
-        n = read(STDIN_FILENO, &c, 1);
-    while ((n < 0 && errno == EINTR) || (n == 1 && c != '\n'));
+    for (char c = 0; c != '\n' && read_byte(&c);)
+        ;
+}
+
+bool phase_read(char phase[PHASE_MAX])
+{
+    size_t n = 0;
+    char c;
+    while (read_byte(&c)) {
+        if (c == '\n') {
+            phase[n] = '\0';
+            return true;
+        }
+        if (!isalnum((unsigned char)c) && c != ' ')
+            die("the name of a phase is of letters, digits and spaces");
+        if (n < PHASE_MAX - 1)
+            phase[n++] = c;
+    }
+    return false;
 }
 
 void wait_for_end(void)

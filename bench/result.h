@@ -13,6 +13,8 @@ struct counts {
     uint64_t requests; /* answered, with any status */
     uint64_t bytes;
     uint64_t bad_status;     /* not 2xx */
+    uint64_t too_many;       /* 429 */
+    uint64_t server_errors;  /* 5xx */
     uint64_t bad_message;    /* gRPC: no whole message, or no grpc-status 0 in the trailers */
     uint64_t broken;         /* connection or stream ended or made no sense before the answer was whole */
     uint64_t connect_failed; /* refused, or the TLS handshake failed */
@@ -25,6 +27,7 @@ struct counts {
 
 struct result {
     const char *event;
+    const char *phase; /* NULL: none */
     const char *loop;
     size_t connections;
     size_t streams; /* at once on each connection */
@@ -39,6 +42,11 @@ uint64_t errors(const struct counts *c);
 
 /* One line of JSON. */
 void result_print(const struct result *r);
+
+#define PHASE_MAX 32
+
+/* The next line of standard input names a phase; false when there is none. */
+bool phase_read(char phase[PHASE_MAX]);
 
 /* User and system time of this process so far. */
 double own_cpu_seconds(void);

@@ -283,7 +283,7 @@ void exchange_release(struct exchange *x)
     if (x->policy.again)
         forget_policy(x);
     exchange_end_policies(x);
-    exchange_leave_upstream(x, x->response ? x->response->status : 0);
+    exchange_leave_upstream(x, x->cause);
     if (x->retry_counted)
         upstream_retry_give(x->worker->upstreams, x->upstream);
     uint64_t duration_us = x->worker->loop.now_us - x->began_us;
@@ -335,6 +335,8 @@ static void on_timer(struct loop_timer *timer)
     struct exchange *x = container_of(timer, struct exchange, timer);
     uint64_t now_us = x->worker->loop.now_us;
     if (x->deadline_us && now_us >= x->deadline_us) {
+        bool connects = x->step == STEP_SEND; // or it waits in line, with no endpoint yet
+        x->excused = x->client_deadline || !(connects || waits_for_upstream(x));
         end_and_run(x, END_DEADLINE_EXCEEDED, STR_NULL);
         return;
     }

@@ -120,15 +120,19 @@ struct exchange {
     enum request_body_state body;
     bool continue_awaited; // Expect: 100-continue went upstream; its answer opens the body
     uint64_t body_bytes, body_limit;
-    struct buf replay; // the request body so far, for another try
-    size_t replay_at;  // how much of it this try has been given
-    bool replay_lost;  // it did not fit, or must not be repeated
-    bool body_full;    // the upstream said FLOW_FULL
-    bool client_full;  // the client said FLOW_FULL
+    struct buf replay;    // the request body so far, for another try
+    size_t replay_at;     // how much of it this try has been given
+    bool replay_lost;     // it did not fit, or must not be repeated
+    bool body_full;       // the upstream said FLOW_FULL
+    bool client_full;     // the client said FLOW_FULL
+    bool client_deadline; // deadline_us is the client's own (grpc-timeout)
+    bool excused;         // the deadline passed, but not for waiting for the upstream
 
     enum reply_state reply;
     struct response_head *response; // the upstream's
     bool tunnel, upstream_ended;
+    bool grpc_ended; // the upstream has sent a grpc-status
+    unsigned grpc_status;
     struct str websocket_accept; // what the upstream's 101 must say, when the front began the handshake
 
     enum end_cause cause;

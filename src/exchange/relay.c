@@ -2,6 +2,8 @@
 // bounded memory. A side that is full says so once; the other side is told to go on when it has drained.
 #include "exchange/steps.h"
 
+#include <limits.h>
+
 // ---- the request body ----
 
 static void stop_awaiting_continue(struct exchange *x)
@@ -145,10 +147,23 @@ static void on_informational(struct upstream_call *call, struct response_head *h
         x->client->send_informational(x, head);
 }
 
+// How the upstream says that a gRPC call ended: in trailers, or in a head without a body.
+static void note_grpc_status(struct exchange *x, const struct headers *fields)
+{
+    const struct header *field = headers_find_name(fields, STR("grpc-status"));
+    uint64_t status;
+    if (!field)
+        return;
+    x->grpc_ended = true;
+    x->grpc_status = str_to_u64(field->value, UINT_MAX, &status) ? (unsigned)status : UINT_MAX;
+}
+
 static void on_head(struct upstream_call *call, struct response_head *head)
 {
     struct exchange *x = exchange_of(call);
     x->response = head;
+    if (x->grpc)
+        note_grpc_status(x, &head->headers);
     stop_awaiting_continue(x);
     x->step = STEP_SHAPE;
     exchange_run(x);
@@ -167,6 +182,8 @@ static void on_end(struct upstream_call *call, struct headers *trailers)
     struct exchange *x = exchange_of(call);
     bool half_open = x->tunnel && x->body == BODY_OPEN;
     x->upstream_ended = true;
+    if (x->grpc && trailers)
+        note_grpc_status(x, trailers);
     if (!half_open)
         exchange_end_policies(x);
     x->client->send_end(x, trailers);

@@ -68,19 +68,46 @@ static enum retry_reason reason_of(enum end_cause cause)
     }
 }
 
-void exchange_leave_upstream(struct exchange *x, unsigned status)
+static struct attempt_end attempt_end_of(const struct exchange *x, enum end_cause cause)
+{
+    return (struct attempt_end){
+        .cause = cause,
+        .status = x->response ? x->response->status : 0,
+        .grpc_ended = x->grpc_ended,
+        .grpc_status = x->grpc_status,
+        .excused = x->excused,
+        .client_deadline = x->client_deadline,
+    };
+}
+
+static void leave(struct exchange *x, const struct attempt_end *end)
 {
     if (!x->call.local)
         return;
-    note_attempt(x, status);
-    upstream_call_finish(&x->call);
+    note_attempt(x, end->status);
+    upstream_call_finish(&x->call, end);
+}
+
+void exchange_leave_upstream(struct exchange *x, enum end_cause cause)
+{
+    struct attempt_end end = attempt_end_of(x, cause);
+    leave(x, &end);
+}
+
+void exchange_judge_upstream(struct exchange *x)
+{
+    struct attempt_end end = attempt_end_of(x, END_OK);
+    upstream_call_judge(&x->call, &end);
 }
 
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
 {
     bool again = exchange_may_retry(x, cause), stale = again && was_stale(x, cause);
-    exchange_leave_upstream(x, cause == END_UPSTREAM_STATUS ? x->response->status : 0);
+    struct attempt_end attempt = attempt_end_of(x, cause);
+    attempt.stale = stale;
+    leave(x, &attempt);
     x->response = NULL;
+    x->grpc_ended = false;
     if (!again) {
         exchange_end(x, cause, STR_NULL);
         return STEP_MORE;

@@ -57,8 +57,10 @@ static bool take_grpc_deadline(struct exchange *x)
         if (!grpc_timeout_parse(given->value, &timeout_us))
             return false;
         uint64_t deadline_us = x->began_us + timeout_us;
-        if (!x->deadline_us || deadline_us < x->deadline_us)
+        if (!x->deadline_us || deadline_us < x->deadline_us) {
             x->deadline_us = deadline_us;
+            x->client_deadline = true;
+        }
     }
     headers_remove(&x->request.headers, HEADER_GRPC_TIMEOUT);
     if (x->deadline_us)
@@ -233,8 +235,10 @@ static enum step_result step_send(struct exchange *x)
 {
     forward_prepare_request(x);
     forward_set_host(x);
-    if (x->grpc && !pass_grpc_deadline(x))
+    if (x->grpc && !pass_grpc_deadline(x)) {
+        x->excused = true; // it was not asked
         return end(x, END_DEADLINE_EXCEEDED, STR_NULL);
+    }
     struct request_head *request = &x->request;
     bool upgrade = request->upgrade.n > 0;
     if (x->body_bytes && x->replay_lost) // between two tries
@@ -307,6 +311,7 @@ static enum step_result step_shape(struct exchange *x)
     exchange_watch(x);
     x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
     if (x->tunnel) {
+        exchange_judge_upstream(x);
         x->deadline_us = 0;
         x->body = BODY_HELD;
         exchange_arm(x); // other deadlines from now on

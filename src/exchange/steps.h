@@ -25,8 +25,10 @@ enum step_result exchange_try_again(struct exchange *x, enum end_cause cause);
 // Whether the exchange would try again. A yes holds a place in the retry budget until the exchange is over.
 bool exchange_may_retry(struct exchange *x, enum end_cause cause);
 
-// Ends the attempt, if there is one: its connection goes back or is closed. status 0: no response.
-void exchange_leave_upstream(struct exchange *x, unsigned status);
+// Ends the attempt, if there is one, with this cause: its connection goes back or is closed.
+void exchange_leave_upstream(struct exchange *x, enum end_cause cause);
+// The head of a tunnel: how the attempt went is known long before it ends.
+void exchange_judge_upstream(struct exchange *x);
 
 // ---- exchange.c ----
 

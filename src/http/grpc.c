@@ -88,6 +88,30 @@ enum grpc_status grpc_status_of_http(unsigned status)
     }
 }
 
+unsigned grpc_status_to_http(unsigned status)
+{
+    static const unsigned short statuses[GRPC_STATUS_COUNT] = {
+        [GRPC_OK] = 200,
+        [GRPC_CANCELLED] = 499,
+        [GRPC_UNKNOWN] = 500,
+        [GRPC_INVALID_ARGUMENT] = 400,
+        [GRPC_DEADLINE_EXCEEDED] = 504,
+        [GRPC_NOT_FOUND] = 404,
+        [GRPC_ALREADY_EXISTS] = 409,
+        [GRPC_PERMISSION_DENIED] = 403,
+        [GRPC_RESOURCE_EXHAUSTED] = 429,
+        [GRPC_FAILED_PRECONDITION] = 400,
+        [GRPC_ABORTED] = 409,
+        [GRPC_OUT_OF_RANGE] = 400,
+        [GRPC_UNIMPLEMENTED] = 404,
+        [GRPC_INTERNAL] = 500,
+        [GRPC_UNAVAILABLE] = 503,
+        [GRPC_DATA_LOSS] = 500,
+        [GRPC_UNAUTHENTICATED] = 401,
+    };
+    return status < GRPC_STATUS_COUNT ? statuses[status] : 500;
+}
+
 // At most n bytes of s, and no part of a character.
 static struct str cut(struct str s, size_t n)
 {

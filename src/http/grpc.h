@@ -33,6 +33,10 @@ struct str grpc_timeout_print(uint64_t us, char out[GRPC_TIMEOUT_TEXT]);
 // For an answer that has only a status of HTTP. Finer than the protocol's http-grpc-status-mapping.md, which
 // is for clients that do not know who answered: a limit (413, 429, 431) is RESOURCE_EXHAUSTED.
 enum grpc_status grpc_status_of_http(unsigned status);
+// The other way round: what a call that ended with this grpc-status amounts to, for whoever judges servers by
+// their statuses. As Envoy has it, but UNIMPLEMENTED is 404: callers bring it about by what they ask for. 500
+// for numbers that are no status.
+unsigned grpc_status_to_http(unsigned status);
 // The value of grpc-message: percent-encoded but for printable ASCII, cut after GRPC_MESSAGE_BYTES, never
 // within a character of UTF-8.
 struct str grpc_message_encode(struct arena *arena, struct str message);

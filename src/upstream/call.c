@@ -184,7 +184,7 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->queued = false;
     call->fresh = fresh;
     call->ready_us = call->head_us = call->give_up_ms = 0;
-    call->response_begun = call->reused = false;
+    call->response_begun = call->reused = call->judged = false;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
     local->calls++;
@@ -229,11 +229,32 @@ void local_serve_waiting(struct upstream_local *local)
         loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
 }
 
-void upstream_call_finish(struct upstream_call *call)
+// Once an attempt, while call->pool still stands.
+static void note_outcome(struct upstream_call *call, const struct attempt_end *end)
+{
+    struct upstream_outcome *outcome = &call->outcome;
+    call->judged = true;
+    *outcome = outcome_of(end);
+    if (call->head_us > call->ready_us)
+        outcome->latency_us = call->head_us - call->ready_us;
+    if (call->pool)
+        outcome->endpoint = call->pool->endpoint;
+    else // it had not come so far as to ask one
+        outcome->verdict = OUTCOME_NONE;
+}
+
+void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end)
+{
+    if (!call->judged)
+        note_outcome(call, end);
+}
+
+void upstream_call_finish(struct upstream_call *call, const struct attempt_end *end)
 {
     struct upstream_local *local = call->local;
     if (!local)
         return;
+    upstream_call_judge(call, end);
     stop_waiting(call);
     struct upstream_link *link = call->link;
     connection_leave(call); // which goes on, for whoever comes next

@@ -43,22 +43,31 @@ static void free_fetch(struct loop_task *task)
     free(fetch);
 }
 
+// A kept-alive connection that died before a byte of the response: the peer had closed it, most likely.
+static bool was_stale(const struct fetch *fetch, enum end_cause cause)
+{
+    const struct upstream_call *call = &fetch->call;
+    return cause == END_UPSTREAM_RESET && call->reused && !call->response_begun && !fetch->stale_retried &&
+           (fetch->repeatable || upstream_call_unsent(call));
+}
+
 // The attempt is over: what it cost is counted as of any other.
-static void leave(struct fetch *fetch)
+static void leave(struct fetch *fetch, enum end_cause cause)
 {
     struct upstream_call *call = &fetch->call;
     if (!call->local)
         return;
     uint64_t spent_us = call->ready_us ? loop_of(fetch)->now_us - call->ready_us : 0;
-    metrics_upstream(fetch->worker->needs.metrics, call->upstream->metric_id,
-                     fetch->response ? fetch->response->status : 0, spent_us);
-    upstream_call_finish(call);
+    unsigned status = fetch->response ? fetch->response->status : 0;
+    metrics_upstream(fetch->worker->needs.metrics, call->upstream->metric_id, status, spent_us);
+    struct attempt_end end = {.cause = cause, .status = status, .stale = was_stale(fetch, cause)};
+    upstream_call_finish(call, &end);
 }
 
 // The memory goes at the end of the turn: a connection may be in the middle of telling.
-static void dispose(struct fetch *fetch)
+static void dispose(struct fetch *fetch, enum end_cause cause)
 {
-    leave(fetch);
+    leave(fetch, cause);
     loop_timer_stop(loop_of(fetch), &fetch->deadline);
     fetch->on_done = NULL;
     loop_defer(loop_of(fetch), &fetch->free_task);
@@ -67,7 +76,7 @@ static void dispose(struct fetch *fetch)
 void fetch_cancel(struct fetch *fetch)
 {
     check(fetch->on_done);
-    dispose(fetch);
+    dispose(fetch, END_CLIENT_GONE);
 }
 
 static void done(struct fetch *fetch, enum end_cause cause)
@@ -79,7 +88,7 @@ static void done(struct fetch *fetch, enum end_cause cause)
         answer.headers = &fetch->response->headers;
         answer.body = (struct str){fetch->answer, fetch->answer_n};
     }
-    dispose(fetch);
+    dispose(fetch, cause);
     on_done(fetch->owner, &answer);
 }
 
@@ -89,14 +98,6 @@ static void on_deadline(struct loop_timer *timer)
 }
 
 // ---- trying ----
-
-// A kept-alive connection that died before a byte of the response: the peer had closed it, most likely.
-static bool was_stale(const struct fetch *fetch, enum end_cause cause)
-{
-    const struct upstream_call *call = &fetch->call;
-    return cause == END_UPSTREAM_RESET && call->reused && !call->response_begun && !fetch->stale_retried &&
-           (fetch->repeatable || upstream_call_unsent(call));
-}
 
 static bool any_untried(const struct upstream_call *call)
 {
@@ -139,7 +140,7 @@ static enum end_cause attempt(struct fetch *fetch)
         }
         if (!may_try_again(fetch, cause))
             return cause;
-        leave(fetch);
+        leave(fetch, cause);
     }
 }
 
@@ -207,8 +208,9 @@ static void on_fail(struct upstream_call *call, enum end_cause cause)
 {
     struct fetch *fetch = of_call(call);
     if (may_try_again(fetch, cause)) {
-        fetch->stale_retried |= was_stale(fetch, cause);
-        leave(fetch);
+        bool stale = was_stale(fetch, cause);
+        leave(fetch, cause);
+        fetch->stale_retried |= stale;
         cause = attempt(fetch);
     }
     if (cause != END_OK)
@@ -277,7 +279,7 @@ struct fetch *fetch_start(struct upstream_worker *worker, const struct fetch_req
     loop_timer_set(loop_of(fetch), &fetch->deadline, (request->timeout_us + 999) / 1000);
     *cause = attempt(fetch);
     if (*cause != END_OK) {
-        dispose(fetch);
+        dispose(fetch, *cause);
         return NULL;
     }
     return fetch;

@@ -19,6 +19,7 @@
 #include "net/tls.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
+#include "upstream/outcome.h"
 
 enum {
     UPSTREAM_HEAD_BYTES = 64 * 1024, // of a response head: twice what clients may send
@@ -130,6 +131,8 @@ struct upstream_call { // zero it, then fill in the first block
     uint64_t ready_us, head_us; // when lent, when the response head came
     bool reused;
     bool response_begun; // at least one byte of the response was read
+    bool judged;         // outcome is known, and has been noted
+    struct upstream_outcome outcome;
 };
 
 enum call_start { CALL_READY, CALL_WAITING, CALL_REFUSED };
@@ -155,8 +158,11 @@ void upstream_call_resume(struct upstream_call *call);
 bool upstream_call_unsent(const struct upstream_call *call);
 
 // Ends the attempt, from any state, also from inside an event: a connection whose request and response are
-// both complete goes back to its pool, any other is closed. Nothing is called afterwards.
-void upstream_call_finish(struct upstream_call *call);
+// both complete goes back to its pool, any other is closed. Nothing is called afterwards. end: how it ended,
+// for those that judge the upstream, unless upstream_call_judge has told them.
+void upstream_call_finish(struct upstream_call *call, const struct attempt_end *end);
+// The attempt goes on, but how it went is known: for answers that last (tunnels, streams). Once an attempt.
+void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end);
 
 // The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time,
 // but three always may, unless budget is 0. True: this call's next try is within it, until

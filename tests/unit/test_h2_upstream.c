@@ -183,6 +183,12 @@ static void on_head(struct upstream_call *call, struct response_head *head)
     container_of(call, struct try, call)->status = head->status;
 }
 
+static void finish(struct upstream_call *call)
+{
+    static const struct attempt_end gone = {.cause = END_CLIENT_GONE};
+    upstream_call_finish(call, &gone);
+}
+
 static enum flow on_body(struct upstream_call *call, struct str span)
 {
     struct try *t = container_of(call, struct try, call);
@@ -194,7 +200,7 @@ static void on_end(struct upstream_call *call, struct headers *trailers)
 {
     (void)trailers;
     container_of(call, struct try, call)->ended = true;
-    upstream_call_finish(call);
+    finish(call);
 }
 
 static void on_fail(struct upstream_call *call, enum end_cause cause)
@@ -202,7 +208,8 @@ static void on_fail(struct upstream_call *call, enum end_cause cause)
     struct try *t = container_of(call, struct try, call);
     t->failed = true;
     t->cause = cause;
-    upstream_call_finish(call);
+    struct attempt_end end = {.cause = cause};
+    upstream_call_finish(call, &end);
 }
 
 static void on_nothing(struct upstream_call *call)
@@ -338,7 +345,7 @@ static int teardown(void **state)
     struct fixture *f = *state;
     for (unsigned i = 0; i < CALLS; i++)
         if (f->tries[i].call.local)
-            upstream_call_finish(&f->tries[i].call);
+            finish(&f->tries[i].call);
     assert_int_equal(upstream_worker_lent(f->worker), 0);
     upstream_worker_free(f->worker);
     loop_turn(&f->loop, 0);
@@ -403,10 +410,10 @@ static void test_who_waits_may_leave(void **state)
 {
     struct fixture *f = *state;
     struct try *gone = begin(f, 0), *there = begin(f, 1);
-    upstream_call_finish(&gone->call);
+    finish(&gone->call);
     UNTIL(f->peers[0].stream_count == 1 && there->ready);
     assert_false(gone->ready);
-    upstream_call_finish(&there->call);
+    finish(&there->call);
     UNTIL(f->peers[0].resets == 1);
     assert_non_null(idle_session(f)); // cancelled, not broken
 }
@@ -441,7 +448,7 @@ static void test_what_was_not_sent(void **state)
     assert_false(upstream_call_unsent(&t->call));
     // Ended before the turn: the peer hears nothing of it, and the session goes on.
     for (unsigned i = 2; i < CALLS; i++)
-        upstream_call_finish(&begin(f, i)->call);
+        finish(&begin(f, i)->call);
     turns(f, 5);
     assert_int_equal(f->peers[0].stream_count, 2);
     assert_int_equal(f->peers[0].resets, 0);
@@ -549,6 +556,8 @@ static void test_a_dead_session_is_given_up(void **state)
     quiet_for(s, 0);
     assert_true(t->failed);
     assert_int_equal(t->cause, END_UPSTREAM_RESET);
+    assert_int_equal(t->call.outcome.verdict, OUTCOME_FAILURE);
+    assert_ptr_equal(t->call.outcome.endpoint, f->target.endpoint);
     assert_int_equal(links(f), 0);
 }
 
@@ -559,14 +568,14 @@ static void test_a_silent_session_takes_no_more(void **state)
     struct peer *peer = &f->peers[0];
     UNTIL(peer->stream_count == 2);
     struct h2_session *s = session_of_try(staying);
-    upstream_call_finish(&hasty->call);
+    finish(&hasty->call);
     assert_false(s->doubted);
     struct try *t = begin(f, 2);
     peer->is_deaf = true;
     s->heard_ms -= H2_DOUBT_MS * 3;
     container_of(t->call.link, struct h2_stream, link)->lent_ms -= H2_DOUBT_MS * 2;
     turns(f, 2);
-    upstream_call_finish(&t->call); // it took too long
+    finish(&t->call); // it took too long
     assert_true(s->doubted && s->pinged_ms);
     t = begin(f, 3);
     UNTIL(t->ready);
@@ -642,7 +651,7 @@ static void test_stop_at_any_moment(void **state)
     for (unsigned moment = 0; moment < 12; moment++) {
         struct try *t = begin(f, moment);
         turns(f, moment);
-        upstream_call_finish(&t->call);
+        finish(&t->call);
         upstream_worker_free(f->worker);
         loop_turn(&f->loop, 0);
         struct upstream_worker_needs needs = {.loop = &f->loop,

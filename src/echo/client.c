@@ -11,6 +11,23 @@ static const struct h1_limits limits = {
 
 enum { READ_BYTES = 8192 }; // the least room that is worth a read
 
+// ---- what is under way
+
+static void enter_load(struct client *c)
+{
+    if (c->control || is_control_path(c->request.path) || str_eq(c->request.path, STR("/health")))
+        return;
+    c->counted = true;
+    load_begin(&c->echo->load, c->echo->loop.now_us);
+}
+
+static void leave_load(struct client *c)
+{
+    if (c->counted)
+        load_end(&c->echo->load, c->echo->loop.now_us);
+    c->counted = false;
+}
+
 // ---- ending
 
 static void on_free(struct conn *conn)
@@ -20,6 +37,7 @@ static void on_free(struct conn *conn)
     buf_release(&c->body_text, &c->echo->buffers);
     out_release(&c->out, &c->echo->buffers);
     arena_reset(&c->arena);
+    leave_load(c);
     list_remove(&c->node);
     c->echo->open--;
     free(c);
@@ -63,6 +81,7 @@ void client_wait(struct client *c, uint64_t ms, void (*on_timer)(struct client *
 
 static void forget_request(struct client *c)
 {
+    leave_load(c);
     arena_reset(&c->arena);
     buf_release(&c->body_text, &c->echo->buffers);
     if (!buf_len(&c->in)) // an idle connection holds no buffer
@@ -108,19 +127,33 @@ static void refuse(struct client *c)
     answer_text(c, 400, STR("text/plain"), why);
 }
 
+static void find_service(struct client *c)
+{
+    const struct header *asked = headers_find_name(&c->request.headers, STR("X-Echo"));
+    c->wishes = asked ? asked->value : c->request.query;
+    c->service = service_find(c->request.path, c->request.query);
+    if (is_control_path(c->request.path))
+        return;
+    if (c->control) {
+        answer_text(c, 404, STR("text/plain"), STR("this is the control door: /_control/help\n"));
+        c->service = NULL;
+    } else if (!misbehave_find(c)) {
+        c->service = NULL; // answered
+    }
+}
+
 static void begin_request(struct client *c)
 {
     c->served++;
     c->echo->counters.requests++;
+    enter_load(c);
     c->keep = c->request.keep_alive;
     c->state = REQUEST_BODY;
     struct str value;
     c->hash = c->request.has_query && query_get(c->request.query, STR("hash"), &value);
     sha1_init(&c->sha1);
     body_reader_init(&c->reader, c->request.framing, c->request.content_length);
-    c->service = service_find(c->request.path, c->request.query);
-    if (c->request.has_query && !misbehave_find(c))
-        c->service = NULL; // answered
+    find_service(c);
     if (c->misbehaviour && c->misbehaviour->at == AT_HEAD && misbehave_now(c) == INSTEAD)
         c->service = NULL;
     c->postponed = c->misbehaviour && c->misbehaviour->at == AT_END;
@@ -324,7 +357,7 @@ static void on_ready(struct conn *conn)
 
 static const struct conn_events events = {.on_ready = on_ready, .on_free = on_free};
 
-void client_accept(struct echo *echo, int fd)
+void client_accept(struct echo *echo, int fd, bool control)
 {
     struct client *c = calloc(1, sizeof *c);
     if (!c) {
@@ -340,6 +373,7 @@ void client_accept(struct echo *echo, int fd)
         free(c);
         return;
     }
+    c->control = control;
     c->id = ++echo->counters.connections;
     echo->open++;
     list_push_back(&echo->clients, &c->node);

@@ -4,6 +4,10 @@
 //   client.c     a connection: head → body → answer, pipelined, both directions at once
 //   service.c    what the paths do: one row each
 //   misbehave.c  ?misbehave=NAME[=VALUE]: one row each, before or instead of the path's service
+//   outage.c     the same without being asked: bursts of misbehaviour on a schedule
+//   schedule.c   when the bursts are (pure)
+//   load.c       what was received, in flight and by time (pure)
+//   control.c    /_control/…: health, outages, load, counters
 //   answer.c     the writer of answers
 //   websocket.c  /ws after its 101
 //
@@ -17,7 +21,9 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "base/rand.h"
+#include "echo/load.h"
 #include "echo/query.h"
+#include "echo/schedule.h"
 #include "echo/sha1.h"
 #include "http/body.h"
 #include "http/h1_parse.h"
@@ -33,6 +39,8 @@ enum {
     ECHO_KEYS = 65536, // counted by ?key=, the rest is not
     ECHO_DELAY_MAX_MS = 3600 * 1000,
     ECHO_SPANS_A_TURN = 64, // of one client's answer, before others get their turn
+    OUTAGE_KINDS = 16,      // of misbehaviour in one outage
+    OUTAGE_PATH_BYTES = 256,
 };
 
 struct client;
@@ -55,6 +63,8 @@ struct service {
     void (*tunnel)(struct client *c, char *data, size_t n, size_t *consumed); // bytes after a 101
 };
 
+#define SERVICE_PATH(text) .path = {text, sizeof(text) - 1}
+
 // One row: a way to misbehave.
 enum misbehave_at { AT_HEAD, AT_END };
 enum misbehaved {
@@ -69,16 +79,51 @@ struct misbehaviour {
     uint64_t value;                                           // when none is given
     struct str raw;
     enum afterwards then;
+    bool refuses; // in an outage: nobody is let in, instead of act
+};
+
+// ---- outages
+
+struct outage_kind {
+    const struct misbehaviour *row;
+    uint64_t value;
+};
+
+struct outage_settings {
+    struct schedule_settings schedule;
+    struct outage_kind kinds[OUTAGE_KINDS]; // schedule.kinds of them
+    double ratio;                           // of the requests during a burst
+    char path[OUTAGE_PATH_BYTES];           // they begin with
+    size_t path_bytes;
+};
+
+struct outage {
+    struct outage_settings settings;
+    struct schedule schedule;
+    struct burst burst; // the present or the next one
+    bool more;          // there is one
+    bool out;           // it is the present one
+    uint64_t bursts;    // begun
+    uint64_t began_us;
+    struct rand rand; // of the ratio
+    struct loop_timer timer;
 };
 
 struct counters {
     uint64_t connections, requests, bad_requests, misbehaved, health_checks, body_bytes, upgrades;
 };
 
+// An address it listens on.
+struct door {
+    struct listener listener;
+    bool control; // serves /_control/ alone, and is open in every outage
+    bool closed;
+};
+
 struct echo {
     struct loop loop;
-    struct listener listeners[ECHO_LISTENERS];
-    unsigned listener_count;
+    struct door doors[ECHO_LISTENERS];
+    unsigned door_count;
     struct buf_pool buffers;
     struct arena_spares spares;
     struct rand rand;
@@ -88,6 +133,9 @@ struct echo {
     struct loop_task again_task;
     bool again_posted;
     bool healthy;
+    struct outage outage;
+    bool refusing;
+    struct load load;
     unsigned open;
     struct counters counters;
     struct map keys; // ?key= → struct key_count
@@ -124,6 +172,7 @@ struct client {
     void (*on_timer)(struct client *c);
     uint64_t id;
     uint64_t served; // requests whose head was read on this connection
+    bool control;    // came in by a control door
     bool eof;
     bool ends_silently; // close after this answer without having said so
     uint64_t ends_after_ms;
@@ -139,6 +188,8 @@ struct client {
     uint64_t body_bytes;
     bool hash;
     struct sha1 sha1;
+    struct str wishes; // the value of X-Echo, or else the query
+    bool counted;      // in echo->load
     const struct service *service;
     const struct misbehaviour *misbehaviour;
     uint64_t misbehave_value;
@@ -164,7 +215,10 @@ struct client {
 // ---- server.c
 
 must_check bool echo_init(struct echo *echo, struct str name, struct err *err);
-must_check bool echo_listen(struct echo *echo, const struct addr *addr, struct err *err);
+must_check bool echo_listen(struct echo *echo, const struct addr *addr, bool control, struct err *err);
+// Whether it lets nobody in: connections are reset, new ones refused, as if the process had died. The ports
+// stay its own. Control doors are not touched.
+void echo_refuse(struct echo *echo, bool refuse);
 void echo_fini(struct echo *echo);
 // The client runs again in the next turn.
 void echo_run_again(struct echo *echo, struct client *c);
@@ -174,7 +228,7 @@ struct key_count *echo_key(struct echo *echo, struct str key);
 
 // ---- client.c
 
-void client_accept(struct echo *echo, int fd);
+void client_accept(struct echo *echo, int fd, bool control);
 void client_run(struct client *c);
 void client_close(struct client *c);
 void client_reset(struct client *c); // with a RST
@@ -206,11 +260,32 @@ void answer_then(struct client *c, enum afterwards then);
 enum { ANSWER_PERIOD = 26 };
 struct str answer_filler(uint64_t offset, uint64_t n);
 
-// ---- service.c, misbehave.c, websocket.c
+// ---- outage.c
+
+// Why not, or NULL.
+const char *outage_parse(struct str text, struct outage_settings *settings);
+void outage_init(struct echo *echo);
+// In place of any other one.
+void outage_begin(struct echo *echo, const struct outage_settings *settings);
+void outage_end(struct echo *echo);
+// Whether a request of this path is struck at this moment, and by what.
+bool outage_strikes(struct echo *echo, struct str path, const struct misbehaviour **row, uint64_t *value);
+// What goes on, and the first so many bursts of its schedule.
+void outage_describe(struct echo *echo, struct json *json, uint64_t bursts);
+
+// ---- service.c, control.c, misbehave.c, websocket.c
 
 const struct service *service_find(struct str path, struct str query);
+void json_begin(struct client *c, struct json *json); // into echo->json, for answer_json
+bool is_control_path(struct str path);
+extern const struct service control_services[];
+extern const size_t control_service_count;
+void services_list(struct json *json);
 void describe_request(struct client *c, struct json *json);
-// Notes which row this request asks for; false when it names none that exists (answered).
+// NAME[=VALUE]; false: no such row.
+bool misbehave_parse(struct str text, const struct misbehaviour **row, uint64_t *value);
+// Notes which row this request asks for or an outage has for it; false when it names none that exists
+// (answered).
 bool misbehave_find(struct client *c);
 enum misbehaved misbehave_now(struct client *c);
 void misbehave_list(struct json *json);

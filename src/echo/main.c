@@ -5,23 +5,32 @@
 #include <stdlib.h>
 
 static const char usage[] =
-    "usage: sallyport-echo [--listen ADDRESS]… [--name NAME] [--seed N]\n"
+    "usage: sallyport-echo [--listen ADDRESS]… [--control ADDRESS]… [--name NAME] [--seed N] [--outage "
+    "TEXT]\n"
     "\n"
     "Answers every request with what it received, as JSON, and misbehaves on request: see GET "
     "/_control/help.\n"
     "\n"
     "  --listen ADDRESS   host:port, [v6]:port or unix:/path; port 0: any free one (default 127.0.0.1:9101)\n"
+    "  --control ADDRESS  serves /_control/ alone, in outages too\n"
     "  --name NAME        what it calls itself in its answers (default echo)\n"
-    "  --seed N           makes ?ratio= repeatable\n";
+    "  --seed N           makes ?ratio= repeatable\n"
+    "  --outage TEXT      misbehaves from the start, as /_control/outage?TEXT would make it\n";
 
 static struct echo echo;
 
 struct options {
-    struct addr addresses[ECHO_LISTENERS];
+    struct {
+        struct addr addr;
+        bool control;
+    } doors[ECHO_LISTENERS];
     unsigned count;
+    bool serves; // a door that is not for control is named
     struct str name;
     bool seeded;
     uint64_t seed;
+    bool out;
+    struct outage_settings outage;
 };
 
 _Noreturn static void fail(const char *what, const char *why)
@@ -30,12 +39,32 @@ _Noreturn static void fail(const char *what, const char *why)
     exit(2);
 }
 
-static void take_listen(struct options *options, const char *value)
+static void take_address(struct options *options, const char *option, const char *value, bool control)
 {
     if (options->count == ECHO_LISTENERS)
-        fail("--listen", "too many addresses");
-    if (!addr_parse(str_of(value), &options->addresses[options->count++]))
+        fail(option, "too many addresses");
+    options->doors[options->count].control = control;
+    if (!addr_parse(str_of(value), &options->doors[options->count++].addr))
         fail(value, "not an address (host:port, [v6]:port, unix:/path)");
+}
+
+static void take_listen(struct options *options, const char *value)
+{
+    options->serves = true;
+    take_address(options, "--listen", value, false);
+}
+
+static void take_control(struct options *options, const char *value)
+{
+    take_address(options, "--control", value, true);
+}
+
+static void take_outage(struct options *options, const char *value)
+{
+    const char *why = outage_parse(str_of(value), &options->outage);
+    if (why)
+        fail("--outage", why);
+    options->out = true;
 }
 
 static void take_name(struct options *options, const char *value)
@@ -55,7 +84,11 @@ static void take_seed(struct options *options, const char *value)
 static const struct {
     const char *name;
     void (*take)(struct options *options, const char *value);
-} known[] = {{"--listen", take_listen}, {"--name", take_name}, {"--seed", take_seed}};
+} known[] = {{"--listen", take_listen},
+             {"--control", take_control},
+             {"--name", take_name},
+             {"--seed", take_seed},
+             {"--outage", take_outage}};
 
 static void parse_options(int argc, char **argv, struct options *options)
 {
@@ -74,7 +107,7 @@ static void parse_options(int argc, char **argv, struct options *options)
             fail(argv[i - 1], "needs a value");
         known[k].take(options, argv[i]);
     }
-    if (!options->count)
+    if (!options->serves)
         take_listen(options, "127.0.0.1:9101");
 }
 
@@ -85,14 +118,14 @@ static void on_signal(int number)
 }
 
 // One line an address, so that a caller that asked for port 0 learns the real one.
-static void announce(const struct listener *listener)
+static void announce(const struct door *door)
 {
     struct addr addr = {.length = sizeof addr.local};
     char text[ADDR_TEXT_MAX];
-    if (getsockname(listener->source.fd, &addr.any, &addr.length) < 0)
+    if (getsockname(door->listener.source.fd, &addr.any, &addr.length) < 0)
         return;
     addr_print(&addr, text);
-    printf("listening on %s\n", text);
+    printf(door->control ? "control on %s\n" : "listening on %s\n", text);
     fflush(stdout);
 }
 
@@ -109,10 +142,12 @@ int main(int argc, char **argv)
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     for (unsigned i = 0; i < options.count; i++) {
-        if (!echo_listen(&echo, &options.addresses[i], &err))
+        if (!echo_listen(&echo, &options.doors[i].addr, options.doors[i].control, &err))
             fail(err.where, err.what);
-        announce(&echo.listeners[i]);
+        announce(&echo.doors[i]);
     }
+    if (options.out)
+        outage_begin(&echo, &options.outage);
     loop_run(&echo.loop);
     echo_fini(&echo);
     return 0;

@@ -1,9 +1,12 @@
-// ?misbehave=NAME[=VALUE] on any path. Further parameters say when:
+// ?misbehave=NAME[=VALUE] on any path, or the same without "?" in a field X-Echo. Further parameters say
+// when:
 //
 //   key=K      count by this name (default: the request target); /_control/count?of=K tells
 //   times=N    only the first N requests of that key
 //   ratio=R    only that share of requests, drawn from --seed's sequence
 //   reused=1   only when the connection has served a request before
+//
+// A request that asks for nothing is struck by the outage of that moment, if there is one (outage.c).
 #include "echo/echo.h"
 
 #include <stdio.h>
@@ -39,6 +42,14 @@ static enum misbehaved act_reset(struct client *c, uint64_t value)
     (void)value;
     client_reset(c);
     return INSTEAD;
+}
+
+static enum misbehaved act_refuse(struct client *c, uint64_t value)
+{
+    struct outage_settings settings = {.schedule = {.kinds = 1, .for_ms = value}};
+    check(misbehave_parse(STR("refuse"), &settings.kinds[0].row, &settings.kinds[0].value));
+    outage_begin(c->echo, &settings);
+    return act_reset(c, value);
 }
 
 // Announces total bytes, sends half of them, then the row's end.
@@ -214,6 +225,7 @@ static enum misbehaved act_close_after(struct client *c, uint64_t value)
 
 // clang-format off
 static const struct misbehaviour rows[] = {
+    {"refuse", "resets every connection and lets nobody in for MS, as if it had died", AT_HEAD, act_refuse, 1000, .refuses = true},
     {"hang", "reads the request, never answers", AT_END, act_hang},
     {"deaf", "reads no further than the head, never answers", AT_HEAD, act_deaf},
     {"no_answer", "closes without a byte", AT_END, act_no_answer},
@@ -307,7 +319,7 @@ static double ratio_of(struct str query)
 
 static bool conditions_hold(struct client *c, const struct key_count *key)
 {
-    struct str query = c->request.query;
+    struct str query = c->wishes;
     if (query_u64(query, STR("reused"), 0, 1) && c->served < 2)
         return false;
     if (key && key->misbehaved >= query_u64(query, STR("times"), UINT64_MAX, UINT64_MAX))
@@ -319,8 +331,8 @@ static bool conditions_hold(struct client *c, const struct key_count *key)
 static struct key_count *count_key(struct client *c)
 {
     struct str key, times;
-    bool named = query_get(c->request.query, STR("key"), &key);
-    if (!named && !query_get(c->request.query, STR("times"), &times))
+    bool named = query_get(c->wishes, STR("key"), &key);
+    if (!named && !query_get(c->wishes, STR("times"), &times))
         return NULL;
     struct key_count *count = echo_key(c->echo, named ? key : c->request.target);
     if (count)
@@ -328,15 +340,39 @@ static struct key_count *count_key(struct client *c)
     return count;
 }
 
+bool misbehave_parse(struct str text, const struct misbehaviour **row, uint64_t *value)
+{
+    struct str name = {text.p, str_find(text, '=')};
+    *row = find_row(name);
+    if (!*row)
+        return false;
+    *value = (*row)->value;
+    if (name.n < text.n)
+        str_to_u64(str_skip(text, name.n + 1), INT64_MAX, value);
+    return true;
+}
+
+static void note_misbehaviour(struct client *c, const struct misbehaviour *row, uint64_t value)
+{
+    c->misbehaviour = row;
+    c->misbehave_value = value;
+    c->echo->counters.misbehaved++;
+    if (c->counted)
+        load_misbehaved(&c->echo->load, c->echo->loop.now_us);
+}
+
 bool misbehave_find(struct client *c)
 {
     struct key_count *key = count_key(c);
     struct str wanted;
-    if (!query_get(c->request.query, STR("misbehave"), &wanted))
+    const struct misbehaviour *row;
+    uint64_t value;
+    if (!query_get(c->wishes, STR("misbehave"), &wanted)) {
+        if (outage_strikes(c->echo, c->request.path, &row, &value))
+            note_misbehaviour(c, row, value);
         return true;
-    struct str name = {wanted.p, str_find(wanted, '=')};
-    const struct misbehaviour *row = find_row(name);
-    if (!row) {
+    }
+    if (!misbehave_parse(wanted, &row, &value)) {
         answer_text(c, 400, STR("text/plain"), STR("no such misbehaviour: see /_control/help\n"));
         return false;
     }
@@ -344,11 +380,7 @@ bool misbehave_find(struct client *c)
         return true;
     if (key)
         key->misbehaved++;
-    c->echo->counters.misbehaved++;
-    c->misbehaviour = row;
-    c->misbehave_value = row->value;
-    if (name.n < wanted.n)
-        str_to_u64(str_skip(wanted, name.n + 1), INT64_MAX, &c->misbehave_value);
+    note_misbehaviour(c, row, value);
     return true;
 }
 

@@ -3,7 +3,10 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 static void run_again(struct loop_task *task)
 {
@@ -39,38 +42,109 @@ bool echo_init(struct echo *echo, struct str name, struct err *err)
     list_init(&echo->clients);
     list_init(&echo->again);
     rand_init(&echo->rand);
+    outage_init(echo);
     return loop_init(&echo->loop, err) == ERR_OK;
 }
 
 static void on_accept(struct listener *listener, int fd, const struct addr *peer)
 {
     (void)peer;
-    client_accept(container_of(listener->loop, struct echo, loop), fd);
+    struct door *door = container_of(listener, struct door, listener);
+    struct echo *echo = container_of(listener->loop, struct echo, loop);
+    if (door->closed) // a unix socket, which cannot refuse
+        close(fd);
+    else
+        client_accept(echo, fd, door->control);
 }
 
-bool echo_listen(struct echo *echo, const struct addr *addr, struct err *err)
+// Port 0 becomes a port by name, or the kernel would take it back when the door is closed. A socket that is
+// bound and does not listen keeps it meanwhile.
+static int listen_by_name(const struct addr *addr, struct err *err)
 {
-    if (echo->listener_count == ECHO_LISTENERS) {
+    bool any_port = addr->any.sa_family != AF_UNIX && addr->v4.sin_port == 0; // v6 has it at the same place
+    if (!any_port)
+        return listen_socket(addr, false, err);
+    struct addr named = {.length = sizeof named.local};
+    int keeper = socket(addr->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0), fd = -1;
+    setsockopt(keeper, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int));
+    if (bind(keeper, &addr->any, addr->length) == 0 && getsockname(keeper, &named.any, &named.length) == 0)
+        fd = listen_socket(&named, false, err);
+    else
+        err_system(err, "--listen", "bind");
+    if (keeper >= 0)
+        close(keeper);
+    return fd;
+}
+
+bool echo_listen(struct echo *echo, const struct addr *addr, bool control, struct err *err)
+{
+    if (echo->door_count == ECHO_LISTENERS) {
         err_set(err, ERR_LIMIT, "--listen", "at most %d addresses", ECHO_LISTENERS);
         return false;
     }
-    int fd = listen_socket(addr, false, err);
+    int fd = listen_by_name(addr, err);
     if (fd < 0)
         return false;
-    struct listener *listener = &echo->listeners[echo->listener_count];
-    listener->on_accept = on_accept;
-    if (listener_start(listener, &echo->loop, fd) != ERR_OK) {
+    struct door *door = &echo->doors[echo->door_count];
+    *door = (struct door){.listener.on_accept = on_accept, .control = control};
+    if (listener_start(&door->listener, &echo->loop, fd) != ERR_OK) {
         err_system(err, "--listen", "epoll");
         return false;
     }
-    echo->listener_count++;
+    echo->door_count++;
     return true;
+}
+
+// ---- refusing
+
+static bool is_tcp(int fd)
+{
+    struct sockaddr_storage at;
+    socklen_t length = sizeof at;
+    return getsockname(fd, (struct sockaddr *)&at, &length) == 0 && at.ss_family != AF_UNIX;
+}
+
+// A listening socket that is shut down answers with resets and keeps its port; it can listen again.
+static void door_close(struct echo *echo, struct door *door)
+{
+    int fd = door->listener.source.fd;
+    door->closed = true;
+    if (!is_tcp(fd))
+        return;
+    loop_modify(&echo->loop, &door->listener.source, 0);
+    shutdown(fd, SHUT_RDWR);
+}
+
+static void door_open(struct echo *echo, struct door *door)
+{
+    int fd = door->listener.source.fd;
+    door->closed = false;
+    if (!is_tcp(fd))
+        return;
+    check(listen(fd, SOMAXCONN) == 0);
+    loop_modify(&echo->loop, &door->listener.source, EPOLLIN);
+}
+
+void echo_refuse(struct echo *echo, bool refuse)
+{
+    if (refuse == echo->refusing)
+        return;
+    echo->refusing = refuse;
+    for (unsigned i = 0; i < echo->door_count; i++)
+        if (!echo->doors[i].control)
+            (refuse ? door_close : door_open)(echo, &echo->doors[i]);
+    list_each (&echo->clients, node) {
+        struct client *c = container_of(node, struct client, node);
+        if (refuse && !c->control)
+            client_reset(c);
+    }
 }
 
 void echo_fini(struct echo *echo)
 {
-    for (unsigned i = 0; i < echo->listener_count; i++)
-        listener_stop(&echo->listeners[i]);
+    outage_end(echo);
+    for (unsigned i = 0; i < echo->door_count; i++)
+        listener_stop(&echo->doors[i].listener);
     list_each (&echo->clients, node)
         client_close(container_of(node, struct client, node));
     loop_turn(&echo->loop, 0); // frees them

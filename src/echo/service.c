@@ -52,7 +52,7 @@ void describe_request(struct client *c, struct json *json)
     json_object_end(json);
 }
 
-static void json_begin(struct client *c, struct json *json)
+void json_begin(struct client *c, struct json *json)
 {
     c->echo->json.start = c->echo->json.end = 0;
     json_init(json, &c->echo->json, false);
@@ -192,8 +192,6 @@ static void early_end(struct client *c)
     describe_end(c);
 }
 
-// ---- health and counters
-
 static void health_end(struct client *c)
 {
     struct echo *echo = c->echo;
@@ -201,90 +199,41 @@ static void health_end(struct client *c)
     answer_text(c, echo->healthy ? 200 : 503, STR("text/plain"), echo->healthy ? STR("up\n") : STR("down\n"));
 }
 
-static void control_health_end(struct client *c)
-{
-    c->echo->healthy = query_u64(c->request.query, STR("up"), c->echo->healthy, 1);
-    struct json json;
-    json_begin(c, &json);
-    json_object(&json);
-    json_field_bool(&json, "up", c->echo->healthy);
-    json_object_end(&json);
-    answer_json(c, 200);
-}
-
-static void stats_end(struct client *c)
-{
-    const struct counters *counters = &c->echo->counters;
-    struct json json;
-    json_begin(c, &json);
-    json_object(&json);
-    json_field_string(&json, "service", c->echo->name);
-    json_field_bool(&json, "up", c->echo->healthy);
-    json_field_u64(&json, "connections_open", c->echo->open);
-    json_field_u64(&json, "connections", counters->connections);
-    json_field_u64(&json, "requests", counters->requests);
-    json_field_u64(&json, "bad_requests", counters->bad_requests);
-    json_field_u64(&json, "misbehaved", counters->misbehaved);
-    json_field_u64(&json, "health_checks", counters->health_checks);
-    json_field_u64(&json, "body_bytes", counters->body_bytes);
-    json_field_u64(&json, "upgrades", counters->upgrades);
-    json_object_end(&json);
-    answer_json(c, 200);
-}
-
-static void count_end(struct client *c)
-{
-    struct str key = STR("");
-    query_get(c->request.query, STR("of"), &key);
-    const struct key_count *count = map_get(&c->echo->keys, key);
-    struct json json;
-    json_begin(c, &json);
-    json_object(&json);
-    json_field_string(&json, "key", key);
-    json_field_u64(&json, "requests", count ? count->requests : 0);
-    json_field_u64(&json, "misbehaved", count ? count->misbehaved : 0);
-    json_object_end(&json);
-    answer_json(c, 200);
-}
-
-static void help_end(struct client *c);
-
-#define ROW(p) .path = {p, sizeof(p) - 1}
 static const struct service services[] = {
-    {ROW("/stream"), "?n=10&chunk=1024&delay_ms=0: n chunks", .end = stream_end},
-    {ROW("/bytes/*"), "N bytes with Content-Length", .end = bytes_end},
-    {ROW("/status/*"), "an answer with status NNN", .end = status_end},
-    {ROW("/echo"), "the body back as it comes (?echo=1 on any path)", echo_begin, echo_body, echo_end},
-    {ROW("/headers"), "the request's fields", .end = headers_end},
-    {ROW("/trailers"), "a chunked answer with trailers, the request's among them", .end = trailers_end},
-    {ROW("/early"), "103 Early Hints first", .end = early_end},
-    {ROW("/ws"), "a WebSocket that echoes", .begin = websocket_begin, .tunnel = websocket_tunnel},
-    {ROW("/health"), "200, or 503 after /_control/health?up=0", .end = health_end},
-    {ROW("/_control/health"), "?up=0|1: what /health says", .end = control_health_end},
-    {ROW("/_control/stats"), "counters", .end = stats_end},
-    {ROW("/_control/count"), "?of=KEY: how many requests had ?key=KEY", .end = count_end},
-    {ROW("/_control/help"), "this", .end = help_end},
-    {ROW("*"), "what was received, as JSON", .end = describe_end},
+    {SERVICE_PATH("/stream"), "?n=10&chunk=1024&delay_ms=0: n chunks", .end = stream_end},
+    {SERVICE_PATH("/bytes/*"), "N bytes with Content-Length", .end = bytes_end},
+    {SERVICE_PATH("/status/*"), "an answer with status NNN", .end = status_end},
+    {SERVICE_PATH("/echo"), "the body back as it comes (?echo=1 on any path)", echo_begin, echo_body,
+     echo_end},
+    {SERVICE_PATH("/headers"), "the request's fields", .end = headers_end},
+    {SERVICE_PATH("/trailers"), "a chunked answer with trailers, the request's among them",
+     .end = trailers_end},
+    {SERVICE_PATH("/early"), "103 Early Hints first", .end = early_end},
+    {SERVICE_PATH("/ws"), "a WebSocket that echoes", .begin = websocket_begin, .tunnel = websocket_tunnel},
+    {SERVICE_PATH("/health"), "200, or 503 after /_control/health?up=0", .end = health_end},
+    {SERVICE_PATH("*"), "what was received, as JSON", .end = describe_end},
 };
-static const struct service echo_row = {ROW("*"), "", echo_begin, echo_body, echo_end};
+static const struct service echo_row = {SERVICE_PATH("*"), "", echo_begin, echo_body, echo_end};
 
-static void help_end(struct client *c)
+static void list_rows(struct json *json, const struct service *rows, size_t count)
 {
-    struct json json;
-    json_begin(c, &json);
-    json.pretty = true;
-    json_object(&json);
-    json_key(&json, STR("paths"));
-    json_object(&json);
-    for (size_t i = 0; i < countof(services); i++) {
-        json_key(&json, services[i].path);
-        json_string(&json, str_of(services[i].about));
+    for (size_t i = 0; i < count; i++) {
+        json_key(json, rows[i].path);
+        json_string(json, str_of(rows[i].about));
     }
-    json_object_end(&json);
-    json_key(&json, STR("misbehave"));
-    misbehave_list(&json);
-    json_object_end(&json);
-    answer_json(c, 200);
+}
+
+void services_list(struct json *json)
+{
+    json_object(json);
+    list_rows(json, services, countof(services));
+    list_rows(json, control_services, control_service_count);
+    json_object_end(json);
+}
+
+bool is_control_path(struct str path)
+{
+    return str_starts(path, STR("/_control/"));
 }
 
 static bool row_fits(const struct service *row, struct str path)
@@ -294,13 +243,23 @@ static bool row_fits(const struct service *row, struct str path)
     return str_starts(path, (struct str){row->path.p, row->path.n - 1});
 }
 
+static const struct service *find_row(const struct service *rows, size_t count, struct str path)
+{
+    for (size_t i = 0; i < count; i++)
+        if (row_fits(&rows[i], path))
+            return &rows[i];
+    return NULL;
+}
+
 const struct service *service_find(struct str path, struct str query)
 {
     struct str value;
+    if (is_control_path(path)) {
+        const struct service *row = find_row(control_services, control_service_count, path);
+        if (row)
+            return row;
+    }
     if (query.n && query_get(query, STR("echo"), &value) && str_eq(value, STR("1")))
         return &echo_row;
-    const struct service *row = services;
-    while (row < services + countof(services) - 1 && !row_fits(row, path))
-        row++;
-    return row; // the last one fits everything, "*" (OPTIONS *) too
+    return find_row(services, countof(services), path); // the last one fits everything, "*" (OPTIONS *) too
 }

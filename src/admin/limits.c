@@ -81,6 +81,8 @@ static const struct bound bounds[] = {
     LIMIT(UPSTREAM_HEADERS, "fields", "of a response head"),
     LIMIT(INFORMATIONAL_MAX, "heads", "1xx before the final one: more is a flood"),
     LIMIT(RETRIES_AT_LEAST, "retries", "in flight, whatever the budget makes of few requests"),
+    LIMIT(RETRY_RESERVE, "retries", "that few requests may borrow; one a second is given back"),
+    LIMIT(IDEMPOTENCY_KEY_BYTES, "bytes", "of an Idempotency-Key"),
     LIMIT(BACKOFF_DOUBLINGS, "doublings", "of retries.backoff"),
     LIMIT(CONTINUE_WAIT_MS, "ms", "for an upstream's 100, which it need not send"),
     LIMIT(REQUEST_ID_MAX, "bytes", "of a trusted peer's request id: a longer one is replaced"),

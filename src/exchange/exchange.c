@@ -284,8 +284,7 @@ void exchange_release(struct exchange *x)
         forget_policy(x);
     exchange_end_policies(x);
     exchange_leave_upstream(x, x->cause);
-    if (x->retry_counted)
-        upstream_retry_give(x->worker->upstreams, x->upstream);
+    retry_place_leave(&x->retry_place);
     uint64_t duration_us = x->worker->loop.now_us - x->began_us;
     record_metrics(x, duration_us);
     if (is_logged(x))

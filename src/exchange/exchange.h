@@ -111,11 +111,13 @@ struct exchange {
     const struct retry_settings *retries;
     struct str target; // the request target for the upstream
     unsigned attempts;
-    bool prepared;       // the request head is ready for upstreams
-    bool fresh;          // the next try takes a new connection
-    bool stale_retried;  // a reused connection had died once
-    bool retry_counted;  // holds a place in the retry budget
-    struct header *host; // the Host field for upstreams
+    bool prepared;                  // the request head is ready for upstreams
+    bool repeatable;                // the request may be sent twice
+    bool fresh;                     // the next try takes a new connection
+    bool stale_retried;             // a reused connection had died once
+    struct retry_place retry_place; // in the upstream's budget
+    uint64_t retry_at_us;           // this attempt may be followed by another, then; 0: not asked, or no
+    struct header *host;            // the Host field for upstreams
 
     enum request_body_state body;
     bool continue_awaited; // Expect: 100-continue went upstream; its answer opens the body

@@ -48,8 +48,8 @@ static void keep_for_replay(struct exchange *x, struct str span)
 {
     if (x->replay_lost)
         return;
-    bool repeatable = x->retries && x->retries->attempts > 0 && !x->tunnel &&
-                      (http_method_idempotent(x->request.method) || may_be_refused(x));
+    bool repeatable =
+        x->retries && x->retries->attempts > 0 && !x->tunnel && (x->repeatable || may_be_refused(x));
     if (!repeatable || buf_len(&x->replay) + span.n > x->retries->body_bytes)
         lose_replay(x);
     else

@@ -1,5 +1,6 @@
 // Another try, when it cannot make anything worse: before any byte of the response went out, for what may be
-// sent twice (RFC 9110 9.2.2) or was not sent at all, within attempts and the upstream's budget.
+// sent twice (RFC 9110 9.2.2, or by its Idempotency-Key) or was not sent at all, within attempts, the time of
+// the request and the upstream's budget.
 #include "exchange/steps.h"
 
 // A kept-alive connection that died before a byte of the response: the upstream had closed it, most likely.
@@ -13,7 +14,7 @@ static bool may_repeat(const struct exchange *x, enum end_cause cause)
     if (x->reply != REPLY_NONE || (x->body_bytes && x->replay_lost))
         return false;
     return cause == END_UPSTREAM_CONNECT_FAILED || cause == END_UPSTREAM_REFUSED_STREAM ||
-           upstream_call_unsent(&x->call) || http_method_idempotent(x->request.method);
+           upstream_call_unsent(&x->call) || x->repeatable;
 }
 
 static bool is_wanted(const struct retry_settings *retries, enum end_cause cause)
@@ -27,26 +28,37 @@ static bool is_wanted(const struct retry_settings *retries, enum end_cause cause
     }
 }
 
-bool exchange_may_retry(struct exchange *x, enum end_cause cause)
-{
-    if (!may_repeat(x, cause))
-        return false;
-    if (was_stale(x, cause))
-        return true;
-    unsigned counted = x->attempts - x->stale_retried; // the stale one was no fault of the upstream's
-    if (!end_row(cause)->retryable || !is_wanted(x->retries, cause) ||
-        counted > (uint64_t)x->retries->attempts)
-        return false;
-    if (!x->retry_counted)
-        x->retry_counted = upstream_retry_take(&x->call, x->retries->budget);
-    return x->retry_counted;
-}
-
 static uint64_t backoff_us(struct exchange *x)
 {
     unsigned doublings = x->attempts - 1 < BACKOFF_DOUBLINGS ? x->attempts - 1 : BACKOFF_DOUBLINGS;
     double base = (double)(x->retries->backoff_us << doublings);
     return (uint64_t)(base * (0.5 + rand_unit(&x->worker->rand)));
+}
+
+// A back-off that ends with the request's time would only keep the client waiting.
+static bool is_too_late(const struct exchange *x, uint64_t at_us)
+{
+    return x->deadline_us && at_us >= x->deadline_us;
+}
+
+bool exchange_may_retry(struct exchange *x, enum end_cause cause)
+{
+    if (x->retry_at_us)
+        return true;
+    if (!may_repeat(x, cause))
+        return false;
+    uint64_t now_us = exchange_now_us(x);
+    if (was_stale(x, cause)) // free: it was no fault of the upstream's
+        return true;
+    unsigned counted = x->attempts - x->stale_retried;
+    if (!end_row(cause)->retryable || !is_wanted(x->retries, cause) ||
+        counted > (uint64_t)x->retries->attempts)
+        return false;
+    uint64_t at_us = now_us + backoff_us(x);
+    if (is_too_late(x, at_us) || !retry_place_take(&x->retry_place, x->retries->budget, now_us))
+        return false;
+    x->retry_at_us = at_us;
+    return true;
 }
 
 // The attempt is over: what it cost and how it ended.
@@ -116,11 +128,13 @@ enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
     x->step = STEP_PICK;
     x->fresh = true;
     x->body_full = false;
+    uint64_t at_us = x->retry_at_us;
+    x->retry_at_us = 0;
     if (stale) {
         x->stale_retried = true;
         return STEP_MORE;
     }
-    x->wait_until_us = exchange_now_us(x) + backoff_us(x);
+    x->wait_until_us = at_us;
     exchange_arm(x);
     return STEP_WAIT;
 }

@@ -176,6 +176,7 @@ static enum step_result step_act(struct exchange *x)
         return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
     exchange_watch(x); // gRPC's answer may begin late
     x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
+    x->repeatable = http_request_repeatable(&x->request);
     return go(x, STEP_PICK);
 }
 
@@ -218,6 +219,7 @@ static enum step_result step_pick(struct exchange *x)
     call->upstream = x->upstream;
     call->arena = &x->arena;
     call->method = x->request.method;
+    upstream_enter(x->worker->upstreams, x->upstream, &x->retry_place);
     if (x->attempts == 1 && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)
         call->hash = hash_key(x);
     x->progress_us = exchange_now_us(x);

@@ -22,7 +22,7 @@ static inline uint64_t exchange_now_us(const struct exchange *x)
 // An attempt has ended badly, or with a status worth another try: tries again, or ends with the cause. Sets
 // the step.
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause);
-// Whether the exchange would try again. A yes holds a place in the retry budget until the exchange is over.
+// Whether the exchange would try again. A yes is paid for out of the retry budget, once for each attempt.
 bool exchange_may_retry(struct exchange *x, enum end_cause cause);
 
 // Ends the attempt, if there is one, with this cause: its connection goes back or is closed.

@@ -50,6 +50,7 @@
     X(HEADER_LOCATION, "location")                               \
     X(HEADER_CONTENT_TYPE, "content-type")                       \
     X(HEADER_GRPC_TIMEOUT, "grpc-timeout")                       \
+    X(HEADER_IDEMPOTENCY_KEY, "idempotency-key")                 \
     X(HEADER_USER_AGENT, "user-agent")                           \
     X(HEADER_REFERER, "referer")                                 \
     X(HEADER_SEC_WEBSOCKET_KEY, "sec-websocket-key")             \

@@ -36,6 +36,27 @@ bool http_method_idempotent(enum http_method method)
     return http_method_safe(method) || method == METHOD_PUT || method == METHOD_DELETE;
 }
 
+struct str http_idempotency_key(const struct request_head *head)
+{
+    if (head->method != METHOD_POST && head->method != METHOD_PATCH)
+        return STR_NULL;
+    struct str key = STR_NULL;
+    for (uint32_t i = 0; i < head->headers.count; i++) {
+        const struct header *header = &head->headers.v[i];
+        if (header->id != HEADER_IDEMPOTENCY_KEY)
+            continue;
+        if (key.n || header->value.n > IDEMPOTENCY_KEY_BYTES)
+            return STR_NULL;
+        key = header->value;
+    }
+    return key;
+}
+
+bool http_request_repeatable(const struct request_head *head)
+{
+    return http_method_idempotent(head->method) || http_idempotency_key(head).n;
+}
+
 struct str http_preflight_method(const struct request_head *head)
 {
     if (head->method != METHOD_OPTIONS || !headers_find(&head->headers, HEADER_ORIGIN))

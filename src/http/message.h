@@ -4,6 +4,8 @@
 
 #include "http/header.h"
 
+enum { IDEMPOTENCY_KEY_BYTES = 255 /* UUIDs have 36; Stripe takes as many */ };
+
 #define HTTP_METHODS(X)          \
     X(METHOD_GET, "GET")         \
     X(METHOD_HEAD, "HEAD")       \
@@ -71,6 +73,12 @@ struct str http_method_name(enum http_method method); // "OTHER" for METHOD_OTHE
 bool http_method_safe(enum http_method method);
 // RFC 9110 9.2.2: the safe ones, PUT and DELETE.
 bool http_method_idempotent(enum http_method method);
+// draft-ietf-httpapi-idempotency-key-header: what a client calls its POST or PATCH, so that it may send it
+// again. Opaque: quotes are part of it. n == 0: another method, none, several, or one longer than
+// IDEMPOTENCY_KEY_BYTES.
+struct str http_idempotency_key(const struct request_head *head);
+// May be sent twice: by its method, or since the client says so by its Idempotency-Key.
+bool http_request_repeatable(const struct request_head *head);
 // The method that a CORS preflight asks about (Fetch standard, 3.2.2); n == 0: the request is none.
 struct str http_preflight_method(const struct request_head *head);
 // The standard reason phrase, or "" when there is none.

@@ -187,7 +187,6 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->response_begun = call->reused = call->judged = false;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
-    local->calls++;
     if (!list_empty(&local->waiting) || !quota_take(&local->requests))
         return wait_in_line(call, cause); // who came first is served first
     return place_call(call, fresh, cause);
@@ -261,7 +260,6 @@ void upstream_call_finish(struct upstream_call *call, const struct attempt_end *
     call->link = NULL;
     leave_endpoint(call);
     call->local = NULL;
-    local->calls--;
     if (link) {
         link->call = NULL;
         local->worker->lent--;
@@ -307,19 +305,7 @@ bool upstream_call_unsent(const struct upstream_call *call)
 
 // ---- the retry budget ----
 
-bool upstream_retry_take(struct upstream_call *call, double budget)
+void upstream_enter(struct upstream_worker *worker, struct upstream *upstream, struct retry_place *place)
 {
-    struct upstream_local *local = call->local;
-    if (budget <= 0)
-        return false;
-    double allowed = budget * local->calls;
-    if (local->retrying >= RETRIES_AT_LEAST && (double)local->retrying + 1 > allowed)
-        return false;
-    local->retrying++;
-    return true;
-}
-
-void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream)
-{
-    worker->locals[upstream->index]->retrying--;
+    retry_place_enter(place, &upstream_local_of(worker, upstream)->retries);
 }

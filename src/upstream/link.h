@@ -55,8 +55,8 @@ struct upstream_local {
     bool serving;                 // local_serve_waiting is on the stack
     struct loop_timer poll;       // looks whether another worker has made room, while somebody waits
     uint32_t links, max_links;    // limits.connections: this worker's part, so that none can starve another
-    uint32_t calls, retrying;
     struct quota_share requests, pending;
+    struct retry_share retries;
 };
 
 struct upstream_worker {

@@ -95,6 +95,7 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
     upstream->index = upstream->metric_id; // both are dense by name
     upstream->requests = quota_at(&request_quotas, upstream->index);
     upstream->pending = quota_at(&pending_quotas, upstream->index);
+    upstream->retries = retry_budget_at(upstream->index);
     const struct target_settings *targets = settings->targets.v;
     for (uint32_t i = 0; i < settings->targets.count; i++) {
         enum err_code code = add_target(upstream, &targets[i], arena, err);
@@ -251,6 +252,7 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
     local->max_links = quota_part(upstream->settings->limits.connections, slot, workers);
     quota_set(&local->requests, upstream->requests, upstream->settings->limits.requests, slot, workers);
     quota_set(&local->pending, upstream->pending, upstream->settings->limits.pending, slot, workers);
+    retry_share_join(&local->retries, upstream->retries);
 }
 
 static void on_poll(struct loop_timer *timer)
@@ -331,6 +333,7 @@ void upstream_worker_free(struct upstream_worker *worker)
         loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
         retire_pools(worker->locals[i]);
         tls_client_unref(worker->locals[i]->tls);
+        retry_share_leave(&worker->locals[i]->retries);
         free(worker->locals[i]);
     }
     free(worker->locals);

@@ -20,12 +20,12 @@
 #include "observe/metrics.h"
 #include "upstream/balance.h"
 #include "upstream/outcome.h"
+#include "upstream/retry_budget.h"
 
 enum {
     UPSTREAM_HEAD_BYTES = 64 * 1024, // of a response head: twice what clients may send
     UPSTREAM_HEADERS = 200,          // fields of a response head
     INFORMATIONAL_MAX = 16,          // 1xx heads before the final one: more is a flood
-    RETRIES_AT_LEAST = 3,            // in flight, whatever the budget makes of few requests
 };
 
 struct upstream_conn; // a connection to an endpoint
@@ -46,6 +46,7 @@ struct upstream {
     uint32_t target_count;
     const struct hash_ring *ring;
     struct quota *requests, *pending; // of limits, over all workers; by name, process-wide
+    struct retry_budget *retries;     // the same
     struct tls_client **tls;          // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
     unsigned tls_count;
     uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
@@ -164,8 +165,8 @@ void upstream_call_finish(struct upstream_call *call, const struct attempt_end *
 // The attempt goes on, but how it went is known: for answers that last (tunnels, streams). Once an attempt.
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end);
 
-// The retry budget (Envoy's): at most budget × the upstream's calls of this worker are retries at one time,
-// but three always may, unless budget is 0. True: this call's next try is within it, until
-// upstream_retry_give. Ask before upstream_call_finish.
-must_check bool upstream_retry_take(struct upstream_call *call, double budget);
-void upstream_retry_give(struct upstream_worker *worker, const struct upstream *upstream);
+// ---- the retry budget ----
+
+// A request is under way to upstream, whatever attempts it makes, until retry_place_leave; asked again with
+// another upstream, it changes over. Whether it may try again: retry_place_take.
+void upstream_enter(struct upstream_worker *worker, struct upstream *upstream, struct retry_place *place);

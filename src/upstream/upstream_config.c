@@ -326,22 +326,21 @@ static const struct config_field retry_fields[] = {
      .offset = offsetof(struct retry_settings, retry_on),
      .fallback = "[connect_failure, refused_stream, reset_before_headers]",
      .options = retry_options,
-     .doc = "Which failures are tried again. A request that is not idempotent is tried again only when the "
-            "upstream "
-            "cannot have seen it."},
+     .doc = "Which failures are tried again. A request that is not idempotent, and has no Idempotency-Key, "
+            "is tried again only when the upstream cannot have seen it."},
     {.name = "statuses",
      CONFIG_STATUSES,
      .offset = offsetof(struct retry_settings, statuses),
      .fallback = "[]",
-     .doc = "Which response statuses are tried again, for idempotent methods."},
+     .doc = "Which response statuses are tried again, for idempotent methods and with Idempotency-Key."},
     {.name = "budget",
      .type = CONFIG_NUMBER,
      .offset = offsetof(struct retry_settings, budget),
      .fallback = "0.2",
      .min = 0,
      .max = 1,
-     .doc = "Retries in flight, at most, as a share of the requests in flight; three always may, unless it "
-            "is 0."},
+     .doc = "Retries, at most, as a share of the upstream's requests: of those in flight, where three always "
+            "may, and of those that come, where ten may be ahead. 0: no retries; 1: no bound."},
     {.name = "backoff",
      .type = CONFIG_DURATION,
      .offset = offsetof(struct retry_settings, backoff_us),

@@ -1,0 +1,150 @@
+#include "upstream/retry_budget.h"
+
+#include "base/check.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+// ---- the decision ----
+
+static double clamp(double value, double least, double most)
+{
+    return value < least ? least : value > most ? most : value;
+}
+
+static void catch_up(struct retry_account *account, double allowed, double earned, uint64_t now_us)
+{
+    double seconds = account->at_us ? (double)(now_us - account->at_us) / 1e6 : 0;
+    account->earned = clamp(account->earned + earned, -RETRY_RESERVE, 1 + allowed);
+    account->lent = clamp(account->lent - seconds, 0, RETRY_RESERVE);
+    account->at_us = now_us;
+}
+
+static bool pay(struct retry_account *account)
+{
+    if (account->earned < 1) {
+        if (account->lent + 1 > RETRY_RESERVE)
+            return false;
+        account->lent++;
+    }
+    account->earned--;
+    return true;
+}
+
+bool retry_account_take(struct retry_account *account, double budget, uint32_t active, uint64_t begun,
+                        bool is_more, uint64_t now_us)
+{
+    double allowed = budget * active;
+    catch_up(account, allowed, budget * (double)(begun - account->begun), now_us);
+    account->begun = begun;
+    if (budget <= 0)
+        return false;
+    if (!is_more && account->in_flight >= RETRIES_AT_LEAST && account->in_flight + 1 > allowed)
+        return false;
+    if (budget < 1 && !pay(account))
+        return false;
+    account->in_flight += !is_more;
+    return true;
+}
+
+// ---- an upstream's ----
+
+struct retry_budget {
+    pthread_mutex_t lock; // guards all of it; taken for retries alone
+    struct list shares;
+    struct retry_account account;
+};
+
+struct retry_budget *retry_budget_at(uint32_t index)
+{
+    static struct retry_budget **budgets;
+    static uint32_t count;
+    if (index >= count) {
+        budgets = realloc(budgets, (index + 1) * sizeof *budgets);
+        check(budgets);
+        while (count <= index)
+            budgets[count++] = NULL;
+    }
+    if (!budgets[index]) {
+        budgets[index] = calloc(1, sizeof **budgets);
+        check(budgets[index]);
+        pthread_mutex_init(&budgets[index]->lock, NULL);
+        list_init(&budgets[index]->shares);
+    }
+    return budgets[index];
+}
+
+void retry_share_join(struct retry_share *share, struct retry_budget *budget)
+{
+    if (share->budget || !budget)
+        return;
+    pthread_mutex_lock(&budget->lock);
+    share->budget = budget;
+    list_push_back(&budget->shares, &share->listed);
+    pthread_mutex_unlock(&budget->lock);
+}
+
+void retry_share_leave(struct retry_share *share)
+{
+    struct retry_budget *budget = share->budget;
+    if (!budget)
+        return;
+    pthread_mutex_lock(&budget->lock);
+    list_remove(&share->listed);
+    // What it had begun is not there to be counted any more.
+    uint64_t begun = atomic_load_explicit(&share->begun, memory_order_relaxed);
+    budget->account.begun -= begun < budget->account.begun ? begun : budget->account.begun;
+    pthread_mutex_unlock(&budget->lock);
+    share->budget = NULL;
+}
+
+// ---- one request's ----
+
+// The worker alone writes to its share: no need of a locked instruction.
+static void add_active(struct retry_share *share, int change)
+{
+    unsigned active = atomic_load_explicit(&share->active, memory_order_relaxed);
+    atomic_store_explicit(&share->active, active + (unsigned)change, memory_order_relaxed);
+}
+
+void retry_place_enter(struct retry_place *place, struct retry_share *share)
+{
+    if (place->share == share)
+        return;
+    retry_place_leave(place);
+    place->share = share;
+    add_active(share, 1);
+    uint64_t begun = atomic_load_explicit(&share->begun, memory_order_relaxed);
+    atomic_store_explicit(&share->begun, begun + 1, memory_order_relaxed);
+}
+
+bool retry_place_take(struct retry_place *place, double ratio, uint64_t now_us)
+{
+    struct retry_budget *budget = place->share->budget;
+    uint32_t active = 0;
+    uint64_t begun = 0;
+    pthread_mutex_lock(&budget->lock);
+    list_each (&budget->shares, node) {
+        struct retry_share *share = container_of(node, struct retry_share, listed);
+        active += atomic_load_explicit(&share->active, memory_order_relaxed);
+        begun += atomic_load_explicit(&share->begun, memory_order_relaxed);
+    }
+    bool taken = retry_account_take(&budget->account, ratio, active, begun, place->in_flight, now_us);
+    pthread_mutex_unlock(&budget->lock);
+    place->in_flight |= taken;
+    return taken;
+}
+
+void retry_place_leave(struct retry_place *place)
+{
+    if (!place->share)
+        return;
+    if (place->in_flight) {
+        struct retry_budget *budget = place->share->budget;
+        pthread_mutex_lock(&budget->lock);
+        budget->account.in_flight--;
+        pthread_mutex_unlock(&budget->lock);
+    }
+    add_active(place->share, -1);
+    *place = (struct retry_place){0};
+}

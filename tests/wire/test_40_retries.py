@@ -1,0 +1,153 @@
+"""Second tries that cannot make anything worse: what is repeatable by its Idempotency-Key, a service that fails all the
+time and sees a fifth more and no more, tries that the request's time would not let end. Over HTTP/1.1 and HTTP/2.
+"""
+import threading
+import time
+
+import pytest
+
+from gateway import ask
+from h2_peers import INTERNAL_ERROR, H2Upstream
+from peers import Raw, Upstream, answer, request
+from wire import Wire
+
+KEY = 'Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"'
+PROTOCOLS = ["http/1.1", "h2"]
+
+
+class Service:
+    """An upstream of either protocol, and what it can do to a request."""
+
+    def __init__(self, protocol):
+        self.protocol = protocol
+        self.upstream = H2Upstream() if protocol == "h2" else Upstream()
+
+    def respond(self, status):
+        """status(n): of the n-th request; None: it is broken off before the head."""
+        upstream = self.upstream
+        if self.protocol == "h2":
+            def stream(one):
+                number = upstream.requests.index(one) + 1
+                one.whole()
+                if status(number) is None:
+                    one.cancel(INTERNAL_ERROR)
+                else:
+                    one.answer(b"done", status(number))
+            upstream.program(stream=stream)
+            return
+
+        def script(peer):
+            while (message := upstream.read(peer)) is not None:
+                code = status(upstream.requests.index(message) + 1)
+                if code is None:
+                    peer.reset()
+                    return
+                peer.send(answer(b"done", f"{code} Said"))
+        upstream.program(script)
+
+    @property
+    def requests(self):
+        return self.upstream.requests
+
+
+class Retries(Wire):
+    LISTENERS = {"plain": {}}
+    UPSTREAMS = {}
+
+    def __init__(self, directory, protocol):
+        self.protocol = protocol
+        self.service = Service(protocol)
+        super().__init__(directory)
+
+    def config(self):
+        def upstream(*services, **retries):
+            return {"protocol": self.protocol, "targets": [{"address": f"127.0.0.1:{one.port}"} for one in services],
+                    "retries": {"backoff": "1ms", **retries}}
+        whole = self.service.upstream
+        return {**super().config(), "workers": 2, "upstreams": {
+            "again": upstream(whole, attempts=2, budget=1.0, statuses=[503], body_bytes="4KiB"),
+            "budget": upstream(whole, attempts=3, statuses=[503]),
+            "patient": upstream(whole, attempts=1, budget=1.0, backoff="30s"),
+        }}
+
+    def routes(self):
+        def route(name, **more):
+            return {"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name, **more}
+        return [route("again"), route("budget"), route("patient", timeout="5s")]
+
+    def at_rest(self):
+        return all(one["answers"] and not one["exchanges"] and not one["lent_connections"] for one in self.info()["workers"])
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def whole_retries(request, tmp_path_factory):
+    with Retries(tmp_path_factory.mktemp("retries"), request.param) as wire:
+        yield wire
+        wire.service.upstream.close()
+
+
+@pytest.fixture
+def wire(whole_retries):
+    whole_retries.begin()
+    yield whole_retries
+    whole_retries.end()
+    whole_retries.service.upstream.check()
+
+
+# ---- Idempotency-Key ----
+
+@pytest.mark.parametrize("method, key, times", [
+    ("POST", [KEY], 3), ("PATCH", [KEY], 3), ("POST", [], 1), ("PATCH", [], 1),
+    ("POST", ["Idempotency-Key: "], 1), ("POST", [KEY, KEY], 1), ("POST", ["Idempotency-Key: " + "k" * 256], 1),
+    ("POST", ["Idempotency-Key: " + "k" * 255], 3), ("BREW", [KEY], 1)])
+@pytest.mark.parametrize("failure", [503, None], ids=["status", "reset"])
+def test_a_key_makes_a_post_repeatable(wire, method, key, times, failure):
+    wire.service.respond(lambda number: 200 if number == 3 else failure)
+    got = wire.raw().ask(request("/again", method, *key, body=b"pay"))
+    assert [seen.body for seen in wire.service.requests] == [b"pay"] * times
+    assert got.status == (200 if times == 3 else failure or 502)
+    if key:
+        assert all(seen.all("Idempotency-Key") == [one.partition(": ")[2] for one in key] for seen in wire.service.requests)
+
+
+@pytest.mark.parametrize("size, times", [(4096, 2), (4097, 1)])
+def test_a_body_with_a_key_is_kept_up_to_body_bytes(wire, size, times):
+    wire.service.respond(lambda number: 503 if number == 1 else 200)
+    got = wire.raw().ask(request("/again", "POST", KEY, body=b"x" * size))
+    assert got.status == (200 if times == 2 else 503)
+    assert [len(seen.body) for seen in wire.service.requests] == [size] * times
+
+
+# ---- the budget ----
+
+@pytest.mark.parametrize("failure", [503, None], ids=["status", "reset"])
+def test_a_failing_service_sees_a_fifth_more(wire, failure):
+    """Two workers, three further tries allowed for each request, and every one fails."""
+    threads, each = 8, 50
+    wire.service.respond(lambda number: failure)
+
+    def ask_many():
+        with Raw(wire.ports["plain"]) as client:
+            for _ in range(each):
+                assert client.ask(request("/budget")).status == (failure or 502)
+
+    began = time.monotonic()
+    crowd = [threading.Thread(target=ask_many) for _ in range(threads)]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+    seconds = time.monotonic() - began
+    load = len(wire.service.requests) / (threads * each)
+    assert 1.1 <= load <= 1.2 + 5 / (threads * each) + seconds / (threads * each), load
+
+
+# ---- the request's time ----
+
+def test_no_back_off_past_the_time_of_the_request(wire):
+    """The back-off would end after the route's timeout: the failure is told at once."""
+    wire.service.respond(lambda number: None)
+    began = time.monotonic()
+    got = ask(wire.ports["plain"], "/patient")
+    assert got.status == 502 and b"upstream_reset" in got.body
+    assert time.monotonic() - began < 4 and len(wire.service.requests) == 1

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -236,6 +237,26 @@ static void print_certificates(struct json *json, const struct gateway_files *fi
     json_array_end(json);
 }
 
+static void print_overload(struct json *json)
+{
+    static const char *const names[] = {
+#define X(id, name) name,
+        OVERLOAD_RESOURCE_NAMES(X)
+#undef X
+    };
+    double pressure[OVERLOAD_RESOURCES];
+    overload_read(pressure);
+    json_key(json, STR("overload"));
+    json_object(json);
+    for (unsigned i = 0; i < OVERLOAD_RESOURCES; i++) {
+        char text[16];
+        snprintf(text, sizeof text, "%.3f", pressure[i]);
+        json_key(json, str_of(names[i]));
+        json_raw(json, str_of(text));
+    }
+    json_object_end(json);
+}
+
 static void on_info(struct serve_client *c, struct collection *collection)
 {
     const struct admin_host *host = host_of(c);
@@ -261,6 +282,7 @@ static void on_info(struct serve_client *c, struct collection *collection)
     json_field_u64(&json, "accepting", host->listening);
     json_object_end(&json);
     print_certificates(&json, &host->gateway->files);
+    print_overload(&json);
     print_workers(&json, collection, host);
     json_object_end(&json);
     serve_reply_json(c, 200, &body);

@@ -182,6 +182,7 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
         if (part)
             metrics_merge(total, part->metrics);
     }
+    overload_read(process.overload);
     size_t count = list_endpoints(host->gateway, &endpoints);
     process.certificate_count = list_certificates(host->gateway, &certificates);
     process.certificates = certificates;

@@ -1,9 +1,9 @@
 #include "cli/cpus.h"
 
-#include <limits.h>
+#include "cli/cgroup.h"
+
 #include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 unsigned cpus_of_quota(struct str cpu_max)
@@ -17,44 +17,22 @@ unsigned cpus_of_quota(struct str cpu_max)
     return (unsigned)((quota + period - 1) / period);
 }
 
-// The first line of a file, without its newline; "" when there is none.
-static void first_line(const char *path, char *line, size_t size)
-{
-    line[0] = '\0';
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return;
-    if (fgets(line, (int)size, file))
-        line[strcspn(line, "\n")] = '\0';
-    fclose(file);
-}
-
 static unsigned smaller(unsigned a, unsigned b)
 {
     return b && (!a || b < a) ? b : a;
 }
 
-// The tightest of the group's own quota and its parents'.
-static unsigned quota_v2(char *group)
+static void look(struct str line, void *context)
 {
-    unsigned least = 0;
-    for (;;) {
-        char path[PATH_MAX], line[64];
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
-        first_line(path, line, sizeof line);
-        least = smaller(least, cpus_of_quota(str_of(line)));
-        char *slash = strrchr(group, '/');
-        if (!slash)
-            return least;
-        *slash = '\0';
-    }
+    unsigned *least = context;
+    *least = smaller(*least, cpus_of_quota(line));
 }
 
 static unsigned quota_v1(void)
 {
     char quota[32], period[32], both[80];
-    first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, sizeof quota);
-    first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, sizeof period);
+    cgroup_first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, sizeof quota);
+    cgroup_first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, sizeof period);
     snprintf(both, sizeof both, "%s %s", quota, period); // "-1 …": none
     return cpus_of_quota(str_of(both));
 }
@@ -67,9 +45,9 @@ unsigned cpus_usable(void)
         count = (unsigned)CPU_COUNT(&set);
     else if (sysconf(_SC_NPROCESSORS_ONLN) > 0) // more CPUs than a cpu_set_t holds
         count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-    char line[PATH_MAX - 64];
-    first_line("/proc/self/cgroup", line, sizeof line);
-    unsigned quota = strncmp(line, "0::/", 4) == 0 ? quota_v2(line + 3) : quota_v1();
+    unsigned quota = 0;
+    if (!cgroup_each("cpu.max", look, &quota))
+        quota = quota_v1();
     count = smaller(count, quota);
     return count ? count : 1;
 }

@@ -250,8 +250,10 @@ static void await_limits_and_serve(struct process *process)
 
 static void on_turn_end(struct loop_hook *hook)
 {
-    (void)hook;
+    struct process *process = container_of(hook, struct process, turn_end);
     gateway_reap();
+    if (process->host.gateway)
+        process_watch_overload(process);
 }
 
 static bool start(struct process *process, struct config_report *report, struct err *err)

@@ -69,6 +69,12 @@ struct limit_watch {
     void (*done)(struct process *process);
 };
 
+// What is in use of what all workers share.
+struct overload_watch {
+    struct overload_use use;
+    uint64_t next_us, count_us, limit_us; // when to look again: at all, at descriptors, at the limit
+};
+
 struct process {
     const char *file;
     bool is_alone; // no other process served when this one was started
@@ -90,6 +96,7 @@ struct process {
     struct certificate_watch certificates;
     struct key_watch keys;
     struct limit_watch limits;
+    struct overload_watch overload;
     // Messages that came while the answer to a LISTEN was waited for.
     struct process_message {
         struct process_message *next;
@@ -183,6 +190,11 @@ void process_end_limits(struct process *process);
 // When Redis has told what keys are hashed with, or was waited for long enough: `done`, from within when that
 // is now, or when no limit is in Redis.
 void process_await_limits(struct process *process, void (*done)(struct process *process));
+
+// ---- process_overload.c ----
+
+// At the end of each turn; looks ten times a second.
+void process_watch_overload(struct process *process);
 
 // ---- process_drain.c ----
 

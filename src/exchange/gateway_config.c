@@ -609,6 +609,11 @@ static const struct config_field gateway_fields[] = {
      .offset = offsetof(struct gateway_settings, drain),
      .object = &drain_object,
      .doc = "How the gateway stops."},
+    {.name = "overload",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct gateway_settings, overload),
+     .object = &overload_object,
+     .doc = "Who is turned away when the gateway runs short of descriptors, memory or time."},
     {0},
 };
 

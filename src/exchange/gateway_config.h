@@ -2,6 +2,7 @@
 #pragma once
 
 #include "auth/auth_config.h"
+#include "exchange/overload.h"
 #include "limit/limit_config.h"
 #include "net/tls.h"
 #include "redis/redis.h"
@@ -94,6 +95,7 @@ struct gateway_settings {
     struct {
         uint64_t delay_us, timeout_us;
     } drain;
+    struct overload_settings overload;
 };
 
 extern const struct config_object gateway_object;

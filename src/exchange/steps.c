@@ -101,6 +101,16 @@ static void prepare_policies(struct exchange *x)
     call->metrics = x->worker->metrics;
 }
 
+// Before anything that costs: the gateway itself is overloaded.
+static bool is_shed(struct exchange *x, enum priority priority)
+{
+    struct overload *overload = &x->worker->overload;
+    if (!overload_sheds(&overload->meter, overload->pressure, priority))
+        return false;
+    metrics_shed(x->worker->metrics, priority);
+    return true;
+}
+
 static enum step_result step_route(struct exchange *x)
 {
     route_find(x->gateway->routes, &x->request, x->worker->scratch, &x->arena, &x->match);
@@ -108,6 +118,8 @@ static enum step_result step_route(struct exchange *x)
     if (!route)
         return end(x, x->match.method_mismatch ? END_METHOD_NOT_ALLOWED : END_NO_ROUTE, STR_NULL);
     const struct route_settings *settings = route->settings;
+    if (unlikely(x->worker->overload.pressure > 0) && is_shed(x, (enum priority)settings->priority))
+        return end(x, END_OVERLOADED, STR("the gateway is short of something"));
     if (route->policy_count)
         prepare_policies(x);
     if (settings->request_body_bytes != UINT64_MAX)

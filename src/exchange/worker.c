@@ -28,6 +28,7 @@ static void on_turn_end(struct loop_hook *hook)
     struct worker *worker = container_of(hook, struct worker, turn_end);
     access_log_tick(&worker->log, worker->loop.now_us);
     count_dropped_lines(worker);
+    overload_turn(&worker->overload, &worker->loop);
 }
 
 static void wake_exchange(void *context, struct ticket ticket)
@@ -49,6 +50,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
     }
     worker->slot = slot;
     worker->count = count;
+    worker->overload.slot = slot;
     worker->buffers.max = SPARE_BUFFERS;
     worker->spares.max = SPARE_BLOCKS;
     rand_init(&worker->rand);
@@ -118,6 +120,7 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     limit_worker_update(worker->limiter, &gateway->limits);
     gateway_files_read_from(NULL);
     worker->gateway = gateway;
+    worker->overload.settings = &gateway->settings.overload;
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);
     worker->hold->gateway = gateway;

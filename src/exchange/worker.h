@@ -2,6 +2,7 @@
 #pragma once
 
 #include "exchange/gateway.h"
+#include "exchange/overload.h"
 #include "loop/loop.h"
 
 struct exchange;
@@ -29,6 +30,7 @@ struct worker {
     struct auth_worker *auth;
     struct limit_worker *limiter;
     struct loop_hook turn_end;
+    struct overload overload;
     bool draining; // answers carry Connection: close, health says draining
 
     uint64_t date_second; // the Date field's cached second and its text

@@ -40,6 +40,8 @@ struct front {
     bool draining;
     uint64_t failure_said_us;   // when a failed handshake was logged last
     uint32_t failures_not_said; // since then
+    struct loop_hook turn_end;
+    uint64_t relieved_us; // when those who hold what is short were looked at last
 };
 
 struct client;
@@ -122,6 +124,19 @@ static inline struct buf_pool *client_buffers(const struct client *c)
 static inline const struct listener_settings *client_settings(const struct client *c)
 {
     return c->listener->settings->settings;
+}
+
+// How long a client may go on holding what it does nothing with. It is less while the gateway is short of it.
+static inline uint64_t client_patience_us(const struct client *c, uint64_t us, enum overload_resource held)
+{
+    bool pressed = client_worker(c)->overload.is_pressed[held];
+    return unlikely(pressed) && us > OVERLOAD_PATIENCE_US ? OVERLOAD_PATIENCE_US : us;
+}
+
+// The connection serves no other request: the worker drains, or descriptors are short.
+static inline bool client_is_last_request(const struct client *c)
+{
+    return c->front->draining || unlikely(client_worker(c)->overload.is_pressed[OVERLOAD_DESCRIPTORS]);
 }
 
 // From now on this protocol hears the connection's events and its timer.

@@ -5,6 +5,26 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+// While something is short: whoever holds it for nothing is looked at more often than its deadline asks for.
+static void on_turn_end(struct loop_hook *hook)
+{
+    struct front *front = container_of(hook, struct front, turn_end);
+    const bool *pressed = front->worker->overload.is_pressed;
+    uint64_t now_us = front->worker->loop.now_us;
+    if (likely(!pressed[OVERLOAD_DESCRIPTORS] && !pressed[OVERLOAD_MEMORY]) ||
+        now_us < front->relieved_us + OVERLOAD_RELIEF_US)
+        return;
+    front->relieved_us = now_us;
+    struct list rest;
+    list_init(&rest);
+    list_move_all(&front->clients, &rest);
+    for (struct list *node; (node = list_pop_front(&rest));) { // one that ends may take others with it
+        struct client *c = container_of(node, struct client, node);
+        list_push_back(&front->clients, node);
+        c->timer.on_fire(&c->timer);
+    }
+}
+
 struct front *front_new(struct worker *worker)
 {
     struct front *front = calloc(1, sizeof *front);
@@ -13,6 +33,8 @@ struct front *front_new(struct worker *worker)
     list_init(&front->listeners);
     list_init(&front->clients);
     list_init(&front->spare_streams);
+    front->turn_end.on_turn_end = on_turn_end;
+    loop_hook_add(&worker->loop, &front->turn_end);
     return front;
 }
 
@@ -35,6 +57,7 @@ void front_free(struct front *front)
         free(listener);
     }
     h2_shared_free(front);
+    list_remove(&front->turn_end.node);
     free(front);
 }
 
@@ -43,7 +66,8 @@ static void on_accept(struct listener *net, int fd, const struct addr *peer)
     struct front_listener *listener = container_of(net, struct front_listener, net);
     struct metrics *metrics = listener->front->worker->metrics;
     metrics_count(metrics, COUNT_ACCEPTED, 1);
-    if (!quota_take(&listener->connections)) {
+    // The kernel gives the lowest that is free: this one tells how many are taken.
+    if (fd >= overload_client_descriptors() || !quota_take(&listener->connections)) {
         metrics_count(metrics, COUNT_REFUSED, 1);
         close(fd);
         return;

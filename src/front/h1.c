@@ -15,12 +15,12 @@ static uint64_t patience_us(const struct client *c)
 {
     const struct listener_settings *settings = client_settings(c);
     if (c->out.blocked)
-        return settings->timeouts.write_us;
+        return client_patience_us(c, settings->timeouts.write_us, OVERLOAD_MEMORY);
     switch ((enum client_state)c->h1.state) {
     case CLIENT_HEAD: return settings->timeouts.header_us;
     case CLIENT_IDLE:
         return c->front->draining ? DRAIN_IDLE_MS * 1000
-               : c->served        ? settings->timeouts.idle_us
+               : c->served        ? client_patience_us(c, settings->timeouts.idle_us, OVERLOAD_DESCRIPTORS)
                                   : settings->timeouts.header_us;
     case CLIENT_EXCHANGE: return c->h1.body_wanted && !c->h1.tunnel ? settings->timeouts.body_us : 0;
     case CLIENT_DRAIN: return settings->timeouts.body_us;
@@ -199,7 +199,7 @@ static void begin(struct client *c)
     body_reader_init(&c->h1.body, x->request.framing, x->request.content_length);
     c->h1.body_wanted = c->h1.chunked_reply = c->h1.tunnel = c->cut = c->out.full = false;
     c->h1.continue_due = x->request.expect_continue;
-    c->close_after = !x->request.keep_alive || c->front->draining;
+    c->close_after = !x->request.keep_alive || client_is_last_request(c);
     c->served = true;
     h1_set_state(c, CLIENT_EXCHANGE);
     exchange_begin(x);

@@ -272,7 +272,8 @@ static void watch_stream(struct h2_stream *s, struct watch *watch)
     if (waits_for_body(s) && is_late(watch, s->since_us, settings->timeouts.body_us)) {
         s->body_wanted = false;
         exchange_body_fail(s->x, END_REQUEST_TIMEOUT, STR("the request body did not arrive in time"));
-    } else if (is_late(watch, s->stalled_us, settings->timeouts.write_us)) {
+    } else if (is_late(watch, s->stalled_us,
+                       client_patience_us(s->h2->client, settings->timeouts.write_us, OVERLOAD_MEMORY))) {
         h2_reset(s, NGHTTP2_CANCEL);
         if (s->x)
             exchange_client_gone(s->x, END_CLIENT_SLOW);
@@ -285,7 +286,8 @@ static bool watch_connection(struct h2_client *h2, struct watch *watch)
 {
     struct client *c = h2->client;
     const struct listener_settings *settings = client_settings(c);
-    if (c->out.blocked && is_late(watch, c->since_us, settings->timeouts.write_us)) {
+    if (c->out.blocked &&
+        is_late(watch, c->since_us, client_patience_us(c, settings->timeouts.write_us, OVERLOAD_MEMORY))) {
         c->cut = true;
         cut(h2, END_CLIENT_SLOW);
         return false;
@@ -303,7 +305,8 @@ static bool watch_connection(struct h2_client *h2, struct watch *watch)
             give_up(h2, NGHTTP2_NO_ERROR);
         h2_wake(h2);
     }
-    uint64_t idle_us = c->served ? settings->timeouts.idle_us : settings->timeouts.header_us;
+    uint64_t idle_us = c->served ? client_patience_us(c, settings->timeouts.idle_us, OVERLOAD_DESCRIPTORS)
+                                 : settings->timeouts.header_us;
     if (!h2->stream_count && is_late(watch, h2->idle_us, idle_us)) {
         give_up(h2, NGHTTP2_NO_ERROR);
         return false;

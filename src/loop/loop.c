@@ -20,16 +20,53 @@ static void on_wake(struct loop_source *source, uint32_t events)
     atomic_exchange(&loop->woken, false); // reads it, too: sees every post before the one that set it
 }
 
+// ---- lag ----
+
+// Ready descriptors are served in the order in which they became ready: one of our own that joins the end of
+// the line tells how long the line is. Edge-triggered, so that it need not be read.
+static void on_probe(struct loop_source *source, uint32_t events)
+{
+    struct loop *loop = container_of(source, struct loop, probe);
+    (void)events;
+    if (!loop->probe_sent_us)
+        return;
+    loop->lag_us = loop->now_us - loop->probe_sent_us;
+    loop->probe_sent_us = 0;
+}
+
+// There was more to do than one turn does.
+static void send_probe(struct loop *loop, uint64_t now_us)
+{
+    uint64_t one = 1;
+    if (!loop->probe_sent_us && write(loop->probe.fd, &one, sizeof one) == sizeof one)
+        loop->probe_sent_us = now_us;
+}
+
+static void measure_lag(struct loop *loop, uint64_t took_us, bool full)
+{
+    uint64_t now_us = loop->now_us + took_us;
+    uint64_t waits_us = loop->probe_sent_us ? now_us - loop->probe_sent_us : 0;
+    bool more_to_come = full || loop->probe_sent_us;
+    uint64_t least_us = took_us > waits_us ? took_us : waits_us;
+    if (!more_to_come || loop->lag_us < least_us)
+        loop->lag_us = least_us;
+    if (full)
+        send_probe(loop, now_us);
+}
+
 enum err_code loop_init(struct loop *loop, struct err *err)
 {
-    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1};
+    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1, .probe.fd = -1};
     list_init(&loop->hooks);
     list_init(&loop->late);
     loop->now_us = clock_monotonic_us();
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     loop->wake = (struct loop_source){.fd = loop->wake_fd, .on_event = on_wake};
-    if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop_add(loop, &loop->wake, EPOLLIN) != ERR_OK) {
+    loop->probe = (struct loop_source){.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), .on_event = on_probe};
+    if (loop->epoll_fd < 0 || loop->wake_fd < 0 || loop->probe.fd < 0 ||
+        loop_add(loop, &loop->wake, EPOLLIN) != ERR_OK ||
+        loop_add(loop, &loop->probe, EPOLLIN | EPOLLET) != ERR_OK) {
         err_system(err, "loop", "epoll or eventfd");
         loop_fini(loop);
         return ERR_SYSTEM;
@@ -47,8 +84,10 @@ void loop_fini(struct loop *loop)
         close(loop->epoll_fd);
     if (loop->wake_fd >= 0)
         close(loop->wake_fd);
+    if (loop->probe.fd >= 0)
+        close(loop->probe.fd);
     free(loop->slots);
-    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1};
+    *loop = (struct loop){.epoll_fd = -1, .wake_fd = -1, .probe.fd = -1};
 }
 
 enum err_code loop_add(struct loop *loop, struct loop_source *source, uint32_t events)
@@ -165,7 +204,8 @@ static void run_late(struct loop *loop)
     }
 }
 
-static void run_events(struct loop *loop, uint64_t wait_ms)
+// Whether there may be more than it took.
+static bool run_events(struct loop *loop, uint64_t wait_ms)
 {
     struct epoll_event events[LOOP_EVENTS];
     int n = epoll_wait(loop->epoll_fd, events, LOOP_EVENTS, (int)wait_ms);
@@ -176,6 +216,7 @@ static void run_events(struct loop *loop, uint64_t wait_ms)
         if (source->fd >= 0) // removed by an earlier event of this turn?
             source->on_event(source, events[i].events);
     }
+    return n == LOOP_EVENTS;
 }
 
 static void run_posted(struct loop *loop)
@@ -209,7 +250,7 @@ void loop_turn(struct loop *loop, uint64_t wait_ms)
 {
     if (atomic_load_explicit(&loop->posted, memory_order_relaxed) || !list_empty(&loop->late))
         wait_ms = 0;
-    run_events(loop, wheel_wait_ms(loop, wait_ms));
+    bool full = run_events(loop, wheel_wait_ms(loop, wait_ms));
     wheel_advance(loop);
     run_posted(loop);
     run_late(loop);
@@ -220,6 +261,7 @@ void loop_turn(struct loop *loop, uint64_t wait_ms)
     loop->busy_us += took_us;
     if (took_us > loop->longest_turn_us)
         loop->longest_turn_us = took_us;
+    measure_lag(loop, took_us, full);
 }
 
 void loop_run(struct loop *loop)

@@ -68,7 +68,10 @@ struct loop {
     atomic_bool woken;
     atomic_bool stopping;
     uint64_t turns, busy_us, longest_turn_us; // how long turns take, without the wait
-    struct loop_source wake;
+    uint64_t lag_us; // how late the loop is now: the last turn, or what an event waits when more are ready
+                     // than one turn takes
+    uint64_t probe_sent_us; // when the event that measures this was made ready; 0: it is not
+    struct loop_source wake, probe;
 };
 
 must_check enum err_code loop_init(struct loop *loop, struct err *err);

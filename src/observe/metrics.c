@@ -302,6 +302,11 @@ void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t d
         histogram_add(&metrics->redis_duration, redis_bounds_us, duration_us);
 }
 
+void metrics_shed(struct metrics *metrics, enum priority priority)
+{
+    metrics->sheds[priority]++;
+}
+
 void metrics_count(struct metrics *metrics, enum metric_counter counter, uint64_t n)
 {
     metrics->counters[counter] += n;
@@ -365,6 +370,8 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
         into->counters[i] += from->counters[i];
     for (unsigned i = 0; i < REDIS_RESULT_COUNT; i++)
         into->redis_results[i] += from->redis_results[i];
+    for (unsigned i = 0; i < PRIORITIES; i++)
+        into->sheds[i] += from->sheds[i];
     histogram_merge(&into->redis_duration, &from->redis_duration);
     grow_array(&into->listeners, &into->listener_count, from->listener_count, sizeof *into->listeners);
     for (uint32_t i = 0; i < from->listener_count; i++)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/priority.h"
 #include "observe/end.h"
 
 // ---- names: process-wide, locked, for configuration time and for scraping ----
@@ -124,6 +125,20 @@ enum redis_result {
 // duration_us counts when there was a reply in time.
 void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us);
 
+// What the gateway itself can run short of: X(id, value of the label "resource").
+#define OVERLOAD_RESOURCE_NAMES(X)         \
+    X(OVERLOAD_DESCRIPTORS, "descriptors") \
+    X(OVERLOAD_MEMORY, "memory")           \
+    X(OVERLOAD_LOOP, "loop") /* the time of a worker */
+enum overload_resource {
+#define X(id, ...) id,
+    OVERLOAD_RESOURCE_NAMES(X)
+#undef X
+        OVERLOAD_RESOURCES,
+};
+// A request was turned away for it.
+void metrics_shed(struct metrics *metrics, enum priority priority);
+
 // Plain counters by name, for all that has no labels.
 #define METRIC_COUNTERS(X)                                                                                 \
     X(COUNT_ACCEPTED, "sallyport_accepted_connections_total", "Connections accepted.")                     \
@@ -164,6 +179,7 @@ struct metrics_process {
     const struct metrics_certificate
         *certificates; // in force; of those with one name, the earliest end shows
     size_t certificate_count;
+    double overload[OVERLOAD_RESOURCES]; // pressure, 0 to 3
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id

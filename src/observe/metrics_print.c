@@ -147,6 +147,11 @@ static void sample_i64(struct page *page, int64_t value)
     put(page, "\n");
 }
 
+static void sample_double(struct page *page, double value)
+{
+    buf_printf(page->out, "} %.3f\n", value);
+}
+
 static void plain_sample(struct page *page, struct str name, enum family_type type, struct str help)
 {
     family(page, name, type, help);
@@ -469,6 +474,35 @@ static void print_redis(struct page *page, const struct metrics *total)
                   &total->redis_duration);
 }
 
+static void print_overload(struct page *page, const struct metrics *total,
+                           const struct metrics_process *process)
+{
+    static const struct str resources[OVERLOAD_RESOURCES] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        OVERLOAD_RESOURCE_NAMES(X)
+#undef X
+    };
+    static const struct str priorities[PRIORITIES] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        PRIORITY_NAMES(X)
+#undef X
+    };
+    family(page, STR("sallyport_overload_pressure"), FAMILY_GAUGE,
+           STR("How short the gateway is of something, 0 to 3: of workers' time, the worst."));
+    for (unsigned i = 0; i < OVERLOAD_RESOURCES; i++) {
+        put(page, "sallyport_overload_pressure");
+        label_first(page, "resource", resources[i]);
+        sample_double(page, process->overload[i]);
+    }
+    family(page, STR("sallyport_overload_shed_total"), FAMILY_COUNTER,
+           STR("Requests turned away because the gateway was short of something."));
+    for (unsigned i = 0; i < PRIORITIES; i++) {
+        put(page, "sallyport_overload_shed_total");
+        label_first(page, "priority", priorities[i]);
+        sample_u64(page, total->sheds[i]);
+    }
+}
+
 static void print_counters(struct page *page, const struct metrics *total)
 {
     static const struct {
@@ -539,6 +573,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_limits(&page, total);
     print_redis(&page, total);
     print_counters(&page, total);
+    print_overload(&page, total, process);
     print_gateway(&page, process);
     print_certificates(&page, process);
     print_process(&page, process);

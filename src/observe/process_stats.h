@@ -13,3 +13,8 @@ struct process_stats {
 
 // False when /proc cannot be read (no descriptor left, not mounted): then there is nothing to show.
 bool process_stats_read(struct process_stats *stats);
+
+// By themselves, often and for little; 0: not known.
+uint64_t process_open_fds(void);
+uint64_t process_max_fds(void);
+uint64_t process_resident_bytes(void); // one thread only

@@ -99,6 +99,7 @@ struct metrics {
     uint64_t ends[END_CAUSE_COUNT];
     uint64_t counters[METRIC_COUNTER_COUNT];
     uint64_t redis_results[REDIS_RESULT_COUNT];
+    uint64_t sheds[PRIORITIES];
     struct metric_histogram redis_duration; // by REDIS_BOUNDS
     struct metric_route **routes;           // by id + 1; 0: requests that matched no route
     struct metric_upstream **upstreams;

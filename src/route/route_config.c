@@ -340,6 +340,12 @@ static void check_route(struct config_decoder *decoder, const struct config_node
     check_forwarding(decoder, node, route);
 }
 
+static const struct config_option priority_options[] = {
+#define X(id, name) {name, id},
+    PRIORITY_NAMES(X)
+#undef X
+        {0}};
+
 static const char *const actions[] = {"upstream", "split", "redirect", "respond", NULL};
 
 static const struct config_field route_fields[] = {
@@ -458,6 +464,14 @@ static const struct config_field route_fields[] = {
      .offset = offsetof(struct route_settings, access_log),
      .fallback = "true",
      .doc = "Whether its requests are in the access log."},
+    {.name = "priority",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct route_settings, priority),
+     .fallback = "normal",
+     .options = priority_options,
+     .doc = "Whose requests are answered with 503 `overloaded` first when the gateway itself runs short of "
+            "something "
+            "(`overload`). critical: never."},
     {0},
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "auth/auth_config.h"
+#include "base/priority.h"
 #include "config/config.h"
 #include "limit/limit_config.h"
 #include "net/addr.h"
@@ -82,6 +83,7 @@ struct route_settings {
     bool outlive_token;          // (+) streams go on when their token has expired or was revoked
     uint64_t request_body_bytes; // UINT64_MAX: the listener's
     bool access_log;
+    int priority; // (+) enum priority
 };
 
 extern const struct config_object route_object;

@@ -7,6 +7,9 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 struct alarm {
     struct loop_timer timer;
@@ -232,6 +235,48 @@ static void test_posts_from_threads_are_not_lost(void **state)
     loop_fini(&loop);
 }
 
+struct busy_source {
+    struct loop_source source;
+    bool is_quiet;
+};
+
+static void on_busy(struct loop_source *source, uint32_t events)
+{
+    (void)events;
+    if (!container_of(source, struct busy_source, source)->is_quiet)
+        usleep(20);
+}
+
+static void test_lag_is_how_long_what_is_ready_waits(void **state)
+{
+    (void)state;
+    enum { SOURCES = LOOP_EVENTS * 3 }; // ready all the time: three turns, until each has been heard
+    static struct busy_source all[SOURCES];
+    struct loop loop;
+    struct err err;
+    assert_int_equal(loop_init(&loop, &err), ERR_OK);
+    loop_turn(&loop, 0);
+    assert_true(loop.lag_us < 20000);
+    for (unsigned i = 0; i < SOURCES; i++) {
+        all[i] = (struct busy_source){.source = {.fd = eventfd(1, EFD_NONBLOCK), .on_event = on_busy}};
+        assert_true(all[i].source.fd >= 0);
+        assert_int_equal(loop_add(&loop, &all[i].source, EPOLLIN), ERR_OK);
+    }
+    for (unsigned i = 0; i < 10; i++)
+        loop_turn(&loop, 0);
+    assert_true(loop.lag_us >= 3 * LOOP_EVENTS * 20);
+    for (unsigned i = 0; i < SOURCES; i++) {
+        all[i].is_quiet = true;
+        int fd = all[i].source.fd;
+        loop_remove(&loop, &all[i].source);
+        close(fd);
+    }
+    loop_turn(&loop, 0);
+    loop_turn(&loop, 0);
+    assert_true(loop.lag_us < 3 * LOOP_EVENTS * 20);
+    loop_fini(&loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_posted_tasks_run_in_order),
         cmocka_unit_test(test_withdrawn_tasks_do_not_run),
         cmocka_unit_test(test_posts_from_threads_are_not_lost),
+        cmocka_unit_test(test_lag_is_how_long_what_is_ready_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,144 @@
+"""Traffic for limits: many connections to several gateways, each with one request at a time, and for each request when it
+was sent, when its answer was there, and what it was. One thread with one epoll, so that the times are close.
+"""
+import dataclasses
+import heapq
+import math
+import re
+import selectors
+import time
+from collections import defaultdict
+
+from limit_model import Refusal, Take, widen
+from peers import Raw, request
+
+ANSWERED_WITHIN_S = 30
+TICK_S = 0.2
+
+
+@dataclasses.dataclass
+class Use:
+    """One limit as a request meets it: whose bucket, its rules by what a refusal calls them, the request's cost."""
+    bucket: tuple
+    rules: dict
+    cost: int
+    is_told: bool = False   # by the answer: one is taken before
+
+
+@dataclasses.dataclass
+class Stream:
+    """Requests of one kind. uses(cost): [Use] of one; pace(): seconds until a connection's next one; cost(): what its answer
+    is to say."""
+    path: str
+    fields: list
+    uses: callable
+    pace: callable
+    cost: callable
+
+
+class Line:
+    """A connection."""
+
+    def __init__(self, gateways, number, stream):
+        self.stream, self.owing = stream, []
+        self.gateway = number % len(gateways)
+        self.client = Raw(gateways[self.gateway].port)
+
+    def send(self):
+        self.cost = self.stream.cost()
+        self.sent = time.monotonic_ns()
+        self.client.send(request(self.stream.path.format(cost=self.cost), "GET", *self.stream.fields))
+
+    def receive(self):
+        answer = self.client.response()
+        self.received = time.monotonic_ns()
+        return answer
+
+
+class Seen:
+    """What became of the requests, by bucket and rule. is_shared: the gateways have one bucket, not each its own. is_atomic:
+    all limits of a request are decided about at one moment; otherwise what some grant is given back when another refuses."""
+
+    def __init__(self, is_shared, is_atomic):
+        self.is_shared, self.is_atomic = is_shared, is_atomic
+        self.takes, self.refusals, self.rules = defaultdict(list), defaultdict(list), {}
+        self.admitted = self.refused = 0
+
+    def key(self, use, gateway, name):
+        return (*use.bucket, *(() if self.is_shared else (gateway,)), name)
+
+    def note(self, line, answer):
+        assert answer and answer.status in (200, 429), answer
+        uses = [(use, name, self.key(use, line.gateway, name)) for use in line.stream.uses(line.cost) for name in use.rules]
+        for use, name, key in uses:
+            self.rules[key] = use.rules[name]
+        if answer.status == 200:
+            self.admitted += 1
+            self.note_takes(line, uses)
+        else:
+            self.refused += 1
+            self.note_refusal(line, uses, re.match(r"the (?:limit|quota) (\S+) is used up;", answer.json["detail"])[1])
+
+    def note_takes(self, line, uses):
+        early, late = widen(line.sent, line.received)
+        for owing in line.owing:   # a worker's commands to Redis arrive in their order, and a line is at one worker
+            owing.late = late
+        line.owing = []
+        for use, _, key in uses:
+            self.takes[key].append(Take(early, late, 1 if use.is_told else use.cost))
+            if use.is_told and use.cost > 1:
+                self.takes[key].append(Take(early, math.inf if self.is_shared else late, use.cost - 1, needs=False))
+                line.owing += self.takes[key][-1:] if self.is_shared else []
+
+    def note_refusal(self, line, uses, refuser):
+        early, late = widen(line.sent, line.received)
+        assert refuser in [name for _, name, _ in uses], refuser
+        for use, name, key in uses:
+            tokens = 1 if use.is_told else use.cost
+            if name == refuser:
+                self.refusals[key].append(Refusal(early, late, tokens))
+            elif not self.is_atomic:
+                self.takes[key].append(Take(early, late, tokens, is_lent=True))
+
+    def faults(self, slack):
+        """What the model does not allow. slack(rule): tokens that may be there when somebody is refused."""
+        found = []
+        for key, rule in self.rules.items():
+            takes, refusals = self.takes[key], self.refusals[key]
+            over, spare = rule.most_over(takes), rule.most_spare(takes, refusals)
+            admitted = sum(take.needs and not take.is_lent for take in takes)
+            told = f"{'/'.join(map(str, key))}: {rule}: {admitted} admitted, {float(-over):.3f} tokens below the bound"
+            if refusals:
+                told += f"; {len(refusals)} refused, {float(-spare):.3f} tokens too few at the one that had most"
+            print(told)
+            if over > 0 or spare >= slack(rule):
+                found.append(told)
+        return found
+
+
+def drive(seen, gateways, streams, lines_each, seconds, on_tick=lambda: None, is_enough=lambda: True):
+    """lines_each: connections of each stream, spread over the gateways. It goes on until is_enough."""
+    lines = [Line(gateways, i, stream) for stream in streams for i in range(lines_each)]
+    selector = selectors.DefaultSelector()
+    begin = tick = time.monotonic()
+    due, waiting, is_over = [(begin, i) for i in range(len(lines))], 0, False
+    for i, line in enumerate(lines):
+        selector.register(line.client.socket, selectors.EVENT_READ, i)
+    while waiting or not is_over:
+        now = time.monotonic()
+        assert now < begin + seconds + ANSWERED_WITHIN_S, f"{waiting} requests are not answered, or not enough are"
+        is_over = is_over or (now > begin + seconds and is_enough())
+        if now > tick:
+            on_tick()
+            tick = now + TICK_S
+        while due and due[0][0] <= now and not is_over:
+            lines[heapq.heappop(due)[1]].send()
+            waiting += 1
+        for key, _ in selector.select(max(min(due[0][0], tick) - now, 0) if due and not is_over else TICK_S):
+            line = lines[key.data]
+            seen.note(line, line.receive())
+            heapq.heappush(due, (time.monotonic() + line.stream.pace(), key.data))
+            waiting -= 1
+    for line in lines:
+        line.client.close()
+    selector.close()

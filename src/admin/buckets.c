@@ -183,8 +183,12 @@ static void look_here(struct serve_client *c, struct bucket_question *question)
 static void reset_here(const struct bucket_question *question)
 {
     limit_table_reset(question->table, question->key);
-    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
-        limit_table_reset(question->table, limit_quota_key(question->key, unit));
+    limit_table_reset(question->table, limit_share_key(question->key));
+    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++) {
+        struct hash128 key = limit_quota_key(question->key, unit);
+        limit_table_reset(question->table, key);
+        limit_table_reset(question->table, limit_share_key(key));
+    }
 }
 
 // ---- in Redis ----

@@ -26,6 +26,7 @@ struct limit_gateways {
     struct str seed_key, members_key, id;
     char offer[SEED_DIGITS]; // the seed it knows or would have
     bool published;          // what is known now came from here
+    uint64_t up_us;          // since when Redis is heard of
     bool odd;                // the seed in Redis is none, and that has been said
 };
 
@@ -105,12 +106,20 @@ static void on_seed(void *context, enum redis_failure failure, const struct resp
 
 // ---- heartbeats ----
 
+uint32_t limit_gateways_believe(uint32_t known, int64_t told, uint64_t heard_ms)
+{
+    if (told < known && heard_ms < LIMIT_GATEWAY_GONE_S * 1000)
+        return known;
+    return told < 1 ? 1 : told < BUCKET_SHARES ? (uint32_t)told : BUCKET_SHARES;
+}
+
 static void on_count(void *context, enum redis_failure failure, const struct resp_value *reply)
 {
-    (void)context;
-    if (failure != REDIS_OK || reply->kind != RESP_INTEGER || reply->integer < 1)
+    const struct limit_gateways *gateways = context;
+    if (failure != REDIS_OK || reply->kind != RESP_INTEGER)
         return; // the last known number stays
-    atomic_store(&alive, reply->integer < BUCKET_SHARES ? (uint32_t)reply->integer : BUCKET_SHARES);
+    uint64_t heard_ms = (gateways->loop->now_us - gateways->up_us) / 1000;
+    atomic_store(&alive, limit_gateways_believe(atomic_load(&alive), reply->integer, heard_ms));
 }
 
 static void beat(struct limit_gateways *gateways)
@@ -138,7 +147,9 @@ static void on_tick(struct loop_timer *timer)
 
 static void on_up(void *context)
 {
-    beat(context);
+    struct limit_gateways *gateways = context;
+    gateways->up_us = gateways->loop->now_us;
+    beat(gateways);
 }
 
 // ---- life ----

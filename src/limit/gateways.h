@@ -42,5 +42,12 @@ struct limit_seed { // a thread's copy; zero it
 };
 // False: it is not known yet.
 bool limit_seed_get(struct limit_seed *seed);
-// Gateways that are alive, this one too: the last number that was heard, at least 1.
+// Gateways that are alive, this one too: the last number that was heard and is believed, at least 1.
 uint32_t limit_gateways_count(void);
+
+// ---- pure ----
+
+// What to believe when `known` were alive and Redis, which has been heard of for so long, says `told`. A
+// Redis that is back, or a replica that became the master, has to hear of everybody before fewer is news:
+// until then a gateway would give itself the shares of those that are late.
+uint32_t limit_gateways_believe(uint32_t known, int64_t told, uint64_t heard_ms);

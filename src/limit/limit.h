@@ -142,6 +142,11 @@ struct limit_words {
 };
 // The key of a quota, by that of the limit's bucket.
 struct hash128 limit_quota_key(struct hash128 key, enum window_unit unit);
+// Where what is taken of either without Redis is counted.
+static inline struct hash128 limit_share_key(struct hash128 key)
+{
+    return (struct hash128){.lo = ~key.lo, .hi = key.hi};
+}
 // False: *why says what is wrong with them (static).
 bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
                         const char **why);

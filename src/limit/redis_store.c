@@ -323,8 +323,21 @@ static bool take_own(struct limit_asking *asking, uint64_t now_us)
 
 // ---- without Redis ----
 
-// A quota's share is one of what was left when Redis last spoke, and counted at a place of its own. When not
-// even this request's cost was left, that is the answer.
+// Shares are counted at places of their own, which no answer touches: when Redis comes and goes, or answers
+// one worker and not another, all that is taken without it is still no more than one share.
+
+// Never fuller than the bucket was when Redis last spoke.
+static void share_bucket(struct limit_asking *asking, struct limit_use *use, uint32_t of, uint64_t now_us)
+{
+    struct bucket *bucket = &use->rule.bucket;
+    uint64_t state = 0;
+    limit_table_find(asking->table, use->key, &state);
+    *bucket = bucket_share(bucket, of, use->cost < bucket->burst ? use->cost : bucket->burst);
+    use->key = limit_share_key(use->key);
+    limit_table_drain(asking->table, use->key, now_us, state);
+}
+
+// One of what was left when Redis last spoke. When not even this request's cost was left, that is the answer.
 static void share_window(struct limit_asking *asking, struct limit_use *use, uint32_t of)
 {
     struct window *window = &use->rule.window;
@@ -334,17 +347,16 @@ static void share_window(struct limit_asking *asking, struct limit_use *use, uin
     if (left < use->cost)
         return;
     window->tokens = left / of > use->cost ? left / of : use->cost;
-    use->key.lo = ~use->key.lo;
+    use->key = limit_share_key(use->key);
 }
 
 static bool take_share(struct limit_asking *asking, struct limit_use *use, uint64_t now_us)
 {
     uint32_t of = limit_gateways_count();
-    struct bucket *bucket = &use->rule.bucket;
     if (use->rule.is_window)
         share_window(asking, use, of);
     else
-        *bucket = bucket_share(bucket, of, use->cost < bucket->burst ? use->cost : bucket->burst);
+        share_bucket(asking, use, of, now_us);
     return take_here(asking, use, LIMIT_TAKEN_OF_SHARE, now_us);
 }
 

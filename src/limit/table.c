@@ -164,7 +164,7 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
 struct move {
     const struct limit_rule *rule;
     uint64_t now_us, cost, wait_us;
-    uint64_t state; // change_put: the new one
+    uint64_t state; // change_put, change_drain: the new one
 };
 
 // Whether there is another state to be put in place.
@@ -193,6 +193,12 @@ static bool change_put(struct move *move, uint64_t state, uint64_t *next)
 {
     *next = move->state;
     return *next != state;
+}
+
+static bool change_drain(struct move *move, uint64_t state, uint64_t *next)
+{
+    *next = move->state;
+    return *next > state;
 }
 
 // Asks change until its answer could be put in place. Returns the state afterwards.
@@ -246,6 +252,12 @@ void limit_table_put(struct limit_table *table, struct hash128 key, uint64_t now
 {
     struct move move = {.now_us = now_us, .state = state};
     move_state(table, key, &move, change_put);
+}
+
+void limit_table_drain(struct limit_table *table, struct hash128 key, uint64_t now_us, uint64_t state)
+{
+    struct move move = {.now_us = now_us, .state = state};
+    move_state(table, key, &move, change_drain);
 }
 
 uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const struct limit_rule *rule,

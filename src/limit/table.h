@@ -52,6 +52,8 @@ uint64_t limit_table_look(struct limit_table *table, struct hash128 key, const s
 bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state);
 // The state is this, whatever it was.
 void limit_table_put(struct limit_table *table, struct hash128 key, uint64_t now_us, uint64_t state);
+// The bucket (of no quota) is at least as empty as that.
+void limit_table_drain(struct limit_table *table, struct hash128 key, uint64_t now_us, uint64_t state);
 // Makes the bucket full. False: the key is not known.
 bool limit_table_reset(struct limit_table *table, struct hash128 key);
 

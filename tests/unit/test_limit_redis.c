@@ -448,6 +448,37 @@ static void test_a_redis_that_refuses_to_write(void **state)
     assert_true(has_waited && request.uses[0].taken == LIMIT_TAKEN_IN_REDIS);
 }
 
+static unsigned take_without_redis(const char *who)
+{
+    unsigned admitted = 0;
+    redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("1"));
+    for (int i = 0; i < 40; i++)
+        admitted += take(&members[0], who, "c") == LIMIT_PASSED;
+    redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("0"));
+    turn_for(3 * LIMIT_PROBE_MS);
+    return admitted;
+}
+
+// What is taken without it is one share, whatever it says in between.
+static void test_a_redis_that_comes_and_goes(void **state)
+{
+    (void)state;
+    if (!begin_with("{c: {default: {rate: 1/h, burst: 10}}}"))
+        skip();
+    warm_up("c");
+    assert_int_equal(take(&members[0], "x", "c"), LIMIT_PASSED);
+    assert_int_equal(take_without_redis("x"), 9); // one gateway beats: its share is what was left
+    struct request request;
+    bool has_waited;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(
+            take_of(&members[0], STR("x"), (const char *const[]){"c", NULL}, &request, &has_waited),
+            LIMIT_PASSED);
+        assert_int_equal(request.uses[0].taken, LIMIT_TAKEN_IN_REDIS);
+        assert_int_equal(take_without_redis("x"), 0);
+    }
+}
+
 static void test_shares(void **state)
 {
     (void)state;
@@ -468,6 +499,30 @@ static void test_shares(void **state)
                      86400 * (uint64_t)SECOND);
 }
 
+static void test_how_many_gateways_to_believe(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t known;
+        int64_t told;
+        uint64_t heard_ms;
+        uint32_t believed;
+    } cases[] = {
+        {1, 1, 0, 1},
+        {1, 5, 0, 5}, // more is believed at once
+        {5, 5, 0, 5},
+        {5, 1, 0, 5}, // of a Redis that is back, fewer only when all had the time to be heard
+        {5, 4, LIMIT_GATEWAY_GONE_S * 1000 - 1, 5},
+        {5, 4, LIMIT_GATEWAY_GONE_S * 1000, 4},
+        {5, 0, LIMIT_GATEWAY_GONE_S * 1000, 1},
+        {1, -1, 0, 1},
+        {1, INT64_MAX, 0, BUCKET_SHARES},
+    };
+    for (size_t i = 0; i < countof(cases); i++)
+        assert_int_equal(limit_gateways_believe(cases[i].known, cases[i].told, cases[i].heard_ms),
+                         cases[i].believed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -483,7 +538,9 @@ int main(void)
         cmocka_unit_test(test_redis_is_taken_away_meanwhile),
         cmocka_unit_test(test_a_frozen_redis),
         cmocka_unit_test(test_a_redis_that_refuses_to_write),
+        cmocka_unit_test(test_a_redis_that_comes_and_goes),
         cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_how_many_gateways_to_believe),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

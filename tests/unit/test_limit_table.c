@@ -49,6 +49,13 @@ static void test_each_key_has_a_bucket(void **unused)
     assert_false(limit_table_find(table, key_of(3), &state));
     state = limit_table_charge(table, key_of(3), &rule, NOW, 1);
     assert_int_equal(rule_remaining(&rule, state, NOW), 1);
+    uint64_t emptier = rule_charge(&rule, state, NOW, 1);
+    limit_table_drain(table, key_of(3), NOW, emptier);
+    limit_table_drain(table, key_of(3), NOW, state); // fuller: nothing happens
+    assert_true(limit_table_find(table, key_of(3), &state));
+    assert_int_equal(state, emptier);
+    limit_table_drain(table, key_of(4), NOW, 0); // full, as a new one is
+    assert_int_equal(limit_table_take(table, key_of(4), &rule, NOW, 2, &state), 0);
     limit_table_free(table);
 }
 

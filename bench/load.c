@@ -125,9 +125,12 @@ static void send_due(struct load *l, uint64_t total)
     turn(l, due > now ? due - now : (l->free_count == 0 ? 10 * NS_PER_MS : 0));
 }
 
-/* What was due before `total` and never sent counts as unanswered. */
-static void end_open(struct load *l, uint64_t total)
+/* To the end of a run of so many requests. What cannot be sent in time counts as unanswered. */
+static void run_out(struct load *l, uint64_t total)
 {
+    uint64_t end = l->start_ns + total * NS_PER_S / l->rate + GRACE_NS;
+    while (l->sent < total && clock_ns() < end)
+        send_due(l, total);
     uint64_t now = clock_ns();
     for (uint64_t next = l->sent; next < total; next++) {
         l->counts.unanswered++;
@@ -139,10 +142,7 @@ static void end_open(struct load *l, uint64_t total)
 static void run_open(struct load *l, double seconds)
 {
     run_begin(l, seconds);
-    uint64_t total = (uint64_t)(seconds * (double)l->rate);
-    while (l->sent < total && clock_ns() < l->stop_ns + GRACE_NS)
-        send_due(l, total);
-    end_open(l, total);
+    run_out(l, (uint64_t)(seconds * (double)l->rate));
 }
 
 static void run(struct load *l, double seconds)
@@ -239,7 +239,7 @@ static void run_phases(struct load *l)
             send_due(l, UINT64_MAX);
         ended = !phase_read(next);
         if (ended)
-            end_open(l, (clock_ns() - l->start_ns) * l->rate / NS_PER_S);
+            run_out(l, (clock_ns() - l->start_ns) * l->rate / NS_PER_S);
         end_phase(l, phase, &began_ns, &cpu_seconds);
         memcpy(phase, next, sizeof phase);
     }

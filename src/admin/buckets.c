@@ -3,7 +3,7 @@
 //   /api/v1/limits/NAME?key=…&key=…     one key for each part of the limit's key (limit/limit.h)
 //
 // Those that are in Redis are looked at there, and made full there; what workers of this process remember of
-// them is forgotten.
+// them is forgotten, and what they hold of them (limit/purse.h) is void.
 #include "admin/room.h"
 
 #include "base/clock.h"
@@ -13,6 +13,7 @@
 
 struct bucket_question {
     struct limit_table *table;
+    struct purses *purses;
     const struct limit *limit;
     struct limit_words words;
     struct hash128 key;
@@ -55,7 +56,8 @@ static bool read_question(struct serve_client *c, struct bucket_question *questi
 {
     const struct limits *limits = &host_of(c)->gateway->limits;
     struct str name = str_skip(c->request.path, c->row->path.n);
-    *question = (struct bucket_question){.table = limits->table, .limit = limit_named(limits, name)};
+    *question = (struct bucket_question){
+        .table = limits->table, .purses = limits->purses, .limit = limit_named(limits, name)};
     if (!question->limit)
         return refuse(c, 404, "no limit has this name");
     const char *why = read_words(c->request.query, &c->arena, &question->words);
@@ -94,11 +96,25 @@ static void prepare(struct bucket_question *question, int64_t now_s, uint64_t no
 
 // ---- what is shown ----
 
-static void print_quota(struct json *json, const struct limit_told *told, struct str text, uint64_t now_us)
+// What this process holds beside what is in Redis.
+static void print_leased(struct json *json, const struct bucket_question *question, struct hash128 key,
+                         uint64_t now_us)
+{
+    struct purse_view view = {0};
+    if (!question->limit->is_leased)
+        return;
+    purse_look(question->purses, key, now_us, &view);
+    json_field_u64(json, "leased", view.tokens);
+}
+
+static void print_quota(struct json *json, const struct bucket_question *question,
+                        const struct limit_told *told, enum window_unit unit, struct str text,
+                        uint64_t now_us)
 {
     json_object(json);
     json_field_string(json, "quota", text);
     json_field_u64(json, "remaining", rule_remaining(&told->rule, told->state, now_us));
+    print_leased(json, question, limit_quota_key(question->key, unit), now_us);
     json_field_u64(json, "ends_in_ms", rule_full_us(&told->rule, told->state, now_us) / 1000);
     json_object_end(json);
 }
@@ -110,7 +126,8 @@ static void print_state(struct json *json, const struct limit_rule *rule, uint64
     json_field_u64(json, "full_in_ms", (rule_full_us(rule, settled, now_us) + 999) / 1000);
 }
 
-static void print_tier(struct json *json, const struct limit_told *told, const struct limit_tier *tier,
+static void print_tier(struct json *json, const struct bucket_question *question,
+                       const struct limit_told *told, const struct limit_tier *tier,
                        const struct limit_tier_settings *settings, uint64_t now_us, struct arena *arena)
 {
     json_object(json);
@@ -119,12 +136,13 @@ static void print_tier(struct json *json, const struct limit_told *told, const s
         json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
         json_field_u64(json, "burst", rule_tokens(&tier->rule));
         print_state(json, &told->rule, told->state, now_us);
+        print_leased(json, question, question->key, now_us);
         told++;
     }
     json_key(json, STR("quotas"));
     json_array(json);
     for (uint32_t i = 0; i < tier->quota_count; i++)
-        print_quota(json, &told[i], settings->quotas.v[i], now_us);
+        print_quota(json, question, &told[i], tier->quotas[i].unit, settings->quotas.v[i], now_us);
     json_array_end(json);
     if (tier->in_flight)
         json_field_u64(json, "in_flight", tier->in_flight);
@@ -149,7 +167,7 @@ static void reply_bucket(struct serve_client *c, const struct bucket_question *q
     json_key(&json, STR("tiers"));
     json_array(&json);
     for (uint32_t i = 0; i <= limit->tier_count; i++) {
-        print_tier(&json, told, &limit->tiers[i],
+        print_tier(&json, question, told, &limit->tiers[i],
                    i < limit->tier_count ? &tiers[i] : &limit->settings->otherwise, now_us, &c->arena);
         told += limit->tiers[i].has_bucket + limit->tiers[i].quota_count;
     }
@@ -180,15 +198,18 @@ static void look_here(struct serve_client *c, struct bucket_question *question)
     reply_bucket(c, question, is_known, now_us);
 }
 
+static void reset_one(const struct bucket_question *question, struct hash128 key)
+{
+    limit_table_reset(question->table, key);
+    limit_table_reset(question->table, limit_share_key(key));
+    purse_void(question->purses, key);
+}
+
 static void reset_here(const struct bucket_question *question)
 {
-    limit_table_reset(question->table, question->key);
-    limit_table_reset(question->table, limit_share_key(question->key));
-    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++) {
-        struct hash128 key = limit_quota_key(question->key, unit);
-        limit_table_reset(question->table, key);
-        limit_table_reset(question->table, limit_share_key(key));
-    }
+    reset_one(question, question->key);
+    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
+        reset_one(question, limit_quota_key(question->key, unit));
 }
 
 // ---- in Redis ----

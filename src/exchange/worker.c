@@ -153,6 +153,7 @@ void worker_drain(struct worker *worker)
 {
     worker->draining = true;
     upstream_worker_drain(worker->upstreams);
+    limit_worker_drain(worker->limiter);
 }
 
 struct str worker_date(struct worker *worker, uint64_t wall_us)

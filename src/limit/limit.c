@@ -69,6 +69,7 @@ static void compile_limit(struct limit *limit, const struct limit_settings *sett
         limit->has_flight |= compiled[i].in_flight;
         limit->is_shared |= wants_redis && (compiled[i].has_bucket || compiled[i].quota_count);
     }
+    limit->is_leased = limit->is_shared && settings->sync == LIMIT_SYNC_LEASED;
 }
 
 static void add_claim(struct limits *limits, const struct limit_from *from)
@@ -82,7 +83,8 @@ void limits_compile(struct limits *limits, const struct config_list *settings,
 {
     const struct limit_settings *from = settings->v;
     struct limit *compiled = arena_array(arena, struct limit, settings->count);
-    *limits = (struct limits){.v = compiled, .count = settings->count, .table = table, .redis = redis};
+    *limits = (struct limits){
+        .v = compiled, .count = settings->count, .table = table, .purses = purses_shared(), .redis = redis};
     limits->claims.v = arena_array(arena, struct str, settings->count * (LIMIT_KEY_PARTS + 1));
     for (uint32_t i = 0; i < settings->count; i++) {
         compile_limit(&compiled[i], &from[i], redis, arena);

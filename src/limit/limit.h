@@ -14,6 +14,7 @@
 #include "http/message.h"
 #include "limit/flight.h"
 #include "limit/limit_config.h"
+#include "limit/purse.h"
 #include "limit/table.h"
 #include "net/addr.h"
 #include "redis/redis.h"
@@ -49,6 +50,7 @@ struct limit {
     uint32_t tier_count;            // without the default
     enum header_id cost_header;
     bool is_shared;  // its buckets are in Redis (redis_store.h)
+    bool is_leased;  // of those the ones with purses (purse.h)
     bool has_flight; // a tier has in_flight
 };
 
@@ -58,6 +60,7 @@ struct limits {
     bool legacy; // telemetry.headers.rate_limit_legacy
     bool any_flight;
     struct limit_table *table;
+    struct purses *purses;
     const struct redis_settings *redis; // NULL: there is none
     const struct addr *redis_addrs;     // the caller's to fill in
     unsigned redis_addr_count;

@@ -411,8 +411,9 @@ static void check_limit(struct config_decoder *decoder, const struct config_node
         config_fail_at(decoder, node, STR("tiers"), "add tier_by: identity.roles", "nothing chooses a tier");
     if (limit->tier_by.source && !limit->tiers.count)
         config_fail_at(decoder, node, STR("tier_by"), "add tiers, or remove it", "there are no tiers");
-    if (limit->sync == LIMIT_SYNC_LEASED)
-        config_fail_at(decoder, node, STR("sync"), "exact", "sync leased is not offered yet");
+    if (limit->sync == LIMIT_SYNC_LEASED && limit->store == LIMIT_STORE_LOCAL)
+        config_fail_at(decoder, node, STR("sync"), "store: redis, or remove it",
+                       "store local has nothing to lease from");
     check_stage(decoder, node, limit);
     check_costs(decoder, node, limit);
     check_time_zone(decoder, node, limit);
@@ -493,7 +494,10 @@ static const struct config_field fields[] = {
      .offset = offsetof(struct limit_settings, sync),
      .fallback = "exact",
      .options = syncs,
-     .doc = "How gateways share a bucket. leased is not offered yet."},
+     .doc =
+         "How gateways share a bucket in Redis. exact: each request asks. leased: tokens are taken ahead in "
+         "batches; what one gateway holds the others lack for up to a second (docs/RATE-LIMITS.md). Without "
+         "Redis it has no effect."},
     {.name = "on_redis_down",
      .type = CONFIG_ENUM,
      .offset = offsetof(struct limit_settings, on_redis_down),

@@ -1,4 +1,4 @@
-#include "limit/redis_store.h"
+#include "limit/redis_store_private.h"
 
 #include "base/log.h"
 #include "base/rand.h"
@@ -11,47 +11,6 @@ enum {
     SECOND_US = 1000000,
     QUIET_MS = 60000, // between two log lines of what Redis complains of
 };
-
-// Redis is in trouble, for this worker: it is not asked, but by probes.
-struct trouble {
-    bool is_there;
-    unsigned in_a_row;
-    uint64_t second; // which; answers and failures are its own
-    unsigned answers, failures;
-    struct loop_timer probe;
-};
-
-struct limit_worker {
-    struct limit_worker_needs needs;
-    struct redis_fleet *fleet; // NULL: no limit is in Redis
-    struct str prefix, probe_key;
-    uint64_t deadline_us;
-    bool is_cluster;
-    struct arena arena; // of the texts
-    struct limit_seed seed;
-    struct arena_spares spares;
-    struct trouble trouble;
-    uint64_t quiet_until_ms;
-};
-
-// A command under way.
-struct limit_question {
-    struct limit_worker *worker;
-    struct limit_asking *asking; // NULL: nobody waits
-    bool is_probe, is_spelled_out;
-    uint64_t asked_us; // not later than it was
-    uint64_t due_us;
-    struct limit_query *queries;
-    uint32_t count;
-    struct str *argv;
-    unsigned argc;
-    struct arena arena;
-};
-
-static uint64_t now_of(const struct limit_worker *worker)
-{
-    return worker->needs.loop->now_us;
-}
 
 static bool is_shadow(const struct limit_use *use)
 {
@@ -81,7 +40,7 @@ static void log_trouble(bool is_there)
 
 static void set_trouble(struct limit_worker *worker, bool is_there)
 {
-    struct trouble *trouble = &worker->trouble;
+    struct limit_trouble *trouble = &worker->trouble;
     if (trouble->is_there == is_there)
         return;
     trouble->is_there = is_there;
@@ -95,8 +54,8 @@ static void set_trouble(struct limit_worker *worker, bool is_there)
 
 static void note(struct limit_worker *worker, bool good)
 {
-    struct trouble *trouble = &worker->trouble;
-    uint64_t second = now_of(worker) / SECOND_US;
+    struct limit_trouble *trouble = &worker->trouble;
+    uint64_t second = limit_now(worker) / SECOND_US;
     if (trouble->is_there) // what was asked before
         return;
     if (trouble->second != second) {
@@ -123,23 +82,26 @@ static void log_complaint(struct limit_worker *worker, const struct resp_value *
 
 // ---- questions ----
 
-static struct limit_question *question_new(struct limit_worker *worker, uint32_t count)
+struct limit_question *limit_question_new(struct limit_worker *worker, uint32_t capacity)
 {
     struct limit_question *question = calloc(1, sizeof *question);
     check(question);
     arena_init(&question->arena, &worker->spares);
     question->worker = worker;
-    question->queries = arena_array(&question->arena, struct limit_query, count);
+    question->fleet = worker->fleet;
+    question->queries = arena_array(&question->arena, struct limit_query, capacity);
+    question->capacity = capacity;
+    question->lease_version = worker->lease.version;
     return question;
 }
 
-static void question_free(struct limit_question *question)
+void limit_question_free(struct limit_question *question)
 {
     arena_reset(&question->arena);
     free(question);
 }
 
-static void add_use(struct limit_question *question, const struct limit_use *use, uint64_t cost)
+void limit_question_add(struct limit_question *question, const struct limit_use *use, uint64_t cost)
 {
     question->queries[question->count++] = (struct limit_query){
         .key = limit_redis_key(question->worker->prefix, use->tag, use->face->label, &question->arena),
@@ -153,15 +115,15 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
 
 static void send_command(struct limit_question *question)
 {
-    uint64_t left_us = question->due_us - now_of(question->worker);
-    redis_fleet_command(question->worker->fleet, question->queries[0].key, question->argv, question->argc,
-                        left_us, question, on_answer);
+    uint64_t left_us = question->due_us - limit_now(question->worker);
+    redis_fleet_command(question->fleet, question->queries[0].key, question->argv, question->argc, left_us,
+                        question, on_answer);
 }
 
-static void send_question(struct limit_question *question, enum limit_verb verb, int64_t now_s)
+void limit_question_send(struct limit_question *question, enum limit_verb verb, int64_t now_s)
 {
     struct limit_worker *worker = question->worker;
-    question->asked_us = now_of(worker);
+    question->asked_us = limit_now(worker);
     question->due_us = question->asked_us + worker->deadline_us;
     question->argc = limit_script_command(verb, question->queries, question->count, now_s, &question->arena,
                                           &question->argv);
@@ -179,7 +141,8 @@ static const struct limit_use *longest_refusal(const struct limit_use *uses, uin
     return longest;
 }
 
-static void hear(struct limit_asking *asking, const struct limit_told *told, bool passes, uint64_t now_us)
+static void hear(struct limit_worker *worker, struct limit_asking *asking, const struct limit_told *told,
+                 bool passes, uint64_t now_us)
 {
     for (uint32_t i = 0; i < asking->count; i++) {
         struct limit_use *use = &asking->uses[i];
@@ -188,8 +151,12 @@ static void hear(struct limit_asking *asking, const struct limit_told *told, boo
         use->rule = told->rule;
         use->state = told->state;
         use->wait_us = told->wait_us;
-        use->taken = passes && !told->wait_us ? LIMIT_TAKEN_IN_REDIS : LIMIT_NOT_TAKEN;
+        use->taken = !passes || told->wait_us ? LIMIT_NOT_TAKEN
+                     : use->limit->is_leased  ? LIMIT_TAKEN_OF_LEASE
+                                              : LIMIT_TAKEN_IN_REDIS;
         limit_table_put(asking->table, use->key, now_us, told->state);
+        if (use->limit->is_leased)
+            lease_tell(worker, use, told->state, now_us);
         told++;
     }
     asking->is_refused = !passes;
@@ -200,12 +167,23 @@ static bool is_final(struct limit_question *question, enum redis_failure failure
                      const struct resp_value *reply)
 {
     if (failure != REDIS_OK || question->is_spelled_out || !limit_script_is_missing(reply) ||
-        now_of(question->worker) >= question->due_us)
+        question->fleet != question->worker->fleet || limit_now(question->worker) >= question->due_us)
         return true;
     question->is_spelled_out = true;
     limit_script_spell_out(question->argv);
     send_command(question);
     return false;
+}
+
+static void learn(struct limit_question *question, bool good)
+{
+    struct limit_worker *worker = question->worker;
+    if (question->fleet != worker->fleet)
+        return;
+    if (question->is_probe && good)
+        set_trouble(worker, false);
+    else
+        note(worker, good);
 }
 
 static void on_answer(void *context, enum redis_failure failure, const struct resp_value *reply)
@@ -220,17 +198,17 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
                                                                  question->asked_us, &passes, told);
     if (failure == REDIS_OK && !good)
         log_complaint(worker, reply);
-    if (question->is_probe && good)
-        set_trouble(worker, false);
-    else
-        note(worker, good);
+    learn(question, good);
+    if (question->is_return)
+        worker->lease.under_way--;
+    lease_hear(question, good ? told : NULL);
     if (asking) {
         asking->question = NULL;
         asking->has_failed = !good;
         if (good)
-            hear(asking, told, passes, now_of(worker));
+            hear(worker, asking, told, passes, limit_now(worker));
     }
-    question_free(question);
+    limit_question_free(question);
     if (asking)
         worker->needs.wake(worker->needs.context, asking->ticket);
 }
@@ -239,12 +217,12 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
 
 static void probe(struct limit_worker *worker)
 {
-    struct limit_question *question = question_new(worker, 1);
+    struct limit_question *question = limit_question_new(worker, 1);
     struct limit_query *query = &question->queries[question->count++];
     *query = (struct limit_query){.key = worker->probe_key, .cost = 1};
     check(bucket_compile(&query->rule.bucket, SECOND_US, SECOND_US, SECOND_US, false));
     question->is_probe = true;
-    send_question(question, LIMIT_TAKE, 0);
+    limit_question_send(question, LIMIT_TAKE, 0);
 }
 
 static void on_probe(struct loop_timer *timer)
@@ -258,7 +236,7 @@ static void on_probe(struct loop_timer *timer)
 static void on_up(void *context)
 {
     struct limit_worker *worker = context;
-    if (worker->trouble.is_there)
+    if (worker->fleet && worker->trouble.is_there)
         probe(worker);
 }
 
@@ -274,22 +252,25 @@ static void give_back_in_redis(struct limit_worker *worker, struct limit_asking 
         if (use->group != group || use->taken != LIMIT_TAKEN_IN_REDIS)
             continue;
         if (!question)
-            question = question_new(worker, asking->count);
-        add_use(question, use, use->cost);
+            question = limit_question_new(worker, asking->count);
+        limit_question_add(question, use, use->cost);
         limit_table_give(asking->table, use->key, &use->rule, use->cost);
         use->taken = LIMIT_NOT_TAKEN;
     }
     if (question)
-        send_question(question, LIMIT_GIVE, asking->now_s);
+        limit_question_send(question, LIMIT_GIVE, asking->now_s);
 }
 
 static void give_back(struct limit_worker *worker, struct limit_asking *asking)
 {
     for (uint32_t i = 0; i < asking->count; i++) {
         struct limit_use *use = &asking->uses[i];
-        if (use->taken != LIMIT_TAKEN_HERE && use->taken != LIMIT_TAKEN_OF_SHARE)
+        if (use->taken == LIMIT_TAKEN_OF_LEASE)
+            lease_give(worker, use, use->cost);
+        else if (use->taken == LIMIT_TAKEN_HERE || use->taken == LIMIT_TAKEN_OF_SHARE)
+            limit_table_give(asking->table, use->key, &use->rule, use->cost);
+        else
             continue;
-        limit_table_give(asking->table, use->key, &use->rule, use->cost);
         use->taken = LIMIT_NOT_TAKEN;
     }
     for (uint32_t group = 1; group <= asking->groups; group++)
@@ -316,7 +297,8 @@ static bool take_here(struct limit_asking *asking, struct limit_use *use, enum l
 static bool take_own(struct limit_asking *asking, uint64_t now_us)
 {
     for (uint32_t i = 0; i < asking->count; i++)
-        if (!asking->uses[i].group && !take_here(asking, &asking->uses[i], LIMIT_TAKEN_HERE, now_us))
+        if (!asking->uses[i].limit->is_shared &&
+            !take_here(asking, &asking->uses[i], LIMIT_TAKEN_HERE, now_us))
             return false;
     return true;
 }
@@ -402,7 +384,7 @@ static void form_groups(const struct limit_worker *worker, struct limit_asking *
 {
     struct limit_use *uses = asking->uses;
     for (uint32_t i = 0; i < asking->count; i++) {
-        if (!uses[i].limit->is_shared)
+        if (!uses[i].limit->is_shared || uses[i].taken == LIMIT_TAKEN_OF_LEASE)
             continue;
         for (uint32_t j = 0; j < i && !uses[i].group; j++)
             if (uses[j].group && (!worker->is_cluster || same_tag(&uses[i], &uses[j])))
@@ -415,7 +397,7 @@ static void form_groups(const struct limit_worker *worker, struct limit_asking *
 }
 
 // What Redis said of a quota says which window it is; it is over a moment early rather than late.
-static bool is_current(struct limit_use *use, uint64_t now_us)
+bool limit_is_current(struct limit_use *use, uint64_t now_us)
 {
     if (!use->rule.is_window)
         return true;
@@ -431,10 +413,12 @@ static bool remembers_refusal(struct limit_asking *asking, uint64_t now_us)
     for (uint32_t i = 0; i < asking->count; i++) {
         struct limit_use *use = &asking->uses[i];
         const struct limit_rule rule = use->rule;
+        if (use->taken == LIMIT_TAKEN_OF_LEASE)
+            continue;
         use->state = rule_new_state(now_us);
         if (!limit_table_find(asking->table, use->key, &use->state))
             continue;
-        if (!use->group || is_current(use, now_us)) {
+        if (!use->group || limit_is_current(use, now_us)) {
             use->state = rule_settle(&use->rule, use->state, now_us);
             use->wait_us = rule_wait_us(&use->rule, use->state, now_us, use->cost);
         }
@@ -444,26 +428,39 @@ static bool remembers_refusal(struct limit_asking *asking, uint64_t now_us)
     return longest_refusal(asking->uses, asking->count);
 }
 
-static bool can_ask(struct limit_worker *worker, const struct limit_asking *asking)
+bool limit_can_ask(const struct limit_worker *worker)
 {
-    return asking->is_keyed && worker->fleet && !worker->trouble.is_there && redis_fleet_is_up(worker->fleet);
+    return worker->fleet && !worker->trouble.is_there && redis_fleet_is_up(worker->fleet);
 }
 
-static void ask_redis(struct limit_worker *worker, struct limit_asking *asking)
+static void ask_redis(struct limit_worker *worker, struct limit_asking *asking, uint64_t now_us)
 {
-    struct limit_question *question = question_new(worker, asking->count);
-    for (uint32_t i = 0; i < asking->count; i++)
-        if (asking->uses[i].group == asking->group)
-            add_use(question, &asking->uses[i], asking->uses[i].cost);
+    struct limit_question *question = limit_question_new(worker, asking->count);
+    for (uint32_t i = 0; i < asking->count; i++) {
+        struct limit_use *use = &asking->uses[i];
+        if (use->group != asking->group)
+            continue;
+        limit_question_add(question, use, use->cost);
+        if (use->limit->is_leased)
+            lease_buy(question, use, now_us);
+    }
     question->asking = asking;
     asking->question = question;
-    send_question(question, LIMIT_TAKE, asking->now_s);
+    limit_question_send(question, question->bargains ? LIMIT_LEASE : LIMIT_TAKE, asking->now_s);
+}
+
+static void spend_leased(struct limit_worker *worker, struct limit_asking *asking, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < asking->count; i++)
+        if (asking->uses[i].limit->is_leased)
+            lease_spend(worker, asking, &asking->uses[i], now_us);
 }
 
 enum limit_result limit_decide(struct limit_worker *worker, struct limit_asking *asking, uint64_t now_us)
 {
     enum limit_result result = LIMIT_PASSED;
     if (!asking->group) {
+        spend_leased(worker, asking, now_us);
         form_groups(worker, asking);
         if (remembers_refusal(asking, now_us) || !take_own(asking, now_us))
             return refuse(worker, asking);
@@ -474,8 +471,8 @@ enum limit_result limit_decide(struct limit_worker *worker, struct limit_asking 
     }
     while (result == LIMIT_PASSED && asking->group < asking->groups) {
         asking->group++;
-        if (can_ask(worker, asking)) {
-            ask_redis(worker, asking);
+        if (asking->is_keyed && limit_can_ask(worker)) {
+            ask_redis(worker, asking, now_us);
             return LIMIT_WAIT;
         }
         result = decide_without_redis(worker, asking, now_us);
@@ -499,9 +496,9 @@ static void settle_in_redis(struct limit_worker *worker, struct limit_table *tab
     uint64_t rest = is_more ? cost - use->cost : use->cost - cost;
     if (!rest || !worker->fleet)
         return;
-    struct limit_question *question = question_new(worker, 1);
-    add_use(question, use, rest);
-    send_question(question, is_more ? LIMIT_CHARGE : LIMIT_GIVE, now_s);
+    struct limit_question *question = limit_question_new(worker, 1);
+    limit_question_add(question, use, rest);
+    limit_question_send(question, is_more ? LIMIT_CHARGE : LIMIT_GIVE, now_s);
     if (is_more) {
         use->state = rule_charge(&use->rule, use->state, now_us, rest);
     } else {
@@ -511,16 +508,41 @@ static void settle_in_redis(struct limit_worker *worker, struct limit_table *tab
     use->cost = cost;
 }
 
+static void settle_leased(struct limit_worker *worker, struct limit_table *table, struct limit_use *use,
+                          uint64_t cost, int64_t now_s, uint64_t now_us)
+{
+    if (cost < use->cost)
+        lease_give(worker, use, use->cost - cost);
+    else if (cost > use->cost && !lease_spend_more(worker, use, cost - use->cost, now_us))
+        settle_in_redis(worker, table, use, cost, now_s, now_us);
+    use->cost = cost;
+}
+
 void limit_settle(struct limit_worker *worker, struct limit_table *table, struct limit_use *use,
                   uint64_t cost, int64_t now_s, uint64_t now_us)
 {
     if (use->taken == LIMIT_TAKEN_IN_REDIS)
         settle_in_redis(worker, table, use, cost, now_s, now_us);
+    else if (use->taken == LIMIT_TAKEN_OF_LEASE)
+        settle_leased(worker, table, use, cost, now_s, now_us);
     else if (use->taken == LIMIT_TAKEN_HERE || use->taken == LIMIT_TAKEN_OF_SHARE)
         limit_take_rest(table, use, cost, now_us);
 }
 
 // ---- life ----
+
+static void end_retirement(struct limit_worker *worker)
+{
+    struct redis_fleet *retired = worker->retired;
+    worker->retired = NULL;
+    redis_fleet_free(retired);
+    loop_timer_stop(worker->needs.loop, &worker->retirement);
+}
+
+static void on_retirement(struct loop_timer *timer)
+{
+    end_retirement(container_of(timer, struct limit_worker, retirement));
+}
 
 struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs)
 {
@@ -530,15 +552,24 @@ struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs)
     worker->spares.max = SPARE_BLOCKS;
     arena_init(&worker->arena, NULL);
     loop_timer_init(&worker->trouble.probe, on_probe);
+    loop_timer_init(&worker->retirement, on_retirement);
+    lease_init(worker);
     return worker;
 }
 
-// Whoever waits for an answer hears that there is none.
+void limit_worker_drain(struct limit_worker *worker)
+{
+    worker->lease.is_draining = true;
+}
+
+// The one before is asked nothing more; what it has been asked, tokens that go back among it, it may answer.
 static void use_fleet(struct limit_worker *worker, struct redis_fleet *fleet)
 {
-    struct redis_fleet *before = worker->fleet;
+    end_retirement(worker);
+    worker->retired = worker->fleet;
+    if (worker->retired)
+        loop_timer_set(worker->needs.loop, &worker->retirement, 2 * worker->deadline_us / 1000 + 1);
     worker->fleet = fleet;
-    redis_fleet_free(before);
     set_trouble(worker, false);
 }
 
@@ -546,7 +577,9 @@ void limit_worker_free(struct limit_worker *worker)
 {
     if (!worker)
         return;
+    lease_fini(worker);
     use_fleet(worker, NULL);
+    end_retirement(worker);
     arena_spares_fini(&worker->spares);
     arena_reset(&worker->arena);
     free(worker);
@@ -567,6 +600,7 @@ void limit_worker_update(struct limit_worker *worker, const struct limits *limit
     static const struct redis_fleet_events events = {.on_up = on_up};
     struct redis_fleet *fleet = NULL;
     struct err err = {0};
+    lease_update(worker, limits);
     if (limits->any_shared && limits->redis) {
         fleet =
             redis_fleet_new(&(struct redis_fleet_options){.access = {.loop = worker->needs.loop,

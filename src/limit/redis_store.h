@@ -4,6 +4,7 @@
 //
 //   limit_decide ─▶ the local table remembers a refusal ──────────────────────────▶ LIMIT_REFUSED
 //        │
+//        ├─▶ a leased limit has enough in its purse: taken from there, and Redis is not asked
 //        ├─▶ limits of this process are taken from
 //        └─▶ Redis is asked ─▶ LIMIT_WAIT … wake ─▶ limit_decide ─▶ LIMIT_PASSED or LIMIT_REFUSED
 //                  └─ it is in trouble, or says nothing in time ─▶ each limit's on_redis_down
@@ -34,6 +35,7 @@ enum limit_taken {
     LIMIT_NOT_TAKEN,
     LIMIT_TAKEN_HERE,
     LIMIT_TAKEN_IN_REDIS,
+    LIMIT_TAKEN_OF_LEASE, // from the purse, or with what was bought for it (purse.h)
     LIMIT_TAKEN_OF_SHARE, // here, without Redis
     LIMIT_WAVED_THROUGH,  // nothing was, without Redis
 };
@@ -74,9 +76,12 @@ struct limit_worker_needs {
 };
 
 struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs);
+// Gives back what is in purses, for which it turns the loop until Redis has it, or for twice the deadline.
 void limit_worker_free(struct limit_worker *worker);
 // A new snapshot: connects to its Redis when a limit is there, and stays connected to the same.
 void limit_worker_update(struct limit_worker *worker, const struct limits *limits);
+// The process is to end: what is in purses is spent or goes back, nothing more is bought.
+void limit_worker_drain(struct limit_worker *worker);
 // For limit_ask: NULL when it is not known (yet).
 const struct siphash_key *limit_worker_seed(struct limit_worker *worker);
 

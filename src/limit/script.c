@@ -10,6 +10,8 @@ enum { SHA1_BYTES = 20, SECOND_US = 1000000 };
 //   bucket, shadow, parts, price (µs, parts), span (µs, parts), most (µs, parts)
 //   window, shadow, seconds or 0 for the calendar's, its begin, its end, the next one's end, tokens, cost, 0
 //
+// and of a lease after each how many extras there are, and those: price (µs, parts), or tokens and 0.
+//
 // A window is a fixed number of seconds from any begin; the bounds of months, and of days in a time zone,
 // come from a gateway, whose clock may be wrong by as much as one of them.
 //
@@ -62,6 +64,12 @@ static const char text[] =
     "  store(u.key, now + u.lacks[1], u.lacks[2], math.floor(u.lacks[1] / 1000) + 1)\n"
     "end\n"
     "function bucket.told(u) return u.lacks[1], u.lacks[2] end\n"
+    "function bucket.spares(u, extra)\n"
+    "  local after = plus(u.lacks, extra, u.parts)\n"
+    "  if more(plus(after, extra, u.parts), u.span) then return false end\n"
+    "  u.lacks = after\n"
+    "  return true\n"
+    "end\n"
     // ---- quotas ----
     "local window = {}\n"
     "function window.read(u)\n"
@@ -84,25 +92,37 @@ static const char text[] =
     "  store(u.key, u.ends, u.gone, math.max(u.ends * 1000 - math.floor(now / 1000), 0) + 1)\n"
     "end\n"
     "function window.told(u) return math.max(u.ends * 1000000 - now, 0), u.gone end\n"
+    "function window.spares(u, extra)\n"
+    "  if u.gone + extra[1] + extra[1] > u.tokens then return false end\n"
+    "  u.gone = u.gone + extra[1]\n"
+    "  return true\n"
+    "end\n"
     // ---- all of them ----
-    "local kinds, uses, passes = {bucket = bucket, window = window}, {}, true\n"
+    "local kinds, uses, passes, is_lease = {bucket = bucket, window = window}, {}, true, verb == 'lease'\n"
+    "local function lease(u)\n"
+    "  for i, extra in ipairs(u.extras) do\n"
+    "    if u.kind.spares(u, extra) then u.extra = i return end\n"
+    "  end\n"
+    "end\n"
     "for i, key in ipairs(KEYS) do\n"
     "  local kind = kinds[word()]\n"
-    "  local u = {key = key, kind = kind, shadow = number() == 1}\n"
+    "  local u = {key = key, kind = kind, shadow = number() == 1, extras = {}, extra = 0}\n"
     "  kind.read(u)\n"
+    "  if is_lease then for j = 1, number() do u.extras[j] = pair() end end\n"
     "  uses[i] = u\n"
     "  if u.refuses and not u.shadow then passes = false end\n"
     "end\n"
     "local reply = {passes and 1 or 0}\n"
-    "for i, u in ipairs(uses) do\n"
-    "  if verb == 'take' then\n"
-    "    if passes and not u.refuses then u.kind.charge(u) end\n"
+    "for _, u in ipairs(uses) do\n"
+    "  if verb == 'take' or is_lease then\n"
+    "    if passes and not u.refuses then u.kind.charge(u) lease(u) end\n"
     "  elseif verb ~= 'look' then\n"
     "    u.kind[verb](u)\n"
     "  end\n"
     "  if u.changed and verb ~= 'look' then u.kind.store(u) end\n"
-    "  reply[3 * i - 1] = u.refuses and 1 or 0\n"
-    "  reply[3 * i], reply[3 * i + 1] = u.kind.told(u)\n"
+    "  reply[#reply + 1] = u.refuses and 1 or 0\n"
+    "  reply[#reply + 1], reply[#reply + 2] = u.kind.told(u)\n"
+    "  if is_lease then reply[#reply + 1] = u.extra end\n"
     "end\n"
     "return reply\n";
 
@@ -175,14 +195,25 @@ static void add_window(struct arguments *to, const struct window *window, uint64
     add_number(to, 0);
 }
 
+static void add_extras(struct arguments *to, const struct limit_query *query)
+{
+    add_number(to, query->extra_count);
+    for (uint32_t i = 0; i < query->extra_count; i++) {
+        if (query->rule.is_window) {
+            add_number(to, query->extras[i]);
+            add_number(to, 0);
+        } else {
+            add_amount(to, &query->rule.bucket, bucket_price(&query->rule.bucket, query->extras[i]));
+        }
+    }
+}
+
 unsigned limit_script_command(enum limit_verb verb, const struct limit_query *queries, uint32_t count,
                               int64_t now_s, struct arena *arena, struct str **argv)
 {
     static const struct str verbs[] = {
-        [LIMIT_TAKE] = {"take", 4},
-        [LIMIT_CHARGE] = {"charge", 6},
-        [LIMIT_GIVE] = {"give", 4},
-        [LIMIT_LOOK] = {"look", 4},
+        [LIMIT_TAKE] = {"take", 4}, [LIMIT_CHARGE] = {"charge", 6}, [LIMIT_GIVE] = {"give", 4},
+        [LIMIT_LOOK] = {"look", 4}, [LIMIT_LEASE] = {"lease", 5},
     };
     pthread_once(&digest_once, make_digest);
     struct arguments to = {.arena = arena};
@@ -201,6 +232,8 @@ unsigned limit_script_command(enum limit_verb verb, const struct limit_query *qu
             add_window(&to, &query->rule.window, query->cost, now_s);
         else
             add_bucket(&to, &query->rule.bucket, query->cost);
+        if (verb == LIMIT_LEASE)
+            add_extras(&to, query);
     }
     *argv = to.v;
     return to.count;
@@ -236,6 +269,7 @@ static void read_one(const struct resp_value *items, const struct limit_query *q
                      struct limit_told *told)
 {
     told->rule = query->rule;
+    told->extra = 0;
     if (query->rule.is_window) {
         told->rule.window.end_us = now_us + (uint64_t)items[1].integer;
         told->state = window_charge(&told->rule.window, 0, (uint64_t)items[2].integer);
@@ -245,18 +279,25 @@ static void read_one(const struct resp_value *items, const struct limit_query *q
     told->wait_us = items[0].integer ? rule_wait_us(&told->rule, told->state, now_us, query->cost) : 0;
 }
 
+// Of one key: whether it refuses, what is in it, and of a lease which extra was taken, counted from 1.
+enum { ITEMS = 3, LEASE_ITEMS = 4 };
+
 bool limit_script_read(const struct resp_value *reply, const struct limit_query *queries, uint32_t count,
                        uint64_t now_us, bool *passes, struct limit_told *told)
 {
-    if (reply->kind != RESP_ARRAY || reply->count != 1 + 3 * count || !is_count(&reply->items[0], 1))
+    bool is_lease = reply->count == 1 + LEASE_ITEMS * count;
+    if (reply->kind != RESP_ARRAY || (reply->count != 1 + ITEMS * count && !is_lease) ||
+        !is_count(&reply->items[0], 1))
         return false;
     *passes = reply->items[0].integer;
     for (uint32_t i = 0; i < count; i++) {
-        const struct resp_value *items = &reply->items[1 + 3 * i];
+        const struct resp_value *items = &reply->items[1 + (is_lease ? LEASE_ITEMS : ITEMS) * i];
         if (!is_count(&items[0], 1) || !is_count(&items[1], 3 * (int64_t)BUCKET_SPAN_MAX_US) ||
-            !is_count(&items[2], INT32_MAX))
+            !is_count(&items[2], INT32_MAX) || (is_lease && !is_count(&items[3], queries[i].extra_count)))
             return false;
         read_one(items, &queries[i], now_us, &told[i]);
+        if (is_lease && items[3].integer)
+            told[i].extra = queries[i].extras[items[3].integer - 1];
     }
     return true;
 }

@@ -20,7 +20,10 @@ enum limit_verb {
     LIMIT_CHARGE, // whether they are there or not
     LIMIT_GIVE,   // back
     LIMIT_LOOK,   // nothing is changed
+    LIMIT_LEASE,  // as LIMIT_TAKE, and of each key that is charged the first extra that can be spared
 };
+
+enum { LIMIT_EXTRAS = 4 }; // of one key
 
 // What is asked of one key.
 struct limit_query {
@@ -28,6 +31,10 @@ struct limit_query {
     struct limit_rule rule;
     uint64_t cost;
     bool is_shadow; // refuses nobody
+    // LIMIT_LEASE: what is wanted beside the cost, the most first. It is taken when as much is left for
+    // others.
+    uint32_t extra_count;
+    uint32_t extras[LIMIT_EXTRAS];
 };
 
 // What Redis says of one.
@@ -35,11 +42,12 @@ struct limit_told {
     struct limit_rule rule; // of a quota: the window in which it is by Redis's clock
     uint64_t state;         // afterwards, by the clock of this process
     uint64_t wait_us;       // 0: it had enough
+    uint32_t extra;         // that was taken beside the cost
 };
 
 enum {
-    LIMIT_SCRIPT_ARGUMENTS = 10, // of one key, itself included
-    LIMIT_SCRIPT_HEAD = 4,       // before the first key
+    LIMIT_SCRIPT_ARGUMENTS = 11 + 2 * LIMIT_EXTRAS, // of one key, itself included
+    LIMIT_SCRIPT_HEAD = 4,                          // before the first key
 };
 
 // EVALSHA with its arguments, argv in arena. now_s: Unix seconds, for the calendar's months.

@@ -149,6 +149,12 @@ void metrics_shed(struct metrics *metrics, enum priority priority);
     X(COUNT_TLS_RESUMED, "sallyport_tls_resumed_total", "Of these, those that resumed a session.")         \
     X(COUNT_TLS_FAILURES, "sallyport_tls_failures_total", "TLS handshakes of clients that failed.")        \
     X(COUNT_H2_FLOODS, "sallyport_http2_floods_total", "HTTP/2 connections ended for doing too much.")     \
+    X(COUNT_LEASE_BOUGHT, "sallyport_rate_limit_leased_tokens_total",                                      \
+      "Tokens of leased limits that were taken from Redis ahead of requests.")                             \
+    X(COUNT_LEASE_RETURNED, "sallyport_rate_limit_returned_tokens_total",                                  \
+      "Of these, those that went back unspent.")                                                           \
+    X(COUNT_LEASE_LOST, "sallyport_rate_limit_lost_tokens_total",                                          \
+      "Of these, those that were neither spent nor went back.")                                            \
     X(COUNT_LOG_DROPPED, "sallyport_access_log_dropped_total", "Access log lines that could not be written.")
 enum metric_counter {
 #define X(id, name, help) id,

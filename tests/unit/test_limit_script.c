@@ -126,10 +126,31 @@ static void expect(const struct limit_query *query, uint64_t state, uint64_t wai
     }
 }
 
+static void ask_extras(struct limit_query *query, struct rand *rand)
+{
+    uint32_t most = 1 + rand_below(rand, (uint32_t)rule_tokens(&query->rule));
+    query->extra_count = rand_below(rand, LIMIT_EXTRAS + 1);
+    for (uint32_t i = 0; i < query->extra_count; i++)
+        query->extras[i] = most / (1u << i);
+}
+
+// The first of which as much is left afterwards.
+static uint32_t expected_extra(const struct limit_query *query, uint64_t *state, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < query->extra_count; i++) {
+        if (rule_wait_us(&query->rule, *state, now_us, 2 * (uint64_t)query->extras[i]))
+            continue;
+        *state = rule_charge(&query->rule, *state, now_us, query->extras[i]);
+        return query->extras[i];
+    }
+    return 0;
+}
+
 static void step(struct model *model, struct rand *rand, uint32_t count, uint64_t redis_us)
 {
     uint64_t now_us = redis_us - OFFSET * SECOND, waits[KEYS];
-    enum limit_verb verb = rand_below(rand, 2) ? LIMIT_TAKE : (enum limit_verb)rand_below(rand, 4);
+    enum limit_verb verb = (enum limit_verb)(rand_below(rand, 3) ? rand_below(rand, 2) * LIMIT_LEASE
+                                                                 : rand_below(rand, LIMIT_LEASE));
     bool passes = true, told_passes;
     for (uint32_t i = 0; i < count; i++) {
         struct limit_query *query = &model->queries[i];
@@ -137,6 +158,7 @@ static void step(struct model *model, struct rand *rand, uint32_t count, uint64_
             move_window(&query->rule, redis_us, now_us);
         else if (!rand_below(rand, 20))
             query->rule = random_bucket(rand, &query->cost); // the limit has changed
+        ask_extras(query, rand);
         uint64_t settled = rule_settle(&query->rule, model->states[i], now_us);
         waits[i] = rule_wait_us(&query->rule, settled, now_us, query->cost);
         passes &= !waits[i] || query->is_shadow;
@@ -152,11 +174,18 @@ static void step(struct model *model, struct rand *rand, uint32_t count, uint64_
     for (uint32_t i = 0; i < count; i++) {
         struct limit_query *query = &model->queries[i];
         uint64_t *state = &model->states[i], shown = rule_settle(&query->rule, *state, now_us);
-        if (verb == LIMIT_CHARGE || (verb == LIMIT_TAKE && passes && !waits[i]))
-            shown = *state = rule_charge(&query->rule, *state, now_us, query->cost);
+        bool takes = verb == LIMIT_TAKE || verb == LIMIT_LEASE;
+        uint32_t extra = 0;
+        if (verb == LIMIT_CHARGE || (takes && passes && !waits[i]))
+            *state = rule_charge(&query->rule, *state, now_us, query->cost);
+        if (verb == LIMIT_LEASE && passes && !waits[i])
+            extra = expected_extra(query, state, now_us);
+        assert_int_equal(told[i].extra, extra);
+        if (verb == LIMIT_CHARGE || (takes && passes && !waits[i]))
+            shown = *state;
         else if (verb == LIMIT_GIVE)
             shown = *state = rule_give(&query->rule, *state, query->cost);
-        if (verb != LIMIT_LOOK && verb != LIMIT_TAKE) // the wait is told of what is there afterwards
+        if (verb == LIMIT_CHARGE || verb == LIMIT_GIVE) // the wait is told of what is there afterwards
             waits[i] = waits[i] ? rule_wait_us(&query->rule, shown, now_us, query->cost) : 0;
         expect(query, shown, waits[i], &told[i], now_us);
     }
@@ -291,6 +320,20 @@ static void test_answers_that_are_none(void **state)
         assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
         items[i] = good;
     }
+    // Of a lease, which extra was taken.
+    struct resp_value five[5] = {
+        items[0], items[1], items[2], items[3], {.kind = RESP_INTEGER, .integer = 2}};
+    reply.items = five;
+    reply.count = 5;
+    query.extra_count = 1;
+    query.extras[0] = 70;
+    query.extras[1] = 35;
+    assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    query.extra_count = 2;
+    assert_true(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    assert_int_equal(told.extra, 35);
+    five[4].integer = -1;
+    assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
     assert_false(limit_script_read(&(struct resp_value){.kind = RESP_ERROR, .text = STR("OOM")}, &query, 1, 0,
                                    &passes, &told));
 }

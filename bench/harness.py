@@ -193,8 +193,9 @@ class Program:
 class Session:
     """The temporary folder and the programs of one run of the bench. A context: nothing outlives it."""
 
-    def __init__(self, build):
+    def __init__(self, build, pinned=True):
         self.build = Path(build)
+        self.pinned = pinned   # this script to the load's core
         self.programs = []
         self.ports = set()
         self.dir = None
@@ -204,7 +205,8 @@ class Session:
         self.dir.chmod(0o755)
         for what in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(what, self._interrupted)
-        os.sched_setaffinity(0, {LOAD_CORE})
+        if self.pinned:
+            os.sched_setaffinity(0, {LOAD_CORE})
         return self
 
     def __exit__(self, *_):

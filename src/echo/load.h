@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { LOAD_SLOT_MS = 100, LOAD_SLOTS = 6000 /* the last ten minutes */ };
+enum { LOAD_SLOT_MS = 100, LOAD_SLOTS = 36000 /* the last hour */ };
 
 struct load_slot {
     uint32_t requests, misbehaved;

@@ -1,0 +1,188 @@
+#!/usr/bin/python3
+"""script/chaos: how often a request is served while its services fail. Writes bench/results/chaos.md, .json and .svg.
+
+Three endpoints are each out for a share of the time, in bursts that a seed decides: refusing, hanging, answering errors,
+slow. Clients that come evenly and never try again ask one of them directly, and the three through sallyport and through
+its peers; each has three endpoints of its own, with the same seeds, and all run at the same time. Then the isolation
+figures (isolation.py), of sallyport alone. How to read the result: bench/README.md.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chaos_report
+import isolation
+import targets
+from harness import BenchError, Session
+from outages import Clients, Gateway, Service, Watch, ms, peer
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ("nginx", "haproxy")
+PATIENCE_MS = 1000   # of a client
+RESPONSE_MS = 250    # what a gateway gives an endpoint to begin its answer
+SLOW_MS = 1500       # the first byte of a slow burst: too late for any client
+KINDS = ("refuse", "hang", "status=503", f"slow_head={SLOW_MS}")
+SETTLE_S = 1.5       # after the outages, until nothing is under way
+
+
+def features():
+    """What can be switched on in an upstream."""
+    return {
+        "retries": {"retries": {"attempts": 2, "statuses": ["500-599"], "backoff": "2ms"}},
+    }
+
+
+def outage_text(options, endpoint):
+    return (f"misbehave={','.join(options.kinds)}&share={options.share}&mean_ms={max(1, round(options.burst_ms / options.scale))}"
+            f"&seed={options.seed * 100 + endpoint}")
+
+
+class Case:
+    """One way to the services: straight, through sallyport with some of its features, or through a peer."""
+
+    def __init__(self, session, name, options):
+        self.name = name
+        self.services = [Service(session, f"{name}-{i + 1}") for i in range(1 if name == "direct" else 3)]
+        ports = [service.port for service in self.services]
+        self.gateway = self.watch = None
+        if name == "direct":
+            self.port = ports[0]
+        elif name.startswith("sallyport"):
+            self.gateway = Gateway(session, {"orders": self.upstream(ports, name.partition(":")[2], options)},
+                                   [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "orders",
+                                     "timeout": ms(PATIENCE_MS - 50)}])
+            self.port = self.gateway.port
+        else:
+            self.port = peer(session, name, {
+                **dict(zip(("ONE", "TWO", "THREE"), ports)), "RESPONSE_MS": RESPONSE_MS,
+                "ROUTE_MS": PATIENCE_MS - 50, "CHECK_MS": max(20, round(2000 / options.scale))})
+        self.clients = Clients(session, self.port, options.rate, options.seconds, PATIENCE_MS, slot_ms=20)
+
+    @staticmethod
+    def upstream(ports, chosen, options):
+        known = features()
+        upstream = {"targets": [{"address": f"127.0.0.1:{port}"} for port in ports],
+                    "timeouts": {"connect": ms(RESPONSE_MS), "response": ms(RESPONSE_MS)}, "retries": {"attempts": 0}}
+        for name in chosen.split("+") if chosen else options.features:
+            if name in known:
+                upstream.update(known[name])
+            elif name != "none":
+                raise BenchError(f"{name}: no feature of {', '.join(known)}")
+        return upstream
+
+    def begin(self, options):
+        for i, service in enumerate(self.services):
+            service.outage(outage_text(options, i))
+        self.began = time.monotonic()
+        self.clients.go()
+        if self.gateway:
+            self.watch = Watch(self.gateway.upstreams, self.began)
+
+    def result(self):
+        result = self.clients.result()
+        until_ms = result["seconds"] * 1000
+        result["states"] = chaos_report.states(self.watch.stop(), [s.port for s in self.services]) if self.watch else []
+        bursts, loads = [], []
+        for service in self.services:
+            told = service.control("outage?bursts=100000")["bursts"] if until_ms > 600000 else service.control(
+                "outage?bursts=10000")["bursts"]
+            bursts.append([b for b in told if b["from_ms"] < until_ms])
+            loads.append(service.load_since(self.began))
+            service.over()
+        result.update(name=self.name, bursts=bursts, loads=loads)
+        return result
+
+
+def availability(session, names, options, say):
+    cases = [Case(session, name, options) for name in names]
+    say(f"availability: {', '.join(names)}; {options.seconds:g} s at {options.rate} requests/s each")
+    for case in cases:
+        case.begin(options)
+    results = [case.result() for case in cases]
+    time.sleep(SETTLE_S)
+    for result in results:
+        say(f"  {result['name']}: {100 * result['share_ok']:.4f} %")
+    return results
+
+
+def available(name, session):
+    return name == "direct" or name.startswith("sallyport") or targets.TARGETS[name].available(session)
+
+
+def machine():
+    model = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                  if line.startswith("model name")), "?")
+    return f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, Linux {platform.release().split('-')[0]}"
+
+
+def options_read(argv):
+    parser = argparse.ArgumentParser(prog="script/chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=540, help="how long the clients come (540)")
+    parser.add_argument("--rate", type=int, default=2000, help="requests a second, of each case (2000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the bursts (1)")
+    parser.add_argument("--scale", type=float, default=20, help="how many seconds one stands for (20)")
+    parser.add_argument("--share", type=float, default=0.005, help="of the time that each endpoint is out (0.005)")
+    parser.add_argument("--burst-ms", type=float, default=2000, help="mean length of a burst before scaling (2000)")
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of outage (%(default)s)")
+    parser.add_argument("--peers", default=",".join(PEERS), help="a list, or none (%(default)s)")
+    parser.add_argument("--features", default="+".join(features()), help="of sallyport (%(default)s), or none")
+    parser.add_argument("--steps", action="store_true", help="sallyport with one feature more each time, too")
+    parser.add_argument("--only", default="availability,isolation", help="parts (%(default)s)")
+    parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")
+    parser.add_argument("--build", default=ROOT / "build", type=Path, help="where the programs are (build)")
+    options = parser.parse_args(argv)
+    options.features = options.features.split("+")
+    options.kinds = options.kinds.split(",")
+    options.parts = options.only.split(",")
+    return options
+
+
+def case_names(session, options, say):
+    names = ["direct", "sallyport"]
+    if options.steps:
+        steps = [options.features[:n] for n in range(1, len(options.features))]
+        names += ["sallyport:none", *("sallyport:" + "+".join(step) for step in steps)]
+    for name in options.peers.split(",") if options.peers != "none" else []:
+        if name not in PEERS:
+            raise BenchError(f"--peers: {name} is none of {', '.join(PEERS)}")
+        if available(name, session):
+            names.append(name)
+        else:
+            say(f"{name} is not installed")
+    return names
+
+
+def main(argv):
+    options = options_read(argv)
+    say = lambda words: print(words, file=sys.stderr, flush=True)
+    try:
+        with Session(options.build.resolve(), pinned=False) as session:
+            names = case_names(session, options, say)
+            results = {"options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
+                       "machine": machine(), "versions": {n: targets.TARGETS[n].version(session) for n in names
+                                                          if n in targets.TARGETS}}
+            if "availability" in options.parts:
+                results["availability"] = availability(session, names, options, say)
+            if "isolation" in options.parts:
+                results["isolation"] = isolation.measure(session, say)
+    except BenchError as e:
+        print(f"script/chaos: {e}", file=sys.stderr)
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = chaos_report.markdown(results)
+    (options.out / "chaos.md").write_text(text)
+    if "availability" in results:
+        (options.out / "chaos.svg").write_text(chaos_report.drawing(results))
+    (options.out / "chaos.json").write_text(json.dumps(chaos_report.without_slots(results), indent=1) + "\n")
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,142 @@
+"""Services that fail by themselves (sallyport-echo), gateways before them, clients that come evenly: what chaos.py runs."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+import urllib.request
+
+import targets
+from harness import BenchError, ask_http, wait_ready
+
+EVERYWHERE = set(range(os.cpu_count() or 1))
+
+
+class Service:
+    """One sallyport-echo, and its control door."""
+
+    def __init__(self, session, name):
+        self.name = name
+        self.port, self.control_port = session.port(), session.port()
+        argv = [session.build / "sallyport-echo", "--listen", f"127.0.0.1:{self.port}",
+                "--control", f"127.0.0.1:{self.control_port}", "--name", name]
+        self.program = session.start(name, argv, EVERYWHERE)
+        wait_ready(self.program, lambda: ask_http(self.control_port, "/_control/load"))
+
+    def control(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/_control/{path}", timeout=20) as answer:
+            return json.load(answer)
+
+    def outage(self, text):
+        self.control(f"outage?{text}")
+
+    def over(self):
+        self.control("outage?end=1")
+
+    def load_since(self, began):
+        """Slots of 100 ms since that time of time.monotonic(): [requests, most in flight, misbehaved] each."""
+        load = self.control("load?slots=0")
+        slot_s = load["slot_ms"] / 1000
+        wanted = int((time.monotonic() - began - load["age_ms"] / 1000) / slot_s) + 2
+        return self.control(f"load?slots={wanted}")["slots"]
+
+
+class Clients:
+    """bench/steady in front of a port; begins with go()."""
+
+    def __init__(self, session, port, rate, seconds, timeout_ms=1000, slot_ms=100, path=None):
+        argv = [session.tool("steady"), "--to", f"127.0.0.1:{port}", "--rate", str(rate), "--seconds", str(seconds),
+                "--timeout", str(timeout_ms), "--slot", str(slot_ms), *(["--path", path] if path else [])]
+        self.seconds = seconds
+        self.program = session.start("steady", argv, EVERYWHERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = self.program.process
+        if not self.process.stdout.readline():
+            raise BenchError(f"steady ended at once: {self.program.words()}")
+
+    def go(self):
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self
+
+    def result(self):
+        line = self.process.stdout.readline()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(timeout=20)
+        if not line:
+            raise BenchError(f"steady ended with status {self.process.returncode}: {self.program.words()}")
+        result = json.loads(line)
+        result["share_ok"] = result["ok"] / max(1, result["requests"])
+        return result
+
+
+def ms(value):
+    return f"{max(1, round(value))}ms"
+
+
+class Gateway:
+    """sallyport with a configuration made here."""
+
+    def __init__(self, session, upstreams, routes):
+        directory = session.folder("sallyport")
+        self.port, self.admin, self.status = session.port(), session.port(), session.port()
+        config = {
+            "version": 1, "workers": 1,
+            "listeners": [{"name": "http", "address": f"127.0.0.1:{self.port}", "protocols": ["http/1.1"],
+                           "timeouts": {"idle": "300s"}}],
+            "admin": {"address": f"127.0.0.1:{self.admin}"}, "status": {"address": f"127.0.0.1:{self.status}"},
+            "upstreams": upstreams, "routes": routes,
+            "telemetry": {"access_log": {"output": "off"}}, "drain": {"delay": "0s", "timeout": "1s"},
+        }
+        path = directory / "sallyport.yaml"
+        path.write_text(json.dumps(config, indent=1))   # JSON is YAML
+        self.program = session.start("sallyport", [session.build / "sallyport", "run", "-c", path], EVERYWHERE,
+                                     log=directory / "output")
+        wait_ready(self.program, lambda: ask_http(self.status, "/readyz"))
+
+    def metrics(self):
+        """{name with labels: value}"""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.status}/metrics", timeout=20) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+
+    def upstreams(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/api/v1/upstreams", timeout=20) as answer:
+            return json.load(answer)
+
+
+def peer(session, name, values):
+    """nginx or haproxy by its template in bench/peers/chaos; the port it listens on."""
+    target = targets.TARGETS[name]
+    directory = session.folder(name)
+    config = directory / target.config
+    values = {"MODE": "plain", "PORT": session.port(), "DIR": directory, "CONFIG": config, "USER": targets.own_user(),
+              **values}
+    config.write_text(targets.fill((targets.CONFIGS / "chaos" / target.config).read_text(), values))
+    argv = [target.path(session), *(targets.fill(word, values) for word in target.argv)]
+    program = session.start(name, argv, EVERYWHERE, log=directory / "output")
+    wait_ready(program, lambda: ask_http(values["PORT"]))
+    return values["PORT"]
+
+
+class Watch:
+    """Asks again and again until it is stopped: (seconds since `began`, what was answered)."""
+
+    def __init__(self, ask, began, every_s=0.1):
+        self.seen = []
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(ask, began, every_s), daemon=True)
+        self.thread.start()
+
+    def _run(self, ask, began, every_s):
+        while not self.ended.wait(every_s):
+            try:
+                self.seen.append((time.monotonic() - began, ask()))
+            except OSError:
+                pass   # busy: the next time
+
+    def stop(self):
+        self.ended.set()
+        self.thread.join()
+        return self.seen

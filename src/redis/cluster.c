@@ -6,8 +6,9 @@
 //                    └────────────┴─ ASK: another one is asked this once, behind ASKING
 //
 // The map (CLUSTER SLOTS) is read from one node after the other: at the start, when a command was MOVED, when
-// a connection is lost, and every second for as long as a slot's master is not there; never more often. Every
-// master with slots is kept connected; one without is let go after a minute's rest.
+// a connection is lost, and again for as long as a slot's master is not there; at most once a second, or four
+// times while one is missing. Every master with slots is kept connected; one without is let go after a
+// minute's rest.
 #include "redis/fleet_private.h"
 #include "redis/slots.h"
 
@@ -16,6 +17,7 @@
 enum {
     REDIRECTIONS = 5, // of one command
     READ_MS = 1000,   // between two readings of the map
+    HURRY_MS = 250,   // while a slot's master is missing
     REST_MS = 60000,  // a node without slots that nobody was sent to
     NO_PLACE = UINT16_MAX,
 };
@@ -127,7 +129,8 @@ static bool is_complete(const struct redis_fleet *fleet)
 static void read_map_soon(struct redis_fleet *fleet)
 {
     struct cluster *cluster = fleet->cluster;
-    uint64_t now_us = fleet->loop->now_us, next_us = cluster->read_us + READ_MS * 1000;
+    uint64_t now_us = fleet->loop->now_us;
+    uint64_t next_us = cluster->read_us + (fleet->up ? READ_MS : HURRY_MS) * UINT64_C(1000);
     if (cluster->asker.wanted || cluster->timer.due_ms)
         return;
     loop_timer_set(fleet->loop, &cluster->timer,
@@ -311,11 +314,15 @@ static void on_read(struct loop_timer *timer)
     asker_ask(&cluster->asker);
 }
 
-// The configured ones and those that the cluster has told of, in turn.
-static struct addr nth_source(const struct redis_fleet *fleet, unsigned i)
+static unsigned count_sources(const struct redis_fleet *fleet)
+{
+    return fleet->addr_count + fleet->cluster->node_count;
+}
+
+// The configured ones and those that the cluster has told of.
+static struct addr source_at(const struct redis_fleet *fleet, unsigned at)
 {
     const struct cluster *cluster = fleet->cluster;
-    unsigned at = i % (fleet->addr_count + cluster->node_count);
     if (at < fleet->addr_count)
         return fleet->addrs[at];
     at -= fleet->addr_count;
@@ -325,9 +332,20 @@ static struct addr nth_source(const struct redis_fleet *fleet, unsigned i)
     return cluster->nodes[place]->addr;
 }
 
-static unsigned count_sources(const struct redis_fleet *fleet)
+static bool is_lost(const struct cluster *cluster, const struct addr *addr)
 {
-    return fleet->addr_count + fleet->cluster->node_count;
+    unsigned place = find_node(cluster, addr);
+    return place != NO_PLACE && cluster->nodes[place]->tried && !redis_is_up(cluster->nodes[place]->redis);
+}
+
+// In turn; one that is known not to answer only when all are: to find that out again takes a second.
+static struct addr nth_source(const struct redis_fleet *fleet, unsigned i)
+{
+    unsigned count = count_sources(fleet), tries = 0;
+    struct addr addr = source_at(fleet, i % count);
+    while (++tries < count && is_lost(fleet->cluster, &addr))
+        addr = source_at(fleet, (i + tries) % count);
+    return addr;
 }
 
 // ---- commands ----
@@ -374,7 +392,7 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
         read_map_soon(call->fleet);
         fail(call, REDIS_DOWN);
         break;
-    case SLOT_TRY_AGAIN: fail(call, REDIS_DOWN); break;
+    case SLOT_TRY_AGAIN:
     case SLOT_OTHER: finish(call, failure, reply); break;
     }
 }

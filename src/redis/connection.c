@@ -329,7 +329,10 @@ static void on_connected(struct conn *conn, int error)
         return;
     if (error) {
         drop_errno(redis, "connecting", error);
-    } else if (!redis->tls) {
+        return;
+    }
+    loop_timer_set(redis->loop, &redis->timer, REDIS_CONNECT_MS);
+    if (!redis->tls) {
         greet(redis);
     } else {
         redis->state = REDIS_SECURING;
@@ -366,7 +369,7 @@ static void connect_now(struct redis *redis)
     link->redis = redis;
     redis->link = link;
     redis->state = REDIS_CONNECTING;
-    loop_timer_set(redis->loop, &redis->timer, REDIS_CONNECT_MS);
+    loop_timer_set(redis->loop, &redis->timer, REDIS_REACH_MS);
 }
 
 // ---- time ----

@@ -6,8 +6,9 @@
 //                its ROLE; again when it is lost or answers READONLY, and when +switch-master is published
 //   cluster      redis.nodes are asked in turn for CLUSTER SLOTS; the slot is CRC16 of the key's hash tag
 //                (what stands in {…}, else all of it), modulo 16384. MOVED is followed and makes the map be
-//                read again, at most once a second; ASK is followed once with ASKING; TRYAGAIN, CLUSTERDOWN
-//                and more than five redirections are REDIS_DOWN
+//                read again, at most once a second; ASK is followed once with ASKING; CLUSTERDOWN and more
+//                than five redirections are REDIS_DOWN. TRYAGAIN is the asker's to deal with: while a slot
+//                moves, a command with several keys may be refused that would be obeyed for each alone
 //
 // With TLS every certificate, of servers and sentinels, must be of the url's host; user and password are the
 // same for all (sentinels that have none are asked without).

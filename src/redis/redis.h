@@ -20,13 +20,15 @@ enum {
     REDIS_PENDING = 65536,             // commands under way on one connection; more are refused at once
     REDIS_OUT_BYTES = 4 * 1024 * 1024, // gathered and not taken by the kernel
     REDIS_REPLY_BYTES = 64 * 1024 * 1024,
-    REDIS_BACKOFF_MS = 100,     // doubles, ±50 %, up to:
-    REDIS_BACKOFF_MAX_MS = 600, // so that it is found again within a second
-    REDIS_CONNECT_MS = 1000,    // connect, TLS, HELLO or AUTH, SELECT, SUBSCRIBE
-    REDIS_CUT_MS = 1000,        // past a command's deadline, or nine times the settings' when that is longer
-    REDIS_PING_MS = 5000,       // without a word from the server: it is asked for one
-    REDIS_ADDRS = 8,            // of one name
-    REDIS_SEEDS = 64,           // of the url, or of all nodes
+    REDIS_BACKOFF_MS = 100, // doubles, ±50 %, up to:
+    // So that it is found again within a second: the last SYN into the void, and the longest pause after it.
+    REDIS_BACKOFF_MAX_MS = 400,
+    REDIS_REACH_MS = 400,    // for its system to answer
+    REDIS_CONNECT_MS = 1000, // then TLS, HELLO or AUTH, SELECT, SUBSCRIBE
+    REDIS_CUT_MS = 1000,     // past a command's deadline, or nine times the settings' when that is longer
+    REDIS_PING_MS = 5000,    // without a word from the server: it is asked for one
+    REDIS_ADDRS = 8,         // of one name
+    REDIS_SEEDS = 64,        // of the url, or of all nodes
 };
 
 struct redis_url { // redis[s]://[[user]:password@]host[:port][/database]

@@ -63,7 +63,7 @@ struct redis {
     bool resp2;  // the server knows no HELLO
     bool broken; // to be dropped before the turn ends
     struct redis_link *link;
-    struct loop_timer timer; // next try, REDIS_CONNECT_MS, or the next ping: by state
+    struct loop_timer timer; // next try, REDIS_REACH_MS, REDIS_CONNECT_MS, or the next ping: by state
     uint64_t up_us, heard_us, backoff_ms;
 
     // Bytes.

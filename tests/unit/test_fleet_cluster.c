@@ -151,7 +151,8 @@ static void test_errors_of_the_cluster(void **state)
         enum redis_failure failure;
         const char *text;
     } cases[] = {
-        {"-TRYAGAIN Multiple keys request during rehashing of slot\r\n", REDIS_DOWN, ""},
+        {"-TRYAGAIN Multiple keys request during rehashing of slot\r\n", REDIS_OK,
+         "TRYAGAIN Multiple keys request during rehashing of slot"},
         {"-CLUSTERDOWN The cluster is down\r\n", REDIS_DOWN, ""},
         {"-MOVED 12182 nowhere.internal:1\r\n", REDIS_DOWN, ""},
         {"-MOVED 12182 ?:1\r\n", REDIS_DOWN, ""},

@@ -438,6 +438,7 @@ void forward_prepare_request(struct exchange *x)
     add_identity(x);
     set_request_id(x, &x->request.headers);
     add_trace(x);
+    deadline_prepare(x);
     x->host = &x->request.headers.v[host_at]; // the array may have moved
 }
 

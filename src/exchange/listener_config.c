@@ -319,7 +319,8 @@ static const struct config_field listener_fields[] = {
      CONFIG_CIDRS,
      .offset = offsetof(struct listener_settings, trusted_proxies),
      .fallback = "[]",
-     .doc = "Networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; from others they are "
+     .doc = "Networks whose X-Forwarded-*, Forwarded, X-Request-Id and X-Request-Timeout-Ms are believed; "
+            "from others they are "
             "replaced.",
      .example = "[10.0.0.0/8]"},
     {.name = "proxy_protocol",

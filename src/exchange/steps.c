@@ -47,40 +47,6 @@ static enum step_result step_admit(struct exchange *x)
     return go(x, STEP_ROUTE);
 }
 
-// The client's own deadline, when it is the sooner one; set for the upstream at each attempt (step_send).
-// False: grpc-timeout is malformed.
-static bool take_grpc_deadline(struct exchange *x)
-{
-    const struct header *given = headers_find(&x->request.headers, HEADER_GRPC_TIMEOUT);
-    if (given) {
-        uint64_t timeout_us;
-        if (!grpc_timeout_parse(given->value, &timeout_us))
-            return false;
-        uint64_t deadline_us = x->began_us + timeout_us;
-        if (!x->deadline_us || deadline_us < x->deadline_us) {
-            x->deadline_us = deadline_us;
-            x->client_deadline = true;
-        }
-    }
-    headers_remove(&x->request.headers, HEADER_GRPC_TIMEOUT);
-    if (x->deadline_us)
-        headers_add_as(&x->request.headers, &x->arena, HEADER_GRPC_TIMEOUT, STR("grpc-timeout"), STR_NULL);
-    return true;
-}
-
-// What is left of the deadline, for this attempt's upstream. False: nothing is.
-static bool pass_grpc_deadline(struct exchange *x)
-{
-    struct header *timeout = headers_find(&x->request.headers, HEADER_GRPC_TIMEOUT);
-    if (!x->deadline_us || !timeout)
-        return true;
-    uint64_t now_us = exchange_now_us(x);
-    if (now_us >= x->deadline_us)
-        return false;
-    timeout->value = grpc_timeout_print(x->deadline_us - now_us, arena_alloc(&x->arena, GRPC_TIMEOUT_TEXT));
-    return true;
-}
-
 // What every policy of the route may see.
 static void prepare_policies(struct exchange *x)
 {
@@ -128,9 +94,7 @@ static enum step_result step_route(struct exchange *x)
         return end(x, END_BODY_TOO_LARGE,
                    arena_printf(&x->arena, "the body may have at most %llu bytes",
                                 (unsigned long long)x->body_limit));
-    if (settings->timeout_us)
-        x->deadline_us = x->began_us + settings->timeout_us;
-    if (x->grpc && !take_grpc_deadline(x))
+    if (!deadline_take(x))
         return end(x, END_BAD_REQUEST, STR("grpc-timeout is not a number and a unit"));
     return go(x, STEP_GUARD);
 }
@@ -249,7 +213,7 @@ static enum step_result step_send(struct exchange *x)
 {
     forward_prepare_request(x);
     forward_set_host(x);
-    if (x->grpc && !pass_grpc_deadline(x)) {
+    if (!deadline_pass(x)) {
         x->excused = true; // it was not asked
         return end(x, END_DEADLINE_EXCEEDED, STR_NULL);
     }

@@ -77,6 +77,15 @@ void forward_set_host(struct exchange *x);
 // Makes a response head ready for the client.
 void forward_shape_response(struct exchange *x, struct response_head *head);
 
+// ---- deadline.c ----
+
+// The request's deadline, by its route and its client. False: grpc-timeout is malformed.
+bool deadline_take(struct exchange *x);
+// A place for it in the request for upstreams, once.
+void deadline_prepare(struct exchange *x);
+// What is left of it, for this attempt's upstream. False: nothing is.
+bool deadline_pass(struct exchange *x);
+
 // ---- relay.c ----
 
 void relay_open_body(struct exchange *x); // HELD → OPEN: the front may deliver

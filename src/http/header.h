@@ -42,6 +42,7 @@
     X(HEADER_X_HTTP_METHOD, "x-http-method")                     \
     X(HEADER_X_METHOD_OVERRIDE, "x-method-override")             \
     X(HEADER_X_REQUEST_ID, "x-request-id")                       \
+    X(HEADER_X_REQUEST_TIMEOUT_MS, "x-request-timeout-ms")       \
     X(HEADER_TRACEPARENT, "traceparent")                         \
     X(HEADER_TRACESTATE, "tracestate")                           \
     X(HEADER_AUTHORIZATION, "authorization")                     \

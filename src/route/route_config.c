@@ -418,7 +418,8 @@ static const struct config_field route_fields[] = {
      .fallback = "30s",
      .min = 0,
      .max = 24 * 3600e6,
-     .doc = "For the whole exchange, retries included. 0s: none, for streams."},
+     .doc = "For the whole exchange, retries included; services are told what is left of it. 0s: none, for "
+            "streams."},
     {.name = "retries",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct route_settings, retries),

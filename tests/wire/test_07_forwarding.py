@@ -13,11 +13,12 @@ PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 SPOOFED = {
     "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example",
-    "X-Forwarded-Port": "443", "X-Request-Id": "spoofed-id", "traceparent": PARENT, "tracestate": "evil=1",
+    "X-Forwarded-Port": "64443", "X-Request-Id": "spoofed-id", "traceparent": PARENT, "tracestate": "evil=1",
     "Via": "1.1 evil", "Forwarded": "for=6.6.6.6", "X-Original-URL": "/admin", "X-Rewrite-URL": "/admin",
     "X-Original-URI": "/admin", "X-Original-Method": "PUT", "X-HTTP-Method-Override": "DELETE", "X-HTTP-Method": "DELETE",
     "X-Method-Override": "DELETE", "X-Forwarded-Uri": "/admin", "X-Forwarded-Method": "DELETE",
     "X-Forwarded-Prefix": "/evil", "X-Forwarded-Server": "evil", "X-Real-IP": "6.6.6.6",
+    "X-Request-Timeout-Ms": "60000",
 }
 REPLACED = {"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Request-Id",
             "traceparent", "Via"}
@@ -64,12 +65,13 @@ def test_a_trusted_peer_is_believed(wire):
     seen = wire["main"].only()
     assert seen.get("X-Forwarded-For") == f"6.6.6.6, {TRUSTED}"
     assert seen.get("X-Forwarded-Proto") == "https" and seen.get("X-Forwarded-Host") == "evil.example"
-    assert seen.get("X-Forwarded-Port") == "443"
+    assert seen.get("X-Forwarded-Port") == "64443"
     assert seen.get("X-Request-Id") == got.get("X-Request-Id") == "spoofed-id"
     assert seen.get("traceparent") == PARENT and seen.get("tracestate") == "evil=1"
     assert seen.get("Via") == "1.1 evil, 1.1 sallyport"
     assert seen.get("Forwarded") == f"for=6.6.6.6, for={TRUSTED};proto=http"
-    for name in set(SPOOFED) - REPLACED - {"tracestate", "Forwarded"}:
+    assert int(seen.get("X-Request-Timeout-Ms")) <= 60000   # and what is left of it goes on
+    for name in set(SPOOFED) - REPLACED - {"tracestate", "Forwarded", "X-Request-Timeout-Ms"}:
         assert seen.get(name) == SPOOFED[name], name
 
 

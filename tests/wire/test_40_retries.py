@@ -13,6 +13,8 @@ from wire import Wire
 
 KEY = 'Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"'
 PROTOCOLS = ["http/1.1", "h2"]
+TRUSTED, STRANGER = "127.0.0.9", "127.0.1.1"
+TIMEOUT = "X-Request-Timeout-Ms"
 
 
 class Service:
@@ -51,7 +53,7 @@ class Service:
 
 
 class Retries(Wire):
-    LISTENERS = {"plain": {}}
+    LISTENERS = {"plain": {}, "trusted": {"trusted_proxies": [TRUSTED + "/32"], "underscores": "allow"}}
     UPSTREAMS = {}
 
     def __init__(self, directory, protocol):
@@ -73,7 +75,8 @@ class Retries(Wire):
     def routes(self):
         def route(name, **more):
             return {"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name, **more}
-        return [route("again"), route("budget"), route("patient", timeout="5s")]
+        return [route("again"), route("budget"), route("patient", timeout="5s"),
+                {**route("endless", timeout="0s"), "upstream": "again"}]
 
     def at_rest(self):
         return all(one["answers"] and not one["exchanges"] and not one["lent_connections"] for one in self.info()["workers"])
@@ -151,3 +154,65 @@ def test_no_back_off_past_the_time_of_the_request(wire):
     got = ask(wire.ports["plain"], "/patient")
     assert got.status == 502 and b"upstream_reset" in got.body
     assert time.monotonic() - began < 4 and len(wire.service.requests) == 1
+
+
+def told(seen):
+    value = seen.get(TIMEOUT)
+    return value if value is None else int(value)
+
+
+def test_services_are_told_what_is_left(wire):
+    """Each attempt a little less, all of it within the route's timeout."""
+    def status(number):
+        time.sleep(0.02)
+        return 503
+    wire.service.respond(status)
+    assert wire.raw().ask(request("/again")).status == 503
+    first, second, third = (told(seen) for seen in wire.service.requests)
+    assert 30000 >= first >= second + 20 >= third + 40 > 0
+
+
+@pytest.mark.parametrize("listener, source, given, path, most", [
+    ("plain", None, None, "/patient", 5000), ("plain", None, None, "/endless", None),
+    ("plain", None, "10", "/patient", 5000), ("plain", None, "10", "/endless", None),
+    ("trusted", STRANGER, "10", "/patient", 5000),
+    ("trusted", TRUSTED, "4000", "/patient", 4000), ("trusted", TRUSTED, "4000", "/endless", 4000),
+    ("trusted", TRUSTED, "60000", "/patient", 5000), ("trusted", TRUSTED, "soon", "/patient", 5000),
+    ("trusted", TRUSTED, "-1", "/patient", 5000), ("trusted", TRUSTED, "99999999999999999999", "/patient", 5000)])
+def test_whose_word_on_the_time_counts(wire, listener, source, given, path, most):
+    wire.service.respond(lambda number: 200)
+    fields = [f"{TIMEOUT}: {given}", f"{TIMEOUT.replace('-', '_')}: 1", f"Connection: {TIMEOUT}"] if given else []
+    got = wire.raw(listener, source=source).ask(request(path, "GET", *fields))
+    assert got.status == 200
+    seen, = wire.service.requests
+    assert told(seen) is None if most is None else most - 1000 < told(seen) <= most
+    assert "x_request_timeout_ms" not in seen.names
+
+
+@pytest.mark.parametrize("given, reached", [("300", 1), ("0", 0)])
+def test_a_trusted_peer_ends_it_sooner(wire, given, reached):
+    release = threading.Event()
+
+    def status(number):
+        release.wait(30)
+        return 200
+    wire.service.respond(status)
+    began = time.monotonic()
+    got = wire.raw("trusted", source=TRUSTED).ask(request("/endless", "GET", f"{TIMEOUT}: {given}"))
+    release.set()
+    assert got.status == 504 and got.json["code"] == "deadline_exceeded"
+    assert time.monotonic() - began < 10 and len(wire.service.requests) == reached
+
+
+def test_a_tunnel_is_told_no_time(wire):
+    if wire.protocol == "h2":
+        pytest.skip("there is no Upgrade")
+
+    def script(peer):
+        wire.service.upstream.read(peer)
+        peer.send(b"HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n")
+    wire.service.upstream.program(script)
+    client = wire.raw()
+    client.send(request("/patient", "GET", "Connection: Upgrade", "Upgrade: test"))
+    assert client.head().status == 101
+    assert told(wire.service.requests[0]) is None

@@ -307,8 +307,8 @@ static void on_ready(struct conn *conn)
         return;
     if (conn->readable)
         read_more(redis);
-    if (link->redis && conn->writable)
-        write_more(redis);
+    if (link->redis && conn->writable && buf_len(&redis->out))
+        loop_late(redis->loop, &redis->flush); // what comes later in this turn leaves with it
 }
 
 static void on_secured(struct conn *conn, enum secured secured)

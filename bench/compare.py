@@ -12,6 +12,7 @@ from pathlib import Path
 
 import checks
 import full
+import limits
 import report
 import series
 import sidebyside
@@ -83,6 +84,7 @@ MODES = {
     "tls": SeriesComparison("HTTP/1.1 over TLS: sallyport and its peers", series.tls, "tls"),
     "h2": SeriesComparison("HTTP/2 and gRPC: sallyport and its peers", series.h2, "h2"),
     "full": SeriesComparison("Callers known, told and limited: sallyport and its peers", full.full, "full"),
+    "limits": SeriesComparison("Rate limits: sallyport and its peers", limits.limits, "address"),
     "routes": Check("10 routes and 10,000", checks.routes),
     "scale": Check("One worker and two", checks.scale),
     "reload": Check("Start and reload", checks.reload),

@@ -377,17 +377,22 @@ class Load:
         return [json.loads(line) for line in rest.splitlines()]
 
 
-def measure_load(session, port, root, args, tool="load"):
-    """One gated run: the load's result, with the CPU time of the tree under `root` between its two ends."""
+def measure_load(session, port, root, args, tool="load", helper=None):
+    """
+    One gated run: the load's result, with the CPU time of the tree under `root` between its two ends; also that of the
+    tree under `helper`.
+    """
     load = Load(session, port, ["--gate", *args], tool=tool)
     load.event("ready")
-    before = CpuSample(root)
+    before, helper_before = CpuSample(root), CpuSample(helper) if helper else None
     load.go()
     result = load.event("result")
     used = CpuSample(root).since(before)
+    helper_ns = CpuSample(helper).since(helper_before)["cpu_ns"] if helper else 0
     load.end()
     requests = max(1, result["requests"])
     result.update(used)
+    result["helper_us_per_request"] = helper_ns / 1000.0 / requests
     result["cpu_us_per_request"] = used["cpu_ns"] / 1000.0 / requests
     result["cpu_share"] = used["cpu_ns"] / 1e9 / result["seconds"]
     result["load_share"] = result["own_cpu_seconds"] / result["seconds"]

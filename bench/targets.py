@@ -4,6 +4,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -21,6 +22,10 @@ MODES = {
     "grpc": "HTTP/2 without TLS on both sides",
     "full": "HTTP/1.1 without TLS; the caller known by a token, told to the upstream, limited",
     "forward": "the same, known by the word of an Auth Service",
+    "address": "HTTP/1.1 without TLS; a limit for each client's address",
+    "header": "HTTP/1.1 without TLS; a limit for each value of a header",
+    "exact": "HTTP/1.1 without TLS; a limit for each client's address, in Redis",
+    "leased": "the same, with tokens that are fetched ahead",
 }
 
 # The load that fits: its program, and what it is told besides.
@@ -67,6 +72,8 @@ class Target:
 TLS_AND_H2 = ("plain", "tls", "h2")
 TRANSPORTS = (*TLS_AND_H2, "grpc")
 CALLERS = ("full", "forward")  # whoever asks must show a token
+LIMITS = ("address", "header")
+IN_REDIS = ("exact", "leased")
 
 TARGETS = {
     target.name: target
@@ -76,9 +83,9 @@ TARGETS = {
         # Moves bytes and reads none: the floor.
         Target("relay", "build:bench/relay", argv=("127.0.0.1:@PORT@", "127.0.0.1:@ORIGIN@")),
         Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",),
-               modes=(*TRANSPORTS, "full")),
+               modes=(*TRANSPORTS, "full", *LIMITS)),
         Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True,
-               modes=(*TRANSPORTS, "full")),
+               modes=(*TRANSPORTS, "full", *LIMITS)),
         Target("h2o", "h2o", "h2o.conf", ("-c", "@CONFIG@"), ("-v",), modes=TLS_AND_H2),
         Target("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "@CONFIG@"), ("version",),
                env={"GOMAXPROCS": "1", "HOME": "@DIR@", "XDG_DATA_HOME": "@DIR@", "XDG_CONFIG_HOME": "@DIR@"}),
@@ -103,7 +110,7 @@ class Running:
         self.status = status
         self.config = config
         self.dir = directory
-        self.helpers = helpers  # a log server, an Auth Service
+        self.helpers = helpers  # a log server, an Auth Service, a Redis
         self.ready_s = 0.0
 
 
@@ -156,13 +163,12 @@ def ready(session, running, mode, pause_s):
     port = running.port
     as_caller = lambda: ask_http(port, headers=(f"Authorization: Bearer {one_token(session)}",))
     ask = {
-        "plain": lambda: ask_http(port),
         "tls": lambda: ask_http(port, tls=True),
         "h2": lambda: ask_h2(session, port, ["--tls"]),
         "grpc": lambda: ask_h2(session, port, ["--grpc"]),
         "full": as_caller,
         "forward": as_caller,
-    }[mode]
+    }.get(mode, lambda: ask_http(port))
     if running.target.name == "sallyport":
         running.ready_s = wait_ready(running.program, lambda: ask_http(running.status, "/readyz"), pause_s=pause_s)
         wait_ready(running.program, ask)
@@ -187,6 +193,7 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
         "ADMIN": session.port(),
         "SINK": session.port(),
         "AUTH": session.port(),
+        "REDIS": session.port(),
         "ORIGIN": origins[0],
         "TARGETS": ", ".join(f'{{ address: "127.0.0.1:{port}" }}' for port in origins),
         "DIR": directory,
@@ -206,6 +213,8 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
     if mode in CALLERS:
         argv = [session.tool("origin"), f"127.0.0.1:{values['AUTH']}", "0", *identities.FIELDS]
         helpers.append(session.start("auth", argv, {LOAD_CORE}))
+    if mode in IN_REDIS:
+        helpers.append(start_redis(session, values["REDIS"], directory))
     if target.config:
         Path(values["CONFIG"]).write_text(fill(config_text or template(target), values))
     argv = [target.path(session), *(fill(word, values) for word in target.argv)]
@@ -215,6 +224,24 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
     running.values = values
     ready(session, running, mode, pause_s)
     return running
+
+
+def start_redis(session, port, directory):
+    """On the load's core: the other one is the gateway's alone."""
+    redis = shutil.which("redis-server")
+    if not redis:
+        raise BenchError("redis-server is missing: run script/bootstrap --with-bench")
+    program = session.start("redis", [redis, "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+                                      "--dir", directory], {LOAD_CORE})
+    wait_ready(program, lambda: ask_redis(port))
+    return program
+
+
+def ask_redis(port):
+    """200 when it answers, as an HTTP server would say it."""
+    with socket.create_connection(("127.0.0.1", port), timeout=2.0) as client:
+        client.sendall(b"PING\r\n")
+        return 200 if client.recv(64) == b"+PONG\r\n" else 0
 
 
 def stop(session, running):

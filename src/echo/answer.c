@@ -1,5 +1,7 @@
 #include "echo/echo.h"
 
+#include <stdio.h>
+
 static void add(struct client *c, struct headers *headers, const char *name, struct str value)
 {
     headers_add(headers, &c->arena, str_of(name), value);
@@ -37,7 +39,9 @@ static struct str connection_value(const struct client *c)
 static void write_head(struct client *c, struct response_head *head, enum framing framing,
                        struct str connection)
 {
-    if (out_reserve(&c->out, &c->echo->buffers, h1_response_size(head)))
+    if (c->stream)
+        h2_answer_head(c, head, framing);
+    else if (out_reserve(&c->out, &c->echo->buffers, h1_response_size(head)))
         h1_write_response(&c->out.buf, head, framing, connection);
 }
 
@@ -48,6 +52,8 @@ void answer_head_with(struct client *c, unsigned status, struct str type, struct
         status = c->status;
     if (framing == FRAMING_CHUNKED && c->request.minor == 0)
         framing = FRAMING_CLOSE;
+    if (c->stream && framing != FRAMING_LENGTH)
+        framing = FRAMING_NONE; // HTTP/2's own
     if (framing == FRAMING_CLOSE)
         c->keep = false;
     struct response_head head = {.status = status, .reason = http_reason(status), .content_length = length};
@@ -83,6 +89,10 @@ void answer_informational(struct client *c, unsigned status, const struct header
 
 void answer_raw(struct client *c, struct str bytes)
 {
+    if (c->stream) {
+        h2_answer_bytes(c, bytes);
+        return;
+    }
     c->answer = ANSWER_GOING;
     out_span(&c->out, &c->conn, &c->echo->buffers, bytes);
 }
@@ -102,6 +112,8 @@ void answer_span(struct client *c, struct str span)
 void answer_end(struct client *c, const struct headers *trailers)
 {
     static const struct headers none;
+    if (c->stream)
+        h2_answer_end(c, trailers);
     if (c->framing == FRAMING_CHUNKED && !c->head_only) {
         trailers = trailers ? trailers : &none;
         if (out_reserve(&c->out, &c->echo->buffers, h1_trailers_size(trailers)))
@@ -158,6 +170,18 @@ void answer_json(struct client *c, unsigned status)
     answer_text(c, status, STR("application/json"), buf_str(&c->echo->json));
 }
 
+void answer_grpc(struct client *c, unsigned grpc_status)
+{
+    char text[16];
+    struct headers trailers = {0};
+    int n = snprintf(text, sizeof text, "%u", grpc_status);
+    if (!c->head_sent)
+        answer_head(c, 200, STR("application/grpc"), FRAMING_CHUNKED, 0);
+    headers_add(&trailers, &c->arena, STR("grpc-status"),
+                arena_copy(&c->arena, (struct str){text, (size_t)n}));
+    answer_end(c, &trailers);
+}
+
 // ---- what follows the last byte
 
 // A reset right behind bytes may overtake them.
@@ -165,6 +189,8 @@ enum { RESET_AFTER_MS = 20 };
 
 void answer_then(struct client *c, enum afterwards then)
 {
+    if (then == THEN_CLOSE && c->stream)
+        then = THEN_RESET; // the end of a stream would make it whole
     switch (then) {
     case THEN_KEEP: c->answer = ANSWER_DONE; break;
     case THEN_CLOSE:

@@ -15,7 +15,7 @@ enum { READ_BYTES = 8192 }; // the least room that is worth a read
 
 static void enter_load(struct client *c)
 {
-    if (c->control || is_control_path(c->request.path) || str_eq(c->request.path, STR("/health")))
+    if (c->control || is_control_path(c->request.path) || is_health_path(c->request.path))
         return;
     c->counted = true;
     load_begin(&c->echo->load, c->echo->loop.now_us);
@@ -30,20 +30,28 @@ static void leave_load(struct client *c)
 
 // ---- ending
 
+void client_forget(struct client *c)
+{
+    client_stop(c);
+    leave_load(c);
+    buf_release(&c->body_text, &c->echo->buffers);
+    arena_reset(&c->arena);
+}
+
 static void on_free(struct conn *conn)
 {
     struct client *c = container_of(conn, struct client, conn);
+    if (c->h2)
+        h2_end(c);
+    client_forget(c);
     buf_release(&c->in, &c->echo->buffers);
-    buf_release(&c->body_text, &c->echo->buffers);
     out_release(&c->out, &c->echo->buffers);
-    arena_reset(&c->arena);
-    leave_load(c);
     list_remove(&c->node);
     c->echo->open--;
     free(c);
 }
 
-static void stop(struct client *c)
+void client_stop(struct client *c)
 {
     loop_timer_stop(&c->echo->loop, &c->timer);
     list_remove(&c->again);
@@ -51,13 +59,21 @@ static void stop(struct client *c)
 
 void client_close(struct client *c)
 {
-    stop(c);
+    if (c->stream) {
+        h2_reset_stream(c, NGHTTP2_CANCEL);
+        return;
+    }
+    client_stop(c);
     conn_close(&c->conn);
 }
 
 void client_reset(struct client *c)
 {
-    stop(c);
+    if (c->stream) {
+        h2_reset_stream(c, NGHTTP2_INTERNAL_ERROR);
+        return;
+    }
+    client_stop(c);
     conn_abort(&c->conn);
 }
 
@@ -103,7 +119,7 @@ void client_serve(struct client *c)
         service->end(c);
 }
 
-static void end_request(struct client *c)
+void client_end_request(struct client *c)
 {
     c->state = REQUEST_DONE;
     c->echo->counters.body_bytes += c->body_bytes;
@@ -131,7 +147,7 @@ static void find_service(struct client *c)
 {
     const struct header *asked = headers_find_name(&c->request.headers, STR("X-Echo"));
     c->wishes = asked ? asked->value : c->request.query;
-    c->service = service_find(c->request.path, c->request.query);
+    c->service = service_find(c);
     if (is_control_path(c->request.path))
         return;
     if (c->control) {
@@ -142,7 +158,7 @@ static void find_service(struct client *c)
     }
 }
 
-static void begin_request(struct client *c)
+void client_begin_request(struct client *c)
 {
     c->served++;
     c->echo->counters.requests++;
@@ -162,10 +178,10 @@ static void begin_request(struct client *c)
     if (c->service && c->service->begin && !c->postponed)
         c->service->begin(c);
     if (c->state == REQUEST_BODY && c->reader.done)
-        end_request(c);
+        client_end_request(c);
 }
 
-static void note_body(struct client *c, struct str span)
+void client_note_body(struct client *c, struct str span)
 {
     c->body_bytes += span.n;
     if (c->hash)
@@ -186,7 +202,7 @@ static void note_body(struct client *c, struct str span)
 // ---- bytes in
 
 // True when there are more.
-static bool receive(struct client *c)
+bool client_receive(struct client *c)
 {
     if (!c->conn.readable || c->eof)
         return false;
@@ -209,6 +225,14 @@ static bool receive(struct client *c)
 
 static bool read_head(struct client *c)
 {
+    bool partial;
+    if (h2_preface(c, &partial)) {
+        h2_begin(c);
+        h2_run(c);
+        return false;
+    }
+    if (partial && !c->eof)
+        return client_receive(c);
     if (buf_len(&c->in)) {
         enum h1_result result = h1_parse_request(&c->parse, c->in.base + c->in.start, buf_len(&c->in),
                                                  &limits, H1_UNDERSCORES_ALLOW, &c->arena, &c->request);
@@ -216,13 +240,13 @@ static bool read_head(struct client *c)
             refuse(c);
         if (result == H1_DONE) {
             buf_consume(&c->in, c->parse.consumed);
-            begin_request(c);
+            client_begin_request(c);
         }
         if (result != H1_MORE)
             return true;
     }
     if (!c->eof)
-        return receive(c);
+        return client_receive(c);
     // No more requests; what is gathered of the last answer still goes out.
     c->state = REQUEST_DONE;
     c->answer = ANSWER_DONE;
@@ -238,18 +262,18 @@ static bool read_body(struct client *c)
     struct str span;
     switch (body_read(&c->reader, c->in.base + c->in.start, buf_len(&c->in), &consumed, &span, &c->trailers,
                       &c->arena)) {
-    case BODY_SPAN: note_body(c, span); break;
+    case BODY_SPAN: client_note_body(c, span); break;
     case BODY_MORE:
         buf_consume(&c->in, consumed);
         if (c->eof)
             client_close(c);
-        return receive(c);
+        return client_receive(c);
     case BODY_DONE: break;
     case BODY_BAD: refuse(c); return true;
     }
     buf_consume(&c->in, consumed);
     if (c->reader.done)
-        end_request(c);
+        client_end_request(c);
     return true;
 }
 
@@ -265,7 +289,7 @@ static bool read_tunnel(struct client *c)
         return true;
     if (c->eof && c->answer != ANSWER_DONE)
         client_close(c);
-    return receive(c);
+    return client_receive(c);
 }
 
 static void close_now(struct client *c)
@@ -307,7 +331,7 @@ static bool step_request(struct client *c)
     return false;
 }
 
-static bool step_answer(struct client *c)
+bool client_step_answer(struct client *c)
 {
     if (c->answer != ANSWER_GOING || !c->produce || c->waiting || c->out.blocked)
         return false;
@@ -325,6 +349,10 @@ static bool is_abandoned(const struct client *c)
 
 void client_run(struct client *c)
 {
+    if (c->h2 && !c->conn.closed) {
+        (c->stream ? h2_stream_run : h2_run)(c);
+        return;
+    }
     for (unsigned spans = 0; !c->conn.closed; spans++) {
         if (c->out.broken) {
             client_close(c);
@@ -334,7 +362,7 @@ void client_run(struct client *c)
             echo_run_again(c->echo, c);
             break;
         }
-        bool answered = step_answer(c);
+        bool answered = client_step_answer(c);
         if (c->conn.closed || (!step_request(c) && !answered))
             break;
     }
@@ -357,18 +385,26 @@ static void on_ready(struct conn *conn)
 
 static const struct conn_events events = {.on_ready = on_ready, .on_free = on_free};
 
-void client_accept(struct echo *echo, int fd, bool control)
+struct client *client_new(struct echo *echo)
 {
     struct client *c = calloc(1, sizeof *c);
-    if (!c) {
-        close(fd);
-        return;
-    }
+    if (!c)
+        return NULL;
     c->echo = echo;
     list_init(&c->node);
     list_init(&c->again);
     loop_timer_init(&c->timer, on_fire);
     arena_init(&c->arena, &echo->spares);
+    return c;
+}
+
+void client_accept(struct echo *echo, int fd, bool control)
+{
+    struct client *c = client_new(echo);
+    if (!c) {
+        close(fd);
+        return;
+    }
     if (!conn_open(&c->conn, &echo->loop, fd, &events)) {
         free(c);
         return;

@@ -2,6 +2,7 @@
 //
 //   server.c     listeners, shared state, turns
 //   client.c     a connection: head → body → answer, pipelined, both directions at once
+//   h2.c         HTTP/2: a connection that carries streams, each a client of its own
 //   service.c    what the paths do: one row each
 //   misbehave.c  ?misbehave=NAME[=VALUE]: one row each, before or instead of the path's service
 //   outage.c     the same without being asked: bursts of misbehaviour on a schedule
@@ -30,6 +31,8 @@
 #include "http/h1_write.h"
 #include "net/listener.h"
 #include "net/out.h"
+
+#include <nghttp2/nghttp2.h>
 
 enum {
     ECHO_HEAD_BYTES = 256 * 1024, // of a request, generous: it shows what a gateway let through
@@ -173,6 +176,8 @@ struct client {
     uint64_t id;
     uint64_t served; // requests whose head was read on this connection
     bool control;    // came in by a control door
+    struct h2 *h2;   // it speaks HTTP/2; NULL: HTTP/1
+    int32_t stream;  // of HTTP/2: this is one of its requests, without a connection; 0: it is a connection
     bool eof;
     bool ends_silently; // close after this answer without having said so
     uint64_t ends_after_ms;
@@ -210,6 +215,10 @@ struct client {
     uint64_t chunk, delay_ms;
     struct str text; // what is produced from
     struct websocket ws;
+    // HTTP/2
+    bool head_sent;
+    uint32_t unread;              // bytes of the body whose window is not open again
+    struct headers *end_trailers; // that end the answer; NULL: none
 };
 
 // ---- server.c
@@ -231,11 +240,37 @@ struct key_count *echo_key(struct echo *echo, struct str key);
 void client_accept(struct echo *echo, int fd, bool control);
 void client_run(struct client *c);
 void client_close(struct client *c);
-void client_reset(struct client *c); // with a RST
+void client_reset(struct client *c); // with a RST, or RST_STREAM
 // on_timer is called that much later; the answer waits meanwhile.
 void client_wait(struct client *c, uint64_t ms, void (*on_timer)(struct client *c));
 // What the service does at the request's end.
 void client_serve(struct client *c);
+
+// For h2.c, which has no connection for each request:
+struct client *client_new(struct echo *echo); // NULL: memory is out
+void client_begin_request(struct client *c);  // its head is in c->request
+void client_note_body(struct client *c, struct str span);
+void client_end_request(struct client *c);
+bool client_step_answer(struct client *c); // true when something moved
+bool client_receive(struct client *c);     // into c->in; true when there is more, or the end
+void client_stop(struct client *c);        // timers
+void client_forget(struct client *c);      // what it holds, but for what is to be sent
+
+// ---- h2.c
+
+// Whether the connection begins as HTTP/2 does; *partial: more bytes will tell.
+bool h2_preface(const struct client *c, bool *partial);
+void h2_begin(struct client *carrier);
+void h2_end(struct client *carrier);
+void h2_run(struct client *carrier);
+void h2_stream_run(struct client *s);
+void h2_flush(struct h2 *h2);
+void h2_reset_stream(struct client *s, uint32_t error);
+void h2_answer_head(struct client *s, const struct response_head *head, enum framing framing);
+void h2_answer_bytes(struct client *s, struct str bytes);
+void h2_answer_end(struct client *s, const struct headers *trailers);
+// The one it came by: a stream's carrier, or itself.
+struct client *client_connection(struct client *c);
 
 // ---- answer.c
 
@@ -250,6 +285,8 @@ void answer_end(struct client *c, const struct headers *trailers);
 // Head, body and end; status 200 may become what ?misbehave=status= asks for.
 void answer_text(struct client *c, unsigned status, struct str type, struct str body);
 void answer_json(struct client *c, unsigned status); // echo->json is the body
+// gRPC: the call's end, and its head when that has not been sent.
+void answer_grpc(struct client *c, unsigned grpc_status);
 // Bytes as they are; nothing is added.
 void answer_raw(struct client *c, struct str bytes);
 // Goes on by produce from now on.
@@ -275,7 +312,9 @@ void outage_describe(struct echo *echo, struct json *json, uint64_t bursts);
 
 // ---- service.c, control.c, misbehave.c, websocket.c
 
-const struct service *service_find(struct str path, struct str query);
+const struct service *service_find(const struct client *c);
+// A health check, by HTTP or gRPC.
+bool is_health_path(struct str path);
 void json_begin(struct client *c, struct json *json); // into echo->json, for answer_json
 bool is_control_path(struct str path);
 extern const struct service control_services[];

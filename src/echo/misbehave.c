@@ -33,7 +33,7 @@ static enum misbehaved act_deaf(struct client *c, uint64_t value)
 static enum misbehaved act_no_answer(struct client *c, uint64_t value)
 {
     (void)value;
-    client_close(c);
+    client_close(client_connection(c));
     return INSTEAD;
 }
 
@@ -41,6 +41,14 @@ static enum misbehaved act_reset(struct client *c, uint64_t value)
 {
     (void)value;
     client_reset(c);
+    return INSTEAD;
+}
+
+static enum misbehaved act_refuse_stream(struct client *c, uint64_t value)
+{
+    if (!c->stream)
+        return act_reset(c, value);
+    h2_reset_stream(c, NGHTTP2_REFUSED_STREAM);
     return INSTEAD;
 }
 
@@ -193,6 +201,12 @@ static enum misbehaved act_status(struct client *c, uint64_t value)
     return AND_GO_ON;
 }
 
+static enum misbehaved act_grpc_status(struct client *c, uint64_t value)
+{
+    answer_grpc(c, (unsigned)(value < 1000 ? value : 2));
+    return INSTEAD;
+}
+
 static enum misbehaved act_early(struct client *c, uint64_t value)
 {
     c->no_100 = true;
@@ -230,6 +244,7 @@ static const struct misbehaviour rows[] = {
     {"deaf", "reads no further than the head, never answers", AT_HEAD, act_deaf},
     {"no_answer", "closes without a byte", AT_END, act_no_answer},
     {"close_early", "closes as soon as the head is read", AT_HEAD, act_no_answer},
+    {"refuse_stream", "HTTP/2: RST_STREAM with REFUSED_STREAM", AT_HEAD, act_refuse_stream},
     {"reset", "resets without a byte", AT_END, act_reset},
     {"reset_early", "resets as soon as the head is read", AT_HEAD, act_reset},
     {"reset_body", "announces N bytes, sends half, resets", AT_END, act_half, 1000, .then = THEN_RESET},
@@ -249,6 +264,7 @@ static const struct misbehaviour rows[] = {
     {"many_fields", "N fields", AT_END, act_many_fields, 10000},
 
     {"status", "the path's answer with status NNN", AT_HEAD, act_status, 500},
+    {"grpc_status", "gRPC: the call ends with status N, without a message", AT_END, act_grpc_status, 14},
     {"early", "answers NNN before the body, then reads it", AT_HEAD, act_early, 200},
     {"reject", "answers NNN before the body, with Connection: close", AT_HEAD, act_reject, 413},
     {"no_continue", "sends no 100 Continue", AT_HEAD, act_no_continue},

@@ -1,5 +1,7 @@
 #include "echo/echo.h"
 
+#include "http/grpc.h"
+
 #include <stdio.h>
 
 // ---- what was received
@@ -38,7 +40,10 @@ void describe_request(struct client *c, struct json *json)
     json_field_string(json, "path", request->path);
     json_field_string(json, "query", request->query);
     json_field_string(json, "target", request->target);
-    json_field_string(json, "protocol", request->minor ? STR("HTTP/1.1") : STR("HTTP/1.0"));
+    json_field_string(json, "protocol",
+                      request->http2   ? STR("HTTP/2")
+                      : request->minor ? STR("HTTP/1.1")
+                                       : STR("HTTP/1.0"));
     json_key(json, STR("headers"));
     print_fields(json, &request->headers);
     json_key(json, STR("trailers"));
@@ -199,6 +204,35 @@ static void health_end(struct client *c)
     answer_text(c, echo->healthy ? 200 : 503, STR("text/plain"), echo->healthy ? STR("up\n") : STR("down\n"));
 }
 
+// ---- gRPC: messages go back as they come
+
+static void grpc_body(struct client *c, struct str span)
+{
+    if (!c->head_sent)
+        answer_head(c, 200, STR("application/grpc"), FRAMING_CHUNKED, 0);
+    answer_span(c, span);
+}
+
+static void grpc_end(struct client *c)
+{
+    answer_grpc(c, 0);
+}
+
+// grpc.health.v1.HealthCheckResponse: field 1, SERVING 1 or NOT_SERVING 2.
+static void grpc_health_end(struct client *c)
+{
+    static const char serving[] = {0, 0, 0, 0, 2, 8, 1}, not_serving[] = {0, 0, 0, 0, 2, 8, 2};
+    c->echo->counters.health_checks++;
+    answer_head(c, 200, STR("application/grpc"), FRAMING_CHUNKED, 0);
+    answer_span(c, (struct str){c->echo->healthy ? serving : not_serving, sizeof serving});
+    answer_grpc(c, 0);
+}
+
+static const struct service grpc_services[] = {
+    {SERVICE_PATH("/grpc.health.v1.Health/Check"), "gRPC: what /health says", .end = grpc_health_end},
+    {SERVICE_PATH("*"), "gRPC: the messages back as they come", .body = grpc_body, .end = grpc_end},
+};
+
 static const struct service services[] = {
     {SERVICE_PATH("/stream"), "?n=10&chunk=1024&delay_ms=0: n chunks", .end = stream_end},
     {SERVICE_PATH("/bytes/*"), "N bytes with Content-Length", .end = bytes_end},
@@ -228,12 +262,18 @@ void services_list(struct json *json)
     json_object(json);
     list_rows(json, services, countof(services));
     list_rows(json, control_services, control_service_count);
+    list_rows(json, grpc_services, 1); // the other one has no path
     json_object_end(json);
 }
 
 bool is_control_path(struct str path)
 {
     return str_starts(path, STR("/_control/"));
+}
+
+bool is_health_path(struct str path)
+{
+    return str_eq(path, STR("/health")) || str_eq(path, grpc_services[0].path);
 }
 
 static bool row_fits(const struct service *row, struct str path)
@@ -251,9 +291,11 @@ static const struct service *find_row(const struct service *rows, size_t count, 
     return NULL;
 }
 
-const struct service *service_find(struct str path, struct str query)
+const struct service *service_find(const struct client *c)
 {
-    struct str value;
+    struct str path = c->request.path, query = c->request.query, value;
+    if (c->request.http2 && grpc_is_request(&c->request))
+        return find_row(grpc_services, countof(grpc_services), path);
     if (is_control_path(path)) {
         const struct service *row = find_row(control_services, control_service_count, path);
         if (row)

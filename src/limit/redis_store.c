@@ -52,8 +52,17 @@ static void set_trouble(struct limit_worker *worker, bool is_there)
         loop_timer_stop(worker->needs.loop, &trouble->probe);
 }
 
-static void note(struct limit_worker *worker, bool good)
+static void begin_trouble(struct limit_question *question)
 {
+    struct limit_trouble *trouble = &question->worker->trouble;
+    arena_reset(&trouble->arena);
+    trouble->key = arena_printf(&trouble->arena, "%.*s:probe", STR_ARG(question->queries[0].key));
+    set_trouble(question->worker, true);
+}
+
+static void note(struct limit_question *question, bool good)
+{
+    struct limit_worker *worker = question->worker;
     struct limit_trouble *trouble = &worker->trouble;
     uint64_t second = limit_now(worker) / SECOND_US;
     if (trouble->is_there) // what was asked before
@@ -68,7 +77,7 @@ static void note(struct limit_worker *worker, bool good)
     bool too_many = trouble->answers >= LIMIT_TROUBLE_MIN &&
                     trouble->failures * 100 >= trouble->answers * LIMIT_TROUBLE_PERCENT;
     if (!good && (too_many || trouble->in_a_row >= LIMIT_TROUBLE_IN_A_ROW))
-        set_trouble(worker, true);
+        begin_trouble(question);
 }
 
 static void log_complaint(struct limit_worker *worker, const struct resp_value *reply)
@@ -183,7 +192,15 @@ static void learn(struct limit_question *question, bool good)
     if (question->is_probe && good)
         set_trouble(worker, false);
     else
-        note(worker, good);
+        note(question, good);
+}
+
+// Each use of the group becomes one of its own, and is asked about after all others.
+static void tear_group(struct limit_asking *asking)
+{
+    for (uint32_t i = 0; i < asking->count; i++)
+        if (asking->uses[i].group == asking->group)
+            asking->uses[i].group = ++asking->groups;
 }
 
 static void on_answer(void *context, enum redis_failure failure, const struct resp_value *reply)
@@ -196,16 +213,19 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
     struct limit_told *told = arena_array(&question->arena, struct limit_told, question->count);
     bool passes, good = failure == REDIS_OK && limit_script_read(reply, question->queries, question->count,
                                                                  question->asked_us, &passes, told);
-    if (failure == REDIS_OK && !good)
+    bool is_torn = failure == REDIS_OK && question->count > 1 && limit_script_is_torn(reply);
+    if (failure == REDIS_OK && !good && !is_torn)
         log_complaint(worker, reply);
-    learn(question, good);
+    learn(question, good || is_torn);
     if (question->is_return)
         worker->lease.under_way--;
     lease_hear(question, good ? told : NULL);
     if (asking) {
         asking->question = NULL;
-        asking->has_failed = !good;
-        if (good)
+        asking->has_failed = !good && !is_torn;
+        if (is_torn)
+            tear_group(asking);
+        else if (good)
             hear(worker, asking, told, passes, limit_now(worker));
     }
     limit_question_free(question);
@@ -219,7 +239,7 @@ static void probe(struct limit_worker *worker)
 {
     struct limit_question *question = limit_question_new(worker, 1);
     struct limit_query *query = &question->queries[question->count++];
-    *query = (struct limit_query){.key = worker->probe_key, .cost = 1};
+    *query = (struct limit_query){.key = worker->trouble.key, .cost = 1};
     check(bucket_compile(&query->rule.bucket, SECOND_US, SECOND_US, SECOND_US, false));
     question->is_probe = true;
     limit_question_send(question, LIMIT_TAKE, 0);
@@ -551,6 +571,7 @@ struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs)
     worker->needs = *needs;
     worker->spares.max = SPARE_BLOCKS;
     arena_init(&worker->arena, NULL);
+    arena_init(&worker->trouble.arena, NULL);
     loop_timer_init(&worker->trouble.probe, on_probe);
     loop_timer_init(&worker->retirement, on_retirement);
     lease_init(worker);
@@ -581,6 +602,7 @@ void limit_worker_free(struct limit_worker *worker)
     use_fleet(worker, NULL);
     end_retirement(worker);
     arena_spares_fini(&worker->spares);
+    arena_reset(&worker->trouble.arena);
     arena_reset(&worker->arena);
     free(worker);
 }
@@ -590,7 +612,6 @@ static void keep_settings(struct limit_worker *worker, const struct redis_settin
     struct str prefix = settings->key_prefix;
     arena_reset(&worker->arena);
     worker->prefix = arena_copy(&worker->arena, prefix);
-    worker->probe_key = arena_printf(&worker->arena, "%.*sprobe", STR_ARG(prefix));
     worker->deadline_us = settings->deadline_us;
     worker->is_cluster = settings->mode == REDIS_CLUSTER;
 }

@@ -11,6 +11,9 @@ struct limit_trouble {
     uint64_t second; // which; answers and failures are its own
     unsigned answers, failures;
     struct loop_timer probe;
+    struct arena arena; // of the key
+    struct str
+        key; // that is probed: where the last question failed, so that in a Cluster the same node is tried
 };
 
 // The purses that this worker holds (lease.c).
@@ -31,7 +34,7 @@ struct limit_worker {
     struct redis_fleet *fleet;   // NULL: no limit is in Redis
     struct redis_fleet *retired; // of the snapshot before, until what it was asked has been answered
     struct loop_timer retirement;
-    struct str prefix, probe_key;
+    struct str prefix;
     uint64_t deadline_us;
     bool is_cluster;
     struct arena arena; // of the texts

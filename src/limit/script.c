@@ -250,6 +250,11 @@ bool limit_script_is_missing(const struct resp_value *reply)
     return reply->kind == RESP_ERROR && str_starts(reply->text, STR("NOSCRIPT"));
 }
 
+bool limit_script_is_torn(const struct resp_value *reply)
+{
+    return reply->kind == RESP_ERROR && str_starts(reply->text, STR("TRYAGAIN"));
+}
+
 // ---- the answer ----
 
 static bool is_count(const struct resp_value *value, int64_t max)

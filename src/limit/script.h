@@ -56,6 +56,8 @@ unsigned limit_script_command(enum limit_verb verb, const struct limit_query *qu
 // The same command where the script is not known yet: argv[0] and argv[1] are replaced.
 void limit_script_spell_out(struct str *argv);
 bool limit_script_is_missing(const struct resp_value *reply);
+// A Cluster moves the keys' slot at the moment: each key has to be asked about by itself.
+bool limit_script_is_torn(const struct resp_value *reply);
 // False: it is no answer to that. now_us: when it was asked, or earlier: what is counted from there is never
 // late. *passes: nobody refuses. told: count of them.
 bool limit_script_read(const struct resp_value *reply, const struct limit_query *queries, uint32_t count,

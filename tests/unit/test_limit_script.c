@@ -282,6 +282,7 @@ static void test_keys_go_when_they_say_nothing_any_more(void **state)
                                          &bench.arena, &argv);
     const struct resp_value *reply = redis_do(&bench, argv, argc);
     assert_true(limit_script_is_missing(reply));
+    assert_false(limit_script_is_torn(reply));
     limit_script_spell_out(argv);
     reply = redis_do(&bench, argv, argc);
     assert_true(limit_script_read(reply, queries, 2, 0, &passes, told) && passes);

@@ -71,12 +71,27 @@ void api_routes(struct serve_client *c)
 
 // ---- upstreams ----
 
+static void print_ejection(struct json *json, const struct ejector *ejector, uint64_t now_us)
+{
+    uint64_t until_us = atomic_load_explicit(&ejector->until_us, memory_order_relaxed);
+    bool out = until_us > now_us;
+    json_field_bool(json, "ejected", out);
+    if (out) {
+        json_field_u64(json, "ejected_for_ms", (until_us - now_us) / 1000);
+        json_field_string(json, "ejected_by", ejection_reason_name(ejector->reason));
+    }
+    json_field_u64(json, "consecutive_failures", ejector->failures);
+    json_field_u64(json, "ejections_in_force", ejector->times);
+    json_field_u64(json, "ejections_refused", ejector->refused);
+}
+
 void print_endpoint(struct json *json, const struct upstream_target *target, int64_t active)
 {
     const struct endpoint *endpoint = target->endpoint;
     char resolved[ADDR_TEXT_MAX];
     size_t n = addr_print(&endpoint->addr, resolved);
     uint64_t since_us = atomic_load_explicit(&endpoint->up_since_us, memory_order_relaxed);
+    uint64_t now_us = clock_monotonic_us();
     bool up = atomic_load_explicit(&endpoint->up, memory_order_relaxed);
     json_object(json);
     json_field_string(json, "address", endpoint->name);
@@ -84,7 +99,8 @@ void print_endpoint(struct json *json, const struct upstream_target *target, int
     json_field_u64(json, "weight", target->weight);
     json_field_bool(json, "up", up);
     if (up && since_us)
-        json_field_u64(json, "up_ms", (clock_monotonic_us() - since_us) / 1000);
+        json_field_u64(json, "up_ms", (now_us - since_us) / 1000);
+    print_ejection(json, &endpoint->ejector, now_us);
     json_field_u64(json, "checks", atomic_load_explicit(&endpoint->checks, memory_order_relaxed));
     json_field_u64(json, "check_failures",
                    atomic_load_explicit(&endpoint->check_failures, memory_order_relaxed));

@@ -1,5 +1,6 @@
 #include "admin/collect.h"
 #include "auth/jwks.h"
+#include "base/clock.h"
 #include "token/sign.h"
 
 #include <stdlib.h>
@@ -41,6 +42,14 @@ static uint32_t count_up(const struct upstream *upstream)
     return up;
 }
 
+static uint32_t count_ejected(const struct upstream *upstream)
+{
+    uint32_t ejected = 0;
+    for (uint32_t i = 0; i < upstream->target_count; i++)
+        ejected += ejector_is_out(&upstream->targets[i].endpoint->ejector, clock_monotonic_us());
+    return ejected;
+}
+
 // How bad it is: an upstream with no endpoint up, or a configuration file that is not what runs.
 static struct str overall(const struct admin_host *host)
 {
@@ -62,6 +71,7 @@ static void print_upstreams(const struct gateway *gateway, struct json *json)
         json_field_string(json, "name", upstream->name);
         json_field_u64(json, "endpoints", upstream->target_count);
         json_field_u64(json, "up", count_up(upstream));
+        json_field_u64(json, "ejected", count_ejected(upstream));
         json_object_end(json);
     }
     json_array_end(json);
@@ -136,6 +146,7 @@ void status_jwks(struct serve_client *c)
 static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpoint **endpoints)
 {
     size_t count = 0, capacity = 0;
+    uint64_t now_us = clock_monotonic_us();
     for (uint32_t i = 0; i < gateway->upstream_count; i++)
         capacity += gateway->upstreams[i]->target_count;
     *endpoints = calloc(capacity + 1, sizeof **endpoints);
@@ -147,6 +158,7 @@ static size_t list_endpoints(const struct gateway *gateway, struct metrics_endpo
             (*endpoints)[count++] = (struct metrics_endpoint){
                 .endpoint = endpoint->metric_id,
                 .up = atomic_load_explicit(&endpoint->up, memory_order_relaxed),
+                .ejected = ejector_is_out(&endpoint->ejector, now_us),
             };
         }
     }

@@ -282,6 +282,8 @@ static bool start(struct process *process, struct config_report *report, struct 
     process->admin = admin_new(&process->loop, host);
     process->health =
         health_start(&process->loop, host->gateway->upstreams, host->gateway->upstream_count, NULL);
+    process->outliers = outliers_start(&process->loop, host->gateway->upstreams,
+                                       host->gateway->upstream_count, host->own, NULL);
     process->control = (struct loop_source){.fd = process->control_fd, .on_event = on_control};
     if (loop_add(&process->loop, &process->control, EPOLLIN) != ERR_OK) {
         err_system(err, "worker", "epoll_ctl");
@@ -308,6 +310,7 @@ static void finish(struct process *process)
         _exit(1);                 // nothing more can be given back in order
     loop_turn(&process->loop, 0); // orders carried out in the last moment
     health_stop(process->health);
+    outliers_stop(process->outliers);
     process_end_keys(process);
     loop_turn(&process->loop, 0); // connections are freed
     gateway_unref(process->host.gateway);

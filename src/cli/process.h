@@ -16,6 +16,7 @@
 #include "cli/control.h"
 #include "cli/crew.h"
 #include "upstream/health.h"
+#include "upstream/outlier.h"
 #include "upstream/upstream.h"
 
 // An address this process serves, with its own copies of the supervisor's descriptors.
@@ -87,6 +88,7 @@ struct process {
     struct place_list places;
     struct log_output *output, *outputs_before;
     struct health *health;
+    struct outliers *outliers;
     struct redis_deny *deny; // NULL: the configuration has no redis
     struct loop_timer sweep_timer;
     struct admin *admin;

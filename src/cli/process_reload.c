@@ -193,6 +193,8 @@ bool process_put_in_force(struct process *process, struct gateway *gateway, stru
     process_use_keys(process);
     process->health =
         health_start(&process->loop, gateway->upstreams, gateway->upstream_count, process->health);
+    process->outliers = outliers_start(&process->loop, gateway->upstreams, gateway->upstream_count, host->own,
+                                       process->outliers);
     if (process->admin)
         process_listen_admin(process);
     host->listening = gateway->listener_count;

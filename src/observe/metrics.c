@@ -92,6 +92,7 @@ void metrics_free(struct metrics *metrics)
     free(metrics->listeners);
     free(metrics->providers);
     free(metrics->limits);
+    free(metrics->endpoints);
     free(metrics);
 }
 
@@ -107,6 +108,8 @@ void metrics_reserve(struct metrics *metrics)
                sizeof *metrics->providers);
     grow_array(&metrics->limits, &metrics->limit_count, metric_name_count(NAME_LIMIT),
                sizeof *metrics->limits);
+    grow_array(&metrics->endpoints, &metrics->endpoint_count, metric_name_count(NAME_ENDPOINT),
+               sizeof *metrics->endpoints);
 }
 
 // ---- series ----
@@ -295,6 +298,24 @@ void metrics_limit(struct metrics *metrics, uint32_t limit, enum limit_decision 
         metrics->limits[limit].decisions[decision]++;
 }
 
+struct str ejection_reason_name(enum ejection_reason reason)
+{
+    static const struct str names[EJECTION_REASONS] = {
+#define X(id, name, words) {name, sizeof(name) - 1},
+        EJECTION_REASON_LIST(X)
+#undef X
+    };
+    return names[reason];
+}
+
+void metrics_ejection(struct metrics *metrics, uint32_t endpoint, enum ejection_reason reason)
+{
+    if (unlikely(endpoint >= metrics->endpoint_count))
+        metrics_reserve(metrics);
+    if (likely(endpoint < metrics->endpoint_count))
+        metrics->endpoints[endpoint].ejections[reason]++;
+}
+
 void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us)
 {
     metrics->redis_results[result]++;
@@ -385,6 +406,10 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
     for (uint32_t i = 0; i < from->limit_count; i++)
         for (unsigned k = 0; k < LIMIT_DECISION_COUNT; k++)
             into->limits[i].decisions[k] += from->limits[i].decisions[k];
+    grow_array(&into->endpoints, &into->endpoint_count, from->endpoint_count, sizeof *into->endpoints);
+    for (uint32_t i = 0; i < from->endpoint_count; i++)
+        for (unsigned k = 0; k < EJECTION_REASONS; k++)
+            into->endpoints[i].ejections[k] += from->endpoints[i].ejections[k];
     for (uint32_t i = 0; i < from->route_count; i++)
         if (from->routes[i])
             route_merge(into, i, from->routes[i]);

@@ -58,6 +58,20 @@ enum retry_reason {
 };
 void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason);
 
+// Ejections of endpoints, by why: X(id, value of the label "reason", for people).
+#define EJECTION_REASON_LIST(X)                                                      \
+    X(EJECTED_CONSECUTIVE_FAILURES, "consecutive_failures", "failures in a row")     \
+    X(EJECTED_CONNECT_FAILURES, "connect_failures", "connects that failed in a row") \
+    X(EJECTED_SUCCESS_RATE, "success_rate", "a lower success rate than the others'")
+enum ejection_reason {
+#define X(id, ...) id,
+    EJECTION_REASON_LIST(X)
+#undef X
+        EJECTION_REASONS,
+};
+struct str ejection_reason_name(enum ejection_reason reason);
+void metrics_ejection(struct metrics *metrics, uint32_t endpoint, enum ejection_reason reason);
+
 // Gauges that move by ±1.
 enum connection_state { CONNECTIONS_ACTIVE, CONNECTIONS_IDLE, CONNECTION_STATES };
 void metrics_connections(struct metrics *metrics, uint32_t listener, enum connection_state state, int change);
@@ -189,7 +203,7 @@ struct metrics_process {
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id
-    bool up;
+    bool up, ejected;
 };
 // Prometheus text 0.0.4, or OpenMetrics 1.0 (with # EOF); process_* from /proc/self.
 void metrics_print(const struct metrics *total, const struct metrics_process *process,

@@ -353,8 +353,56 @@ static int by_endpoint(const void *a, const void *b)
 }
 
 // A host name may stand for several addresses; they share a name and so a series, which is up when any of
-// them is.
-static void print_endpoints(struct page *page, const struct metrics_endpoint *endpoints, size_t count)
+// them is, and ejected likewise. In place; returns how many are left.
+static size_t one_a_name(struct metrics_endpoint *endpoints, size_t count)
+{
+    size_t kept = 0;
+    if (count)
+        qsort(endpoints, count, sizeof *endpoints, by_endpoint);
+    for (size_t i = 0; i < count; i++) {
+        struct metrics_endpoint *last = kept ? &endpoints[kept - 1] : NULL;
+        if (!last || last->endpoint != endpoints[i].endpoint) {
+            endpoints[kept++] = endpoints[i];
+            continue;
+        }
+        last->up = last->up || endpoints[i].up;
+        last->ejected = last->ejected || endpoints[i].ejected;
+    }
+    return kept;
+}
+
+static void label_endpoint(struct page *page, uint32_t endpoint)
+{
+    struct str name = metric_name(NAME_ENDPOINT, endpoint);
+    size_t nul = str_find(name, 0);
+    label_first(page, "upstream", ((struct str){name.p, nul}));
+    label(page, "endpoint", nul < name.n ? str_skip(name, nul + 1) : STR(""));
+}
+
+static void print_ejections(struct page *page, const struct metrics *total,
+                            const struct metrics_endpoint *endpoints, size_t count)
+{
+    family(page, STR("sallyport_upstream_endpoint_ejected"), FAMILY_GAUGE,
+           STR("1 while an endpoint takes no requests because it failed while others served."));
+    for (size_t i = 0; i < count; i++) {
+        put(page, "sallyport_upstream_endpoint_ejected");
+        label_endpoint(page, endpoints[i].endpoint);
+        sample_u64(page, endpoints[i].ejected);
+    }
+    family(page, STR("sallyport_upstream_ejections_total"), FAMILY_COUNTER,
+           STR("Ejections of endpoints, by why."));
+    for (size_t i = 0; i < count; i++)
+        for (unsigned reason = 0; reason < EJECTION_REASONS; reason++) {
+            uint32_t id = endpoints[i].endpoint;
+            put(page, "sallyport_upstream_ejections_total");
+            label_endpoint(page, id);
+            label(page, "reason", ejection_reason_name((enum ejection_reason)reason));
+            sample_u64(page, id < total->endpoint_count ? total->endpoints[id].ejections[reason] : 0);
+        }
+}
+
+static void print_endpoints(struct page *page, const struct metrics *total,
+                            const struct metrics_endpoint *endpoints, size_t count)
 {
     family(page, STR("sallyport_upstream_endpoint_up"), FAMILY_GAUGE,
            STR("1 when active health checks pass or there are none."));
@@ -362,18 +410,13 @@ static void print_endpoints(struct page *page, const struct metrics_endpoint *en
     check(sorted);
     if (count)
         memcpy(sorted, endpoints, count * sizeof *sorted);
-    qsort(sorted, count, sizeof *sorted, by_endpoint);
-    for (size_t i = 0; i < count;) {
-        bool up = false;
-        struct str name = metric_name(NAME_ENDPOINT, sorted[i].endpoint);
-        for (size_t first = i; i < count && sorted[i].endpoint == sorted[first].endpoint; i++)
-            up = up || sorted[i].up;
-        size_t nul = str_find(name, 0);
+    count = one_a_name(sorted, count);
+    for (size_t i = 0; i < count; i++) {
         put(page, "sallyport_upstream_endpoint_up");
-        label_first(page, "upstream", ((struct str){name.p, nul}));
-        label(page, "endpoint", nul < name.n ? str_skip(name, nul + 1) : STR(""));
-        sample_u64(page, up);
+        label_endpoint(page, sorted[i].endpoint);
+        sample_u64(page, sorted[i].up);
     }
+    print_ejections(page, total, sorted, count);
     free(sorted);
 }
 
@@ -568,7 +611,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_requests(&page, total);
     print_upstream_durations(&page, total);
     print_upstream_states(&page, total);
-    print_endpoints(&page, endpoints, endpoint_count);
+    print_endpoints(&page, total, endpoints, endpoint_count);
     print_providers(&page, total);
     print_limits(&page, total);
     print_redis(&page, total);

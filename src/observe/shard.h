@@ -90,6 +90,10 @@ struct metric_limit {
     uint64_t decisions[LIMIT_DECISION_COUNT];
 };
 
+struct metric_endpoint {
+    uint64_t ejections[EJECTION_REASONS];
+};
+
 struct metric_chunk {
     struct metric_chunk *next;
     size_t used, size; // of the whole chunk, this head included
@@ -106,7 +110,8 @@ struct metrics {
     struct metric_listener *listeners;
     struct metric_provider *providers;
     struct metric_limit *limits;
-    uint32_t route_count, upstream_count, listener_count, provider_count, limit_count;
+    struct metric_endpoint *endpoints;
+    uint32_t route_count, upstream_count, listener_count, provider_count, limit_count, endpoint_count;
     struct metric_chunk *chunks;
     size_t bytes; // taken from chunks, all in all
 };

@@ -21,28 +21,38 @@ struct choice {
     const struct balance *balance;
     uint64_t now_us;
     uint64_t excluded; // bitmap
-    bool panic;        // all count as up
+    bool panic;        // all count as available
     bool uniform; // any may be taken, and all weigh the same: the usual case, where drawing costs no search
     uint64_t weight_sum;
 };
 
-static bool is_up(const struct balance_endpoint *at)
+// Health checks pass, and it is not ejected.
+static bool is_available(const struct balance_endpoint *at, uint64_t now_us)
 {
-    return atomic_load_explicit(&at->endpoint->up, memory_order_relaxed);
+    return atomic_load_explicit(&at->endpoint->up, memory_order_relaxed) &&
+           !ejector_is_out(&at->endpoint->ejector, now_us);
+}
+
+// Since when it is available: after a check brought it back, or after it was ejected.
+static uint64_t available_since_us(const struct endpoint *endpoint, uint64_t now_us)
+{
+    uint64_t up_us = atomic_load_explicit(&endpoint->up_since_us, memory_order_relaxed);
+    uint64_t back_us = atomic_load_explicit(&endpoint->ejector.until_us, memory_order_relaxed);
+    return back_us <= now_us && back_us > up_us ? back_us : up_us;
 }
 
 // Linear from a tenth to the whole over slow_start.
 static uint64_t slow_start_scale(const struct balance *balance, const struct balance_endpoint *at,
                                  uint64_t now_us)
 {
-    uint64_t since = atomic_load_explicit(&at->endpoint->up_since_us, memory_order_relaxed);
+    uint64_t since = available_since_us(at->endpoint, now_us);
     if (!since || (now_us > since && now_us - since >= balance->slow_start_us))
         return WEIGHT_SCALE;
     uint64_t scale = now_us > since ? (now_us - since) * WEIGHT_SCALE / balance->slow_start_us : 0;
     return scale < WEIGHT_SCALE / 10 ? WEIGHT_SCALE / 10 : scale;
 }
 
-static inline uint64_t scaled_weight(const struct choice *choice, const struct balance_endpoint *at)
+static inline uint64_t scale_weight(const struct choice *choice, const struct balance_endpoint *at)
 {
     const struct balance *balance = choice->balance;
     return at->weight *
@@ -58,37 +68,36 @@ static inline bool is_excluded(const struct choice *choice, uint32_t i)
 static inline uint64_t weight_of(const struct choice *choice, uint32_t i)
 {
     const struct balance_endpoint *at = &choice->balance->endpoints[i];
-    if (is_excluded(choice, i) || !(choice->panic || is_up(at)))
-        return 0;
-    return scaled_weight(choice, at);
+    return choice->panic || at->is_available ? at->scaled_weight : 0;
 }
 
-// Looks at every endpoint once: is it panic, and how much weight may be chosen from?
+// Looks at every endpoint once, and notes what is found: is it panic, and how much weight may be chosen from?
 static void survey(struct choice *choice)
 {
     const struct balance *balance = choice->balance;
-    uint32_t all = 0, up = 0, usable = 0;
-    uint64_t sum_all = 0, sum_up = 0, one_weight = 0;
+    uint32_t all = 0, available = 0, usable = 0;
+    uint64_t sum_all = 0, sum_available = 0, one_weight = 0;
     bool same = true;
     for (uint32_t i = 0; i < balance->count; i++) {
-        const struct balance_endpoint *at = &balance->endpoints[i];
+        struct balance_endpoint *at = &balance->endpoints[i];
+        at->scaled_weight = 0;
         if (!at->weight)
             continue;
-        uint64_t weight = scaled_weight(choice, at);
-        bool at_up = is_up(at);
+        at->is_available = is_available(at, choice->now_us);
         all++;
-        up += at_up;
+        available += at->is_available;
         if (is_excluded(choice, i))
             continue;
-        same = same && (!one_weight || weight == one_weight);
-        one_weight = weight;
+        at->scaled_weight = scale_weight(choice, at);
+        same = same && (!one_weight || at->scaled_weight == one_weight);
+        one_weight = at->scaled_weight;
         usable++;
-        sum_all += weight;
-        sum_up += at_up ? weight : 0;
+        sum_all += at->scaled_weight;
+        sum_available += at->is_available ? at->scaled_weight : 0;
     }
-    choice->panic = up < all && (double)up < balance->panic_threshold * (double)all;
-    choice->weight_sum = choice->panic ? sum_all : sum_up;
-    choice->uniform = same && usable == balance->count && (choice->panic || up == all);
+    choice->panic = available < all && (double)available < balance->panic_threshold * (double)all;
+    choice->weight_sum = choice->panic ? sum_all : sum_available;
+    choice->uniform = same && usable == balance->count && (choice->panic || available == all);
 }
 
 // ---- policies; weight_sum is not 0 ----

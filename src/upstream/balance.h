@@ -22,6 +22,9 @@ struct balance_endpoint {
     int64_t current; // round_robin's
     double ewma_us;  // 0: nothing measured yet
     uint64_t ewma_at_us;
+    // What this pick has found; others change both meanwhile.
+    uint64_t scaled_weight; // 0: it may not be taken
+    bool is_available;
 };
 
 // The ring is built once a snapshot and read-only.
@@ -43,8 +46,8 @@ enum { BALANCE_NONE = -1 };
 
 // The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: a bitmap of
 // endpoints not to take when another will do (64 of them; later ones are never excluded). hash:
-// consistent_hash's key. Endpoints with weight 0 take none. When fewer than panic_threshold of all are up,
-// all count as up.
+// consistent_hash's key. Endpoints with weight 0 take none. When fewer than panic_threshold of all are up
+// and not ejected, all are used.
 int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand);
 // A request was sent / has ended (latency 0: no measure).
 void balance_began(struct balance *balance, uint32_t index);

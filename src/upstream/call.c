@@ -1,5 +1,6 @@
 // One attempt at one request: picking an endpoint, lending, waiting in line, giving back.
 #include "upstream/link.h"
+#include "upstream/outlier.h"
 
 #include <stdlib.h>
 
@@ -11,6 +12,7 @@ static void begin_on(struct upstream_call *call, int position)
     struct upstream_pool *pool = local->pools[position];
     call->endpoint = pool->endpoint;
     call->pool = pool;
+    call->placed_us = local->worker->needs.loop->now_us;
     pool->active++;
     balance_began(&local->balance, (uint32_t)position);
 }
@@ -240,6 +242,8 @@ static void note_outcome(struct upstream_call *call, const struct attempt_end *e
         outcome->endpoint = call->pool->endpoint;
     else // it had not come so far as to ask one
         outcome->verdict = OUTCOME_NONE;
+    const struct upstream_worker_needs *needs = &call->local->worker->needs;
+    outlier_note(call->upstream, outcome, call->placed_us, needs->loop->now_us, needs->rand, needs->metrics);
 }
 
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end)

@@ -51,8 +51,9 @@ static uint32_t metric_id_of(struct str upstream_name, struct str name)
 static struct endpoint *endpoint_new(struct str upstream_name, struct str name, const struct addr *addr,
                                      uint64_t hash)
 {
-    struct entry *entry = calloc(1, sizeof *entry);
+    struct entry *entry = aligned_alloc(alignof(struct entry), sizeof *entry);
     check(entry);
+    memset(entry, 0, sizeof *entry);
     entry->hash = hash;
     list_push_back(bucket_of(hash), &entry->node);
     struct endpoint *endpoint = &entry->endpoint;
@@ -72,6 +73,7 @@ static void forget(struct endpoint *endpoint)
     atomic_store_explicit(&endpoint->checks, 0, memory_order_relaxed);
     atomic_store_explicit(&endpoint->check_failures, 0, memory_order_relaxed);
     endpoint->last_check[0] = 0;
+    ejector_forget(&endpoint->ejector);
 }
 
 struct endpoint *endpoint_ref(struct str upstream_name, struct str name, const struct addr *addr)

@@ -1,10 +1,11 @@
-// One address of an upstream, as the whole process knows it: health and when it came up. Kept by (upstream,
-// address) across reloads. Written by the control thread, read by workers with relaxed loads.
+// One address of an upstream, as the whole process knows it: health, when it came up, whether it is ejected.
+// Kept by (upstream, address) across reloads. Written by the control thread, read by workers with relaxed
+// loads; the ejector is written by workers, too.
 #pragma once
 
 #include "base/list.h"
 #include "net/addr.h"
-#include "upstream/upstream_config.h"
+#include "upstream/ejector.h"
 
 #include <stdatomic.h>
 
@@ -20,6 +21,7 @@ struct endpoint {
     _Atomic(uint64_t) up_since_us; // for slow_start; 0: since the start
     _Atomic(uint64_t) checks, check_failures;
     char last_check[HEALTH_WORDS]; // what the last check said; control thread only
+    struct ejector ejector;
 };
 
 // The endpoint of that pair and address, made when it is new; one reference is added. Control thread.

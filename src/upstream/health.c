@@ -7,6 +7,7 @@
 #include "base/map.h"
 #include "net/tls.h"
 #include "upstream/health_probe.h"
+#include "upstream/outlier.h"
 
 #include <stdlib.h>
 
@@ -15,6 +16,7 @@ struct plan {
     struct probe_question question;
     uint64_t interval_ms;
     int64_t healthy, unhealthy;
+    bool readmits; // ejected endpoints
 };
 
 struct watch {
@@ -25,6 +27,7 @@ struct watch {
     struct health_tally tally;
     struct loop_timer timer; // with a probe: its deadline; without: the next check
     struct probe *probe;     // NULL: none is running
+    uint64_t began_us;       // the probe
     struct list waiting;     // for its turn
 };
 
@@ -86,6 +89,8 @@ static void apply(struct watch *watch, bool success)
         break;
     case HEALTH_SAME: break;
     }
+    if (success && plan->readmits)
+        outlier_check_passed(endpoint, watch->began_us, watch->health->loop->now_us);
 }
 
 // ---- probes ----
@@ -122,6 +127,7 @@ static void start_probe(struct watch *watch)
     struct health *health = watch->health;
     struct endpoint *endpoint = watch->endpoint;
     struct probe_verdict verdict;
+    watch->began_us = health->loop->now_us;
     watch->probe = probe_start(health->loop, &watch->plan->question, endpoint->name, watch->host,
                                &endpoint->addr, watch, on_verdict, &verdict);
     if (!watch->probe) {
@@ -159,6 +165,7 @@ static struct str key_of(struct endpoint *const *endpoint)
 static void move_probe(struct watch *from, struct watch *to)
 {
     to->probe = from->probe;
+    to->began_us = from->began_us;
     probe_hand_over(to->probe, &to->plan->question, to->host, to);
     to->health->running++;
     from->probe = NULL;
@@ -244,6 +251,7 @@ static const struct plan *plan_new(struct health *health, const struct upstream 
         .interval_ms = whole_ms(settings->interval_us),
         .healthy = settings->healthy,
         .unhealthy = settings->unhealthy,
+        .readmits = upstream->settings->outlier.check_readmits,
     };
     health->plans[health->plan_count++] = plan;
     return plan;

@@ -2,7 +2,8 @@
 // upstream's protocol, or grpc.health.v1.Health/Check (health_probe.h), with TLS where the upstream has it;
 // each on a connection of its own, which one deadline covers from connect to answer. `healthy` successes in a
 // row mark an endpoint up, `unhealthy` failures in a row mark it down. Intervals are jittered by ±10 %; the
-// first check runs at once. An endpoint is up until its checks say otherwise.
+// first check runs at once. An endpoint is up until its checks say otherwise. A good check readmits an
+// ejected endpoint (outlier.h).
 #pragma once
 
 #include "upstream/upstream.h"

@@ -129,6 +129,7 @@ struct upstream_call { // zero it, then fill in the first block
     bool fresh; // takes no connection that was used before
     struct loop_timer pending_timer;
     uint64_t give_up_ms;        // when waiting in line is over; 0: has not waited
+    uint64_t placed_us;         // when the endpoint was chosen
     uint64_t ready_us, head_us; // when lent, when the response head came
     bool reused;
     bool response_begun; // at least one byte of the response was read

@@ -59,6 +59,21 @@ struct retry_settings {
     uint64_t body_bytes;
 };
 
+struct success_rate_settings {
+    uint64_t interval_us;
+    int64_t min_requests, min_endpoints;
+    double deviations; // 0: not compared
+    double min_gap;
+};
+
+struct outlier_settings {
+    int64_t consecutive_failures, connect_failures; // in a row; 0: not a reason
+    uint64_t ejection_us, max_ejection_us;
+    double max_ejected;  // share of the endpoints; 0: none is ever ejected
+    bool check_readmits; // a good active check lets an endpoint back in
+    struct success_rate_settings success_rate;
+};
+
 enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_H2 };
 
 struct upstream_tls_settings {
@@ -79,6 +94,7 @@ struct upstream_settings {
     int load_balancer; // enum balance_policy
     struct hash_settings hash_on;
     struct health_settings health_check;
+    struct outlier_settings outlier;
     double panic_threshold;
     uint64_t slow_start_us;
     struct {
@@ -93,6 +109,7 @@ struct upstream_settings {
 
 extern const struct config_object upstream_object;
 extern const struct config_object health_object;
+extern const struct config_object outlier_object;
 extern const struct config_object retry_object; // routes override with the same table
 
 // A CUSTOM field for a list of statuses in a struct status_set.

@@ -174,6 +174,30 @@ static void test_those_that_are_down_get_nothing(void **state)
     }
 }
 
+static void eject(struct view *view, uint32_t i, uint64_t until_us)
+{
+    atomic_store(&view->known[i].ejector.until_us, until_us);
+}
+
+static void test_the_ejected_get_nothing_until_their_time_is_over(void **state)
+{
+    (void)state;
+    for (size_t p = 0; p < countof(policies); p++) {
+        struct view *view = view_new(policies[p], 4, NULL);
+        unsigned counts[MOST];
+        eject(view, 0, NOW_US + 1);
+        eject(view, 2, NOW_US);
+        count_picks(view, 1000, counts);
+        assert_int_equal(counts[0], 0);
+        assert_true(counts[1] > 200 && counts[2] > 200 && counts[3] > 200);
+        eject(view, 1, NOW_US + 1);
+        set_up(view, 3, false); // down or ejected: one of four is left, and that is panic
+        count_picks(view, 4000, counts);
+        for (uint32_t i = 0; i < 4; i++)
+            assert_true(counts[i] > 500);
+    }
+}
+
 static void test_panic_counts_all_as_up(void **state)
 {
     (void)state;
@@ -260,6 +284,24 @@ static void test_slow_start(void **state)
             assert_share(counts[1], 20000, ages[i].weight / (1 + ages[i].weight), 0.012);
         }
     }
+}
+
+static void test_slow_start_after_an_ejection(void **state)
+{
+    (void)state;
+    struct view *view = view_new(BALANCE_ROUND_ROBIN, 2, NULL);
+    unsigned counts[MOST];
+    view->balance.slow_start_us = 10000000;
+    atomic_store(&view->known[1].up_since_us, 1); // it has long been up
+    eject(view, 1, NOW_US - 5000000);
+    count_picks(view, 3000, counts);
+    assert_share(counts[1], 3000, 1 / 3.0, 0.01);
+    eject(view, 1, NOW_US + 1); // still out: nothing of it but in panic, and then by its weight
+    count_picks(view, 100, counts);
+    assert_int_equal(counts[1], 0);
+    view->balance.panic_threshold = 1;
+    count_picks(view, 1000, counts);
+    assert_int_equal(counts[1], 500);
 }
 
 static void test_slow_start_with_a_clock_that_is_behind(void **state)
@@ -533,11 +575,13 @@ int main(void)
         cmocka_unit_test(test_weights_are_honoured),
         cmocka_unit_test(test_equal_weights_share_alike),
         cmocka_unit_test(test_those_that_are_down_get_nothing),
+        cmocka_unit_test(test_the_ejected_get_nothing_until_their_time_is_over),
         cmocka_unit_test(test_panic_counts_all_as_up),
         cmocka_unit_test(test_weight_0_does_not_count_for_panic),
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_tried_are_not_taken_while_another_will_do),
         cmocka_unit_test(test_slow_start),
+        cmocka_unit_test(test_slow_start_after_an_ejection),
         cmocka_unit_test(test_slow_start_with_a_clock_that_is_behind),
         cmocka_unit_test(test_least_request_prefers_the_less_loaded),
         cmocka_unit_test(test_least_request_levels_by_weight),

@@ -69,6 +69,17 @@ static void test_upstream_defaults(void **state)
     assert_true(status_set_has(&upstream->health_check.statuses, 399));
     assert_false(status_set_has(&upstream->health_check.statuses, 199));
     assert_false(status_set_has(&upstream->health_check.statuses, 400));
+    const struct outlier_settings *outlier = &upstream->outlier;
+    assert_int_equal(outlier->consecutive_failures, 5);
+    assert_int_equal(outlier->connect_failures, 3);
+    assert_int_equal(outlier->ejection_us, 10000000);
+    assert_int_equal(outlier->max_ejection_us, 300000000);
+    assert_true(outlier->max_ejected > 0.49 && outlier->max_ejected < 0.51);
+    assert_true(outlier->check_readmits);
+    assert_int_equal(outlier->success_rate.interval_us, 10000000);
+    assert_int_equal(outlier->success_rate.min_requests, 100);
+    assert_int_equal(outlier->success_rate.min_endpoints, 5);
+    assert_true(outlier->success_rate.deviations > 1.89 && outlier->success_rate.deviations < 1.91);
     assert_true(upstream->panic_threshold > 0.49 && upstream->panic_threshold < 0.51);
     assert_int_equal(upstream->slow_start_us, 0);
     assert_int_equal(upstream->limits.connections, 1024);

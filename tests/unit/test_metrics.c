@@ -444,13 +444,21 @@ static void test_endpoints_of_one_name_are_one_series(void **state)
     uint32_t host = metric_name_id(NAME_ENDPOINT, STR("shop\0host:80")),
              other = metric_name_id(NAME_ENDPOINT, STR("shop\0"
                                                        "10.0.0.1:80"));
-    struct metrics_endpoint endpoints[] = {{host, false}, {other, false}, {host, true}};
+    struct metrics_endpoint endpoints[] = {{host, false, true}, {other, false, false}, {host, true, false}};
     struct buf out = {0};
+    metrics_ejection(metrics, host, EJECTED_SUCCESS_RATE);
+    metrics_ejection(metrics, host, EJECTED_SUCCESS_RATE);
     metrics_print(metrics, &process, endpoints, countof(endpoints), false, &out);
     buf_append(&out, (struct str){"", 1});
     assert_line(out.base, "sallyport_upstream_endpoint_up{upstream=\"shop\",endpoint=\"host:80\"} 1");
     assert_line(out.base, "sallyport_upstream_endpoint_up{upstream=\"shop\",endpoint=\"10.0.0.1:80\"} 0");
     assert_null(strstr(out.base, "sallyport_upstream_endpoint_up{upstream=\"shop\",endpoint=\"host:80\"} 0"));
+    assert_line(out.base, "sallyport_upstream_endpoint_ejected{upstream=\"shop\",endpoint=\"host:80\"} 1");
+    assert_line(out.base, "sallyport_upstream_endpoint_ejected{upstream=\"shop\",endpoint=\"10.0.0.1:80\"} 0");
+    assert_line(out.base, "sallyport_upstream_ejections_total{upstream=\"shop\",endpoint=\"host:80\","
+                          "reason=\"success_rate\"} 2");
+    assert_line(out.base, "sallyport_upstream_ejections_total{upstream=\"shop\",endpoint=\"host:80\","
+                          "reason=\"connect_failures\"} 0");
     buf_free(&out);
     metrics_free(metrics);
 }

@@ -39,7 +39,8 @@ class H2Wire(Wire):
                      "retries": {"attempts": 0}},
         "two_again": {"protocol": "h2", "retries": {"attempts": 2, "backoff": "1ms", "budget": 1.0}},
         "two_one": {"protocol": "h2", "limits": {"connections": 1}, "timeouts": {"connect": "5s"}},
-        "two_pair": {"protocol": "h2", "targets": ["two_a", "two_b"], "retries": {"attempts": 1, "backoff": "1ms"}},
+        "two_pair": {"protocol": "h2", "targets": ["two_a", "two_b"], "retries": {"attempts": 1, "backoff": "1ms"},
+                     "outlier": {"max_ejected": 0}},
     }
 
     def __init__(self, directory, pki):

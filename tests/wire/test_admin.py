@@ -139,7 +139,7 @@ def test_health_follows_the_endpoints(gateway, echo):
         return json.loads(ask(gateway.status_port, "/healthz").body)
 
     until(lambda: health()["status"] == "ok", health)
-    assert health()["upstreams"] == [{"name": "orders", "endpoints": 1, "up": 1}]
+    assert health()["upstreams"] == [{"name": "orders", "endpoints": 1, "up": 1, "ejected": 0}]
     assert health()["listeners"] == {"configured": 1, "accepting": 1}
     try:
         echo.ask("/_control/health?up=0")

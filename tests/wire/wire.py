@@ -34,7 +34,8 @@ class Wire:
         "fast": {"timeouts": {"connect": "500ms", "response": "400ms", "idle": "500ms"}, "retries": {"attempts": 0}},
         "again": {"retries": {"attempts": 2, "statuses": [503], "backoff": "1ms", "budget": 1.0, "body_bytes": "4KiB"}},
         "narrow": {"limits": {"connections": 1, "requests": 3, "pending": 1}, "timeouts": {"connect": "5s"}},
-        "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"}},
+        "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"},
+                 "outlier": {"max_ejected": 0}},   # what one test does to them is not the next one's business
         "budget": {"retries": {"attempts": 1, "backoff": "50ms"}},
         "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "200ms"}},
         "twofold": {"limits": {"requests": 2}},

@@ -98,12 +98,12 @@ static void prepare(struct bucket_question *question, int64_t now_s, uint64_t no
 
 // What this process holds beside what is in Redis.
 static void print_leased(struct json *json, const struct bucket_question *question, struct hash128 key,
-                         uint64_t now_us)
+                         const struct limit_rule *rule, uint64_t now_us)
 {
     struct purse_view view = {0};
     if (!question->limit->is_leased)
         return;
-    purse_look(question->purses, key, now_us, &view);
+    purse_look(question->purses, limit_purse_key(key, rule), now_us, &view);
     json_field_u64(json, "leased", view.tokens);
 }
 
@@ -114,7 +114,7 @@ static void print_quota(struct json *json, const struct bucket_question *questio
     json_object(json);
     json_field_string(json, "quota", text);
     json_field_u64(json, "remaining", rule_remaining(&told->rule, told->state, now_us));
-    print_leased(json, question, limit_quota_key(question->key, unit), now_us);
+    print_leased(json, question, limit_quota_key(question->key, unit), &told->rule, now_us);
     json_field_u64(json, "ends_in_ms", rule_full_us(&told->rule, told->state, now_us) / 1000);
     json_object_end(json);
 }
@@ -136,7 +136,7 @@ static void print_tier(struct json *json, const struct bucket_question *question
         json_field_string(json, "rate", limit_rate_print(&settings->rate, arena));
         json_field_u64(json, "burst", rule_tokens(&tier->rule));
         print_state(json, &told->rule, told->state, now_us);
-        print_leased(json, question, question->key, now_us);
+        print_leased(json, question, question->key, &tier->rule, now_us);
         told++;
     }
     json_key(json, STR("quotas"));
@@ -202,14 +202,20 @@ static void reset_one(const struct bucket_question *question, struct hash128 key
 {
     limit_table_reset(question->table, key);
     limit_table_reset(question->table, limit_share_key(key));
-    purse_void(question->purses, key);
 }
 
 static void reset_here(const struct bucket_question *question)
 {
+    const struct limit *limit = question->limit;
     reset_one(question, question->key);
-    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++)
-        reset_one(question, limit_quota_key(question->key, unit));
+    for (uint32_t i = 0; i <= limit->tier_count; i++)
+        if (limit->tiers[i].has_bucket)
+            purse_void(question->purses, limit_purse_key(question->key, &limit->tiers[i].rule));
+    for (unsigned unit = 0; unit < WINDOW_UNITS; unit++) {
+        struct hash128 key = limit_quota_key(question->key, unit);
+        reset_one(question, key);
+        purse_void(question->purses, key);
+    }
 }
 
 // ---- in Redis ----

@@ -42,10 +42,21 @@ static uint32_t most_of(const struct limit_rule *rule, uint64_t cost)
     return purse_most(rule_tokens(rule), limit_gateways_count(), cost);
 }
 
-// Requests of a snapshot that has been replaced buy nothing: their time zones go with it.
-static bool is_in_force(const struct lease *lease, const struct limit *limit)
+static struct hash128 purse_key(const struct limit_use *use)
 {
-    return limit >= lease->limits && limit < lease->limits + lease->limit_count;
+    return limit_purse_key(use->key, &use->rule);
+}
+
+// Requests of a snapshot that has been replaced buy nothing: their time zones go with it.
+static bool may_hold(const struct lease *lease, const struct limit_use *use)
+{
+    uintptr_t at = (uintptr_t)use->limit, first = (uintptr_t)lease->limits;
+    return at - first < lease->limit_count * sizeof *lease->limits;
+}
+
+static bool may_buy(const struct lease *lease, const struct limit_use *use)
+{
+    return !lease->is_draining && may_hold(lease, use);
 }
 
 static int64_t now_s(void)
@@ -77,7 +88,6 @@ static void return_tokens(struct limit_worker *worker, struct hash128 key, const
     question->is_return = true;
     lease->under_way++;
     limit_table_give(lease->table, key, &query->rule, query->cost);
-    metrics_count(worker->needs.metrics, COUNT_LEASE_RETURNED, query->cost);
     limit_question_send(question, LIMIT_GIVE, now_s());
 }
 
@@ -101,25 +111,21 @@ static void hold(struct limit_worker *worker, struct purse *purse, struct hash12
     sweep_soon(worker);
 }
 
-// What is there goes back. False: it is in use.
-static bool let_go(struct limit_worker *worker, struct holding *holding, bool at_once)
+// What is there goes back, unless it is in use.
+static void let_go(struct limit_worker *worker, struct holding *holding, bool at_once)
 {
     uint32_t tokens;
-    uint64_t ends_us = purse_ends_us(holding->purse);
-    bool is_over = ends_us != PURSE_NO_END && limit_now(worker) >= ends_us;
+    bool is_over = limit_now(worker) >= purse_ends_us(holding->purse);
     if (!at_once && !is_over && !limit_can_ask(worker)) // they are paid: better spent than lost
-        return false;
+        return;
     if (!purse_release(holding->purse, at_once || is_over, &holding->seen, &tokens))
-        return false;
+        return;
     if (holding->rule.is_window)
-        holding->rule.window.end_us = ends_us;
-    if (!is_over)
-        return_tokens(
-            worker, holding->key,
-            &(struct limit_query){.key = holding->redis_key, .rule = holding->rule, .cost = tokens});
+        holding->rule.window.end_us = purse_ends_us(holding->purse); // of the window they are of
+    return_tokens(worker, holding->key,
+                  &(struct limit_query){.key = holding->redis_key, .rule = holding->rule, .cost = tokens});
     list_remove(&holding->node);
     free(holding);
-    return true;
 }
 
 static void on_sweep(struct loop_timer *timer)
@@ -145,12 +151,10 @@ static void add_extras(struct limit_question *question, const struct limit_use *
     struct limit_worker *worker = question->worker;
     struct limit_query *query = &question->queries[question->count - 1];
     struct purchase purchase;
-    purse_begin(worker->lease.purses, use->key, now_us, counted, &purchase);
+    purse_begin(worker->lease.purses, purse_key(use), now_us, counted, &purchase);
     if (!purchase.purse)
         return;
     uint32_t batch = purse_batch(purchase.demand, purchase.tokens, most_of(&use->rule, use->cost), use->cost);
-    if (worker->lease.is_draining)
-        batch = 0;
     query->extra_count = purse_extras(batch, purchase.tokens, use->cost, query->extras);
     if (!query->extra_count) {
         purse_end(&purchase, 0, 0, PURSE_NO_END);
@@ -158,12 +162,13 @@ static void add_extras(struct limit_question *question, const struct limit_use *
     }
     if (!question->bargains)
         question->bargains = arena_array(&question->arena, struct limit_bargain, question->capacity);
-    question->bargains[question->count - 1] = (struct limit_bargain){purchase, use->key, use->cost};
+    question->bargains[question->count - 1] =
+        (struct limit_bargain){purchase, use->key, purse_key(use), use->cost};
 }
 
 void lease_buy(struct limit_question *question, const struct limit_use *use, uint64_t now_us)
 {
-    if (is_in_force(&question->worker->lease, use->limit))
+    if (may_buy(&question->worker->lease, use))
         add_extras(question, use, now_us, use->cost);
 }
 
@@ -196,13 +201,13 @@ bool lease_spend(struct limit_worker *worker, const struct limit_asking *asking,
                  uint64_t now_us)
 {
     struct purse_view view;
-    if (!asking->is_keyed || !purse_spend(worker->lease.purses, use->key, now_us, use->cost, &view))
+    if (!asking->is_keyed || !purse_spend(worker->lease.purses, purse_key(use), now_us, use->cost, &view))
         return false;
     use->taken = LIMIT_TAKEN_OF_LEASE;
     use->wait_us = 0;
     show(use, view.told, view.tokens, now_us);
-    if (view.tokens < view.low && !view.is_busy && limit_can_ask(worker) &&
-        is_in_force(&worker->lease, use->limit) && is_worth_asking(use, &view, now_us))
+    if (view.tokens < view.low && !view.is_busy && limit_can_ask(worker) && may_buy(&worker->lease, use) &&
+        is_worth_asking(use, &view, now_us))
         refill(worker, use, asking->now_s, now_us);
     return true;
 }
@@ -210,7 +215,7 @@ bool lease_spend(struct limit_worker *worker, const struct limit_asking *asking,
 bool lease_spend_more(struct limit_worker *worker, struct limit_use *use, uint64_t tokens, uint64_t now_us)
 {
     struct purse_view view;
-    if (!purse_spend(worker->lease.purses, use->key, now_us, tokens, &view))
+    if (!purse_spend(worker->lease.purses, purse_key(use), now_us, tokens, &view))
         return false;
     show(use, view.told, view.tokens, now_us);
     return true;
@@ -219,8 +224,8 @@ bool lease_spend_more(struct limit_worker *worker, struct limit_use *use, uint64
 void lease_tell(struct limit_worker *worker, struct limit_use *use, uint64_t told, uint64_t now_us)
 {
     struct purse_view view;
-    purse_tell(worker->lease.purses, use->key, told);
-    if (purse_look(worker->lease.purses, use->key, now_us, &view))
+    purse_tell(worker->lease.purses, purse_key(use), told);
+    if (purse_look(worker->lease.purses, purse_key(use), now_us, &view))
         use->state = rule_give(&use->rule, told, view.tokens);
 }
 
@@ -236,10 +241,8 @@ static void hear_one(struct limit_question *question, uint32_t i, const struct l
     bool is_late = question->lease_version != worker->lease.version;
     const struct limit_rule *rule = told ? &told->rule : &query->rule;
     if (told) {
-        if (!question->asking) { // who waits for it remembers it
-            limit_table_put(worker->lease.table, bargain->key, limit_now(worker), told->state);
-            purse_tell(worker->lease.purses, bargain->key, told->state);
-        }
+        limit_table_put(worker->lease.table, bargain->key, limit_now(worker), told->state);
+        purse_tell(worker->lease.purses, bargain->purse_key, told->state);
         metrics_count(worker->needs.metrics, COUNT_LEASE_BOUGHT, extra);
     }
     enum purse_put put = purse_end(&bargain->purchase, is_late ? 0 : extra,
@@ -253,8 +256,18 @@ static void hear_one(struct limit_question *question, uint32_t i, const struct l
         lose(worker, extra);
 }
 
+static void hear_return(struct limit_question *question, bool is_back)
+{
+    struct limit_worker *worker = question->worker;
+    worker->lease.under_way--;
+    metrics_count(worker->needs.metrics, is_back ? COUNT_LEASE_RETURNED : COUNT_LEASE_LOST,
+                  question->queries[0].cost);
+}
+
 void lease_hear(struct limit_question *question, const struct limit_told *told)
 {
+    if (question->is_return)
+        hear_return(question, told);
     for (uint32_t i = 0; question->bargains && i < question->count; i++)
         if (question->bargains[i].purchase.purse)
             hear_one(question, i, told ? &told[i] : NULL);
@@ -266,9 +279,10 @@ static enum purse_put put_back(struct limit_worker *worker, struct limit_use *us
                                struct purse **purse)
 {
     uint32_t most = most_of(&use->rule, use->cost);
-    if (tokens > most || !is_in_force(&worker->lease, use->limit))
+    if (tokens > most || !may_hold(&worker->lease, use))
         return PURSE_REFUSED;
-    return purse_give(worker->lease.purses, use->key, (uint32_t)tokens, most, ends_of(&use->rule), purse);
+    return purse_give(worker->lease.purses, purse_key(use), (uint32_t)tokens, most, ends_of(&use->rule),
+                      purse);
 }
 
 void lease_give(struct limit_worker *worker, struct limit_use *use, uint64_t tokens)

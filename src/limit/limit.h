@@ -150,6 +150,15 @@ static inline struct hash128 limit_share_key(struct hash128 key)
 {
     return (struct hash128){.lo = ~key.lo, .hi = key.hi};
 }
+// Whose purse it is (purse.h). Tiers share a bucket, but a token costs each of them another time to come
+// back: what was bought by one must neither be spent by another, nor go back at its price.
+static inline struct hash128 limit_purse_key(struct hash128 key, const struct limit_rule *rule)
+{
+    const struct bucket *bucket = &rule->bucket;
+    if (!rule->is_window)
+        key.lo ^= (bucket->step * BUCKET_PARTS + bucket->parts) * UINT64_C(0x9e3779b97f4a7c15) + bucket->span;
+    return key;
+}
 // False: *why says what is wrong with them (static).
 bool limit_key_of_words(const struct limit *limit, const struct limit_words *words, struct hash128 *key,
                         const char **why);

@@ -217,8 +217,6 @@ static void on_answer(void *context, enum redis_failure failure, const struct re
     if (failure == REDIS_OK && !good && !is_torn)
         log_complaint(worker, reply);
     learn(question, good || is_torn);
-    if (question->is_return)
-        worker->lease.under_way--;
     lease_hear(question, good ? told : NULL);
     if (asking) {
         asking->question = NULL;

@@ -48,7 +48,8 @@ struct limit_worker {
 // What is bought with a query of a question.
 struct limit_bargain {
     struct purchase purchase; // purchase.purse == NULL: nothing
-    struct hash128 key;
+    struct hash128 key;       // of the bucket
+    struct hash128 purse_key;
     uint64_t cost; // of one request
 };
 

@@ -34,7 +34,8 @@ SETTLE_S = 1.5       # after the outages, until nothing is under way
 def features():
     """What can be switched on in an upstream."""
     return {
-        "retries": {"retries": {"attempts": 2, "statuses": ["500-599"], "backoff": "2ms"}},
+        "retries": {"retries": {"attempts": 2, "statuses": ["500-599"], "backoff": "2ms", "budget": 0.5,
+                                "retry_on": ["connect_failure", "refused_stream", "reset_before_headers", "response_timeout"]}},
     }
 
 
@@ -68,7 +69,7 @@ class Case:
     def upstream(ports, chosen, options):
         known = features()
         upstream = {"targets": [{"address": f"127.0.0.1:{port}"} for port in ports],
-                    "timeouts": {"connect": ms(RESPONSE_MS), "response": ms(RESPONSE_MS)}, "retries": {"attempts": 0}}
+                    "protocol": options.protocol, "timeouts": {"connect": ms(RESPONSE_MS), "response": ms(RESPONSE_MS)}, "retries": {"attempts": 0}}
         for name in chosen.split("+") if chosen else options.features:
             if name in known:
                 upstream.update(known[name])
@@ -130,6 +131,7 @@ def options_read(argv):
     parser.add_argument("--share", type=float, default=0.005, help="of the time that each endpoint is out (0.005)")
     parser.add_argument("--burst-ms", type=float, default=2000, help="mean length of a burst before scaling (2000)")
     parser.add_argument("--kinds", default=",".join(KINDS), help="of outage (%(default)s)")
+    parser.add_argument("--protocol", default="http/1.1", choices=("http/1.1", "h2"), help="sallyport's to its endpoints (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), help="a list, or none (%(default)s)")
     parser.add_argument("--features", default="+".join(features()), help="of sallyport (%(default)s), or none")
     parser.add_argument("--steps", action="store_true", help="sallyport with one feature more each time, too")

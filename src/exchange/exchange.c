@@ -346,7 +346,8 @@ static void on_timer(struct loop_timer *timer)
         return;
     }
     if (waits_for_upstream(x) && silence_us(x) && now_us >= x->progress_us + silence_us(x)) {
-        end_and_run(x, END_UPSTREAM_TIMEOUT, STR_NULL);
+        if (exchange_try_again(x, END_UPSTREAM_TIMEOUT) == STEP_MORE)
+            exchange_run(x);
         return;
     }
     exchange_arm(x);

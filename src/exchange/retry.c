@@ -23,6 +23,7 @@ static bool is_wanted(const struct retry_settings *retries, enum end_cause cause
     case END_UPSTREAM_CONNECT_FAILED: return retries->retry_on & RETRY_CONNECT_FAILURE;
     case END_UPSTREAM_REFUSED_STREAM: return retries->retry_on & RETRY_REFUSED_STREAM;
     case END_UPSTREAM_RESET: return retries->retry_on & RETRY_RESET_BEFORE_HEADERS;
+    case END_UPSTREAM_TIMEOUT: return retries->retry_on & RETRY_RESPONSE_TIMEOUT;
     case END_UPSTREAM_STATUS: return true; // the status was listed
     default: return false;
     }
@@ -76,6 +77,7 @@ static enum retry_reason reason_of(enum end_cause cause)
     case END_UPSTREAM_CONNECT_FAILED: return RETRIED_CONNECT_FAILURE;
     case END_UPSTREAM_REFUSED_STREAM: return RETRIED_REFUSED_STREAM;
     case END_UPSTREAM_STATUS: return RETRIED_STATUS;
+    case END_UPSTREAM_TIMEOUT: return RETRIED_TIMEOUT;
     default: return RETRIED_RESET;
     }
 }

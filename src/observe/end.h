@@ -86,7 +86,7 @@
       "Service Unavailable", "nobody can say at the moment whether a limit is used up")                     \
     X(END_DRAINING, "draining", 503, GRPC_UNAVAILABLE, LOG_INFO, 0, 0, "Service Unavailable",               \
       "the gateway is being stopped")                                                                       \
-    X(END_UPSTREAM_TIMEOUT, "upstream_timeout", 504, GRPC_DEADLINE_EXCEEDED, LOG_WARN, 1, 0,                \
+    X(END_UPSTREAM_TIMEOUT, "upstream_timeout", 504, GRPC_DEADLINE_EXCEEDED, LOG_WARN, 1, 1,                \
       "Gateway Timeout", "the service did not answer in time")                                              \
     X(END_DEADLINE_EXCEEDED, "deadline_exceeded", 504, GRPC_DEADLINE_EXCEEDED, LOG_WARN, 1, 0,              \
       "Gateway Timeout", "the time for this request is over")                                               \

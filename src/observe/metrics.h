@@ -54,6 +54,7 @@ enum retry_reason {
     RETRIED_RESET,
     RETRIED_REFUSED_STREAM,
     RETRIED_STATUS,
+    RETRIED_TIMEOUT,
     RETRY_REASONS
 };
 void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason);

@@ -323,8 +323,8 @@ static void print_upstream_durations(struct page *page, const struct metrics *to
 
 static void print_upstream_states(struct page *page, const struct metrics *total)
 {
-    static const struct str reasons[RETRY_REASONS] = {STR("connect_failure"), STR("reset"),
-                                                      STR("refused_stream"), STR("status")};
+    static const struct str reasons[RETRY_REASONS] = {
+        STR("connect_failure"), STR("reset"), STR("refused_stream"), STR("status"), STR("response_timeout")};
     family(page, STR("sallyport_upstream_connections"), FAMILY_GAUGE, STR("Connections to upstreams open."));
     for (uint32_t u = 0; u < total->upstream_count; u++) {
         for (unsigned state = 0; total->upstreams[u] && state < CONNECTION_STATES; state++) {

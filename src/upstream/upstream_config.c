@@ -310,6 +310,7 @@ static const struct config_option retry_options[] = {
     {"connect_failure", RETRY_CONNECT_FAILURE},
     {"refused_stream", RETRY_REFUSED_STREAM},
     {"reset_before_headers", RETRY_RESET_BEFORE_HEADERS},
+    {"response_timeout", RETRY_RESPONSE_TIMEOUT},
     {0},
 };
 

@@ -48,6 +48,7 @@ enum retry_on { // bits
     RETRY_CONNECT_FAILURE = 1,
     RETRY_REFUSED_STREAM = 2,
     RETRY_RESET_BEFORE_HEADERS = 4,
+    RETRY_RESPONSE_TIMEOUT = 8,
 };
 
 struct retry_settings {

@@ -157,6 +157,14 @@ static void test_retry_on_is_heeded(void **state)
     assert_false(exchange_may_retry(&f.x, END_UPSTREAM_REFUSED_STREAM));
     clean(&f);
     fill(&f, &rows[3]);
+    f.retries.retry_on = RETRY_RESPONSE_TIMEOUT;
+    assert_false(exchange_may_retry(&f.x, END_UPSTREAM_RESET));
+    assert_true(exchange_may_retry(&f.x, END_UPSTREAM_TIMEOUT));
+    f.x.retry_at_us = 0;
+    f.x.reply = REPLY_HEAD; // it stopped within its answer
+    assert_false(exchange_may_retry(&f.x, END_UPSTREAM_TIMEOUT));
+    clean(&f);
+    fill(&f, &rows[3]);
     f.retries.retry_on = RETRY_CONNECT_FAILURE;
     assert_false(exchange_may_retry(&f.x, END_UPSTREAM_RESET));
     f.x.call.reused = true; // a stale connection is our own mistake

@@ -8,7 +8,11 @@ import os
 import subprocess
 import sys
 
-from gateway import BUILD
+import httpx
+import pytest
+
+from echo_program import DEADLINE_S, Echo
+from gateway import BUILD, Gateway
 
 CHAOS = os.path.join(os.path.dirname(__file__), "..", "..", "bench", "chaos.py")
 
@@ -20,14 +24,34 @@ def run(out, *options):
     return json.loads((out / "chaos.json").read_text())
 
 
-def test_clients_are_served_while_services_fail(tmp_path):
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_clients_are_served_while_services_fail(tmp_path, protocol):
     """Each endpoint is out 8 % of the time; of what a client of one would miss, a tenth is missed here at most."""
     results = run(tmp_path, "--only", "availability", "--seconds", os.environ.get("SALLYPORT_CHAOS_SECONDS", "12"),
                   "--rate", os.environ.get("SALLYPORT_CHAOS_RATE", "150"), "--scale", "5", "--share", "0.08",
-                  "--burst-ms", "2000", "--seed", "1", "--kinds", "refuse,status=503")
+                  "--burst-ms", "2000", "--seed", "1", "--protocol", protocol)
     direct, ours = results["availability"]
     assert (direct["name"], ours["name"]) == ("direct", "sallyport")
     assert 0.8 < direct["share_ok"] < 0.97
     assert 1 - ours["share_ok"] < (1 - direct["share_ok"]) / 10, (direct["share_ok"], ours["share_ok"])
     assert ours["refused"] == ours["broken"] == 0
     assert (tmp_path / "chaos.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_an_endpoint_that_hangs_is_passed_over(tmp_path, protocol):
+    """retry_on: response_timeout: what may be sent twice goes on to the next endpoint, what may not is answered 504."""
+    hanging, good = Echo("--outage", "misbehave=hang"), Echo()
+    configuration = {
+        "upstreams": {"orders": {
+            "targets": [{"address": f"127.0.0.1:{echo.port}"} for echo in (hanging, good)], "protocol": protocol,
+            "timeouts": {"response": "150ms"},
+            "retries": {"attempts": 1, "backoff": "1ms", "budget": 1.0, "retry_on": ["response_timeout"]}}},
+        "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "orders"}]}
+    with Gateway(tmp_path, configuration) as gateway, \
+            httpx.Client(base_url=f"http://127.0.0.1:{gateway.port}", timeout=DEADLINE_S) as client:
+        assert {client.get("/").status_code for _ in range(6)} == {200}
+        assert sorted({client.post("/", content=b"x").status_code for _ in range(4)}) == [200, 504]
+        again = gateway.metrics()['sallyport_upstream_retries_total{upstream="orders",reason="response_timeout"}']
+        assert again == hanging.control("load")["requests"] - 2 >= 2
+    assert hanging.stop() == good.stop() == 0

@@ -437,7 +437,10 @@ static bool remembers_refusal(struct limit_asking *asking, uint64_t now_us)
         if (!limit_table_find(asking->table, use->key, &use->state))
             continue;
         if (!use->group || limit_is_current(use, now_us)) {
-            use->state = rule_settle(&use->rule, use->state, now_us);
+            uint64_t settled = rule_settle(&use->rule, use->state, now_us);
+            if (settled != use->state) // the limit has changed: empty from now on, and not each time anew
+                limit_table_put(asking->table, use->key, now_us, settled);
+            use->state = settled;
             use->wait_us = rule_wait_us(&use->rule, use->state, now_us, use->cost);
         }
         if (!use->wait_us)

@@ -1,6 +1,8 @@
 // Leased limits in a real Redis, as several gateways spend them: held to a model of one bucket.
 #include "test_limit_redis_fixture.h"
 
+#include <time.h>
+
 enum { IDLE_MS = 1300 };
 
 static const char *const only_a[] = {"a", NULL};
@@ -139,6 +141,51 @@ static void test_a_question_that_is_answered_too_late(void **state)
     turn_for(4 * LIMIT_PROBE_MS);
 }
 
+// Of this thread: others may want the machine as well.
+static uint64_t cpu_us(void)
+{
+    struct timespec spent;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent);
+    return (uint64_t)spent.tv_sec * SECOND + (uint64_t)spent.tv_nsec / 1000;
+}
+
+// Of one limit in this process, and of one that is leased, its questions to Redis included.
+static void test_what_a_decision_costs(void **state)
+{
+    (void)state;
+    enum { DECISIONS = 200000, TURN = 100 };
+    static const char *const here[] = {"here", NULL};
+    if (!begin_with("{here: {store: local, default: {rate: 1000000/s}},"
+                    " a: {sync: leased, default: {rate: 1000000/s, burst: 1000000}}}"))
+        skip();
+    warm_up("a");
+    unsigned passed = 0, waited = 0;
+    uint64_t began = cpu_us();
+    for (unsigned i = 0; i < DECISIONS; i++) {
+        struct request request;
+        ask(&members[0], &request, STR("quick"), here);
+        passed += !limits_take(members[0].table, request.uses, request.asking.count, bench.loop.now_us);
+        if (i % TURN == 0)
+            loop_turn(&bench.loop, 0);
+    }
+    uint64_t local_us = cpu_us() - began;
+    began = cpu_us();
+    for (unsigned i = 0; i < DECISIONS; i++) {
+        struct request request;
+        bool has_waited;
+        ask(&members[0], &request, STR("quick"), only_a);
+        passed += decide(&members[0], &request, &has_waited) == LIMIT_PASSED;
+        waited += has_waited;
+        if (i % TURN == 0)
+            loop_turn(&bench.loop, 0);
+    }
+    uint64_t leased_us = cpu_us() - began;
+    assert_int_equal(passed, 2 * DECISIONS);
+    print_message("a decision: %.0f ns local, %.0f ns leased; %u of %d waited\n",
+                  (double)local_us * 1000 / DECISIONS, (double)leased_us * 1000 / DECISIONS, waited,
+                  DECISIONS);
+}
+
 // ---- every token is accounted for ----
 
 struct books {
@@ -265,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_nobody_waits_once_it_is_hot),
         cmocka_unit_test(test_now_and_then_is_exact),
         cmocka_unit_test(test_tiers_have_purses_of_their_own),
+        cmocka_unit_test(test_what_a_decision_costs),
         cmocka_unit_test(test_every_token_is_accounted_for),
         cmocka_unit_test(test_random_limits_under_a_flood),
         cmocka_unit_test(test_a_question_that_is_answered_too_late),

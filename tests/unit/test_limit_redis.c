@@ -41,6 +41,23 @@ static void test_a_refusal_is_remembered(void **state)
     assert_in_range(asked, admitted, admitted + 12);
 }
 
+// Who has used up a slow limit is let through soon after it has become a fast one.
+static void test_a_refusal_ends_when_the_limit_changes(void **state)
+{
+    (void)state;
+    if (!begin_with("{z: {default: {rate: 1/h, burst: 3}}}"))
+        skip();
+    warm_up("z");
+    while (take(&members[0], "slow", "z") == LIMIT_PASSED)
+        ;
+    assert_true(begin_with("{z: {default: {rate: 100/s, burst: 3}}}"));
+    uint64_t end_us = clock_monotonic_us() + SECOND;
+    while (take(&members[0], "slow", "z") != LIMIT_PASSED) {
+        assert_true(clock_monotonic_us() < end_us);
+        turn_for(20);
+    }
+}
+
 static void test_what_is_said_of_it(void **state)
 {
     (void)state;
@@ -366,6 +383,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_bucket_for_all_gateways),
         cmocka_unit_test(test_a_refusal_is_remembered),
+        cmocka_unit_test(test_a_refusal_ends_when_the_limit_changes),
         cmocka_unit_test(test_what_is_said_of_it),
         cmocka_unit_test(test_clocks_that_differ),
         cmocka_unit_test(test_random_limits_under_a_flood),

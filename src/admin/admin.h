@@ -3,7 +3,7 @@
 //
 //   status: GET /livez /readyz /healthz /metrics /jwks.json
 //   admin:  GET /api/v1/config|routes|upstreams|limits|exchanges|info   POST /api/v1/reload|drain|explain
-//          GET and POST /api/v1/revocations
+//          GET and POST /api/v1/revocations   GET, PUT and DELETE /api/v1/breakers
 //
 // What lives in workers (metrics, exchanges) is asked for by a task posted to each worker's loop; the answer
 // waits for all of them, at most ADMIN_COLLECT_MS, then goes out with what has come.

@@ -177,6 +177,38 @@ static size_t list_certificates(const struct gateway *gateway, struct metrics_ce
     return files->certificate_count;
 }
 
+// The gauges, and the counters, which outlive the endpoints that moved them.
+static void list_breakers(const struct gateway *gateway, struct metrics_process *process, struct arena *arena)
+{
+    uint64_t now_us = clock_monotonic_us();
+    size_t capacity = 0, count = 0, change_count = 0;
+    for (uint32_t i = 0; i < gateway->upstream_count; i++)
+        capacity += gateway->upstreams[i]->target_count;
+    struct metrics_breaker *breakers = arena_array(arena, struct metrics_breaker, capacity + 1);
+    struct metrics_breaker_changes *changes =
+        arena_array(arena, struct metrics_breaker_changes, gateway->upstream_count + 1);
+    for (uint32_t i = 0; i < gateway->upstream_count; i++) {
+        const struct upstream *upstream = gateway->upstreams[i];
+        const struct breaker_rules *rules = &upstream->settings->circuit_breaker.rules;
+        struct upstream_breaker at;
+        for (uint32_t k = 0; upstream_breaker_at(upstream, k, &at); k++)
+            breakers[count++] = (struct metrics_breaker){
+                upstream->metric_id, at.endpoint ? at.endpoint->metric_id : UINT32_MAX,
+                shared_breaker_look(at.breaker, rules, now_us).state};
+        if (!upstream->breaker_tally)
+            continue;
+        struct metrics_breaker_changes *of_this = &changes[change_count++];
+        of_this->upstream = upstream->metric_id;
+        for (unsigned state = 0; state < METRIC_BREAKER_STATES; state++)
+            of_this->to[state] =
+                atomic_load_explicit(&upstream->breaker_tally->entered[state], memory_order_relaxed);
+    }
+    process->breakers = breakers;
+    process->breaker_count = count;
+    process->breaker_changes = changes;
+    process->breaker_change_count = change_count;
+}
+
 static void on_metrics(struct serve_client *c, struct collection *collection)
 {
     const struct admin_host *host = host_of(c);
@@ -198,6 +230,7 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     size_t count = list_endpoints(host->gateway, &endpoints);
     process.certificate_count = list_certificates(host->gateway, &certificates);
     process.certificates = certificates;
+    list_breakers(host->gateway, &process, &c->arena);
     metrics_print(total, &process, endpoints, count, openmetrics, &body);
     serve_reply(c, 200, serve_metrics_type(openmetrics), buf_str(&body));
     buf_free(&body);

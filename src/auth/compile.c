@@ -196,6 +196,9 @@ static struct config_node *upstream_node(const struct service *service, struct a
         config_append(tls, &last_in_tls, STR("ca"), new_text(arena, service->ca));
         config_append(upstream, &last, STR("tls"), tls);
     }
+    struct config_node *breaker = config_new_map(arena), *last_in_breaker = NULL; // auth/breaker.h is its own
+    config_append(breaker, &last_in_breaker, STR("enabled"), config_new_plain(arena, STR("false")));
+    config_append(upstream, &last, STR("circuit_breaker"), breaker);
     return upstream;
 }
 

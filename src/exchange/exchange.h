@@ -138,6 +138,7 @@ struct exchange {
     struct str websocket_accept; // what the upstream's 101 must say, when the front began the handshake
 
     enum end_cause cause;
+    unsigned retry_after_s; // what a 503 says; 0: a second
     struct str detail;
     unsigned status;
     uint64_t bytes_in, bytes_out;

@@ -114,6 +114,9 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
         map_put(&gateway->upstream_names, upstream->name, upstream);
     }
     gateway->upstream_count = gateway->own_upstream_count;
+    for (uint32_t i = 0; i < count; i++) // gateway_settings_load has seen that there is one
+        gateway->upstreams[i]->fallback =
+            map_get(&gateway->upstream_names, settings[i].circuit_breaker.fallback.upstream);
     return report->count == 0;
 }
 

@@ -413,6 +413,55 @@ static void check_upstream_name(struct config_decoder *decoder, const struct con
                 STR_ARG(name));
 }
 
+enum { FALLBACKS_MOST = 8 /* of one upstream, of that one, … */ };
+
+// What is wrong with whom an upstream asks while its breaker is open, in the end. NULL: nothing.
+static const char *judge_fallback(const struct map *settings, const struct upstream_settings *upstream)
+{
+    const struct upstream_settings *next = upstream;
+    for (unsigned i = 0; i <= FALLBACKS_MOST; i++) {
+        next = map_get(settings, next->circuit_breaker.fallback.upstream);
+        if (!next)
+            return NULL;
+        if (next == upstream)
+            return "would stand in for itself";
+    }
+    return "has too many fallbacks in a row";
+}
+
+static void check_fallback(struct config_decoder *decoder, const struct map *settings,
+                           const struct upstream_settings *upstream, const struct upstream_names *upstreams)
+{
+    const struct str steps[] = {upstream->name, STR("circuit_breaker"), STR("fallback"), STR("upstream")};
+    const struct config_node *node = map_get(&upstreams->map, upstream->name);
+    for (size_t i = 0; i < countof(steps); i++) {
+        config_enter(decoder, steps[i]);
+        node = i ? config_get(node, steps[i]) : node;
+    }
+    check_upstream_name(decoder, node, upstream->circuit_breaker.fallback.upstream, upstreams);
+    const char *mistake = judge_fallback(settings, upstream);
+    if (mistake && node)
+        config_fail(decoder, node, "name one that does not need this one", "upstream \"%.*s\" %s",
+                    STR_ARG(upstream->name), mistake);
+    for (size_t i = 0; i < countof(steps); i++)
+        config_leave(decoder);
+}
+
+static void check_fallbacks(struct config_decoder *decoder, const struct config_list *list,
+                            const struct upstream_names *upstreams)
+{
+    const struct upstream_settings *upstream = list->v;
+    struct map settings = {0};
+    for (uint32_t i = 0; i < list->count; i++)
+        map_put(&settings, upstream[i].name, (void *)(uintptr_t)&upstream[i]);
+    config_enter(decoder, STR("upstreams"));
+    for (uint32_t i = 0; i < list->count; i++)
+        if (upstream[i].circuit_breaker.fallback.upstream.n)
+            check_fallback(decoder, &settings, &upstream[i], upstreams);
+    config_leave(decoder);
+    map_fini(&settings);
+}
+
 static void check_split_names(struct config_decoder *decoder, const struct config_node *list,
                               const struct route_settings *route, const struct upstream_names *upstreams)
 {
@@ -474,6 +523,7 @@ static void check_gateway(struct config_decoder *decoder, const struct config_no
     if (upstreams.node && upstreams.node->kind == CONFIG_MAP)
         for (const struct config_node *child = upstreams.node->first; child; child = child->next)
             map_put(&upstreams.map, child->key, (void *)(uintptr_t)child);
+    check_fallbacks(decoder, &settings->upstreams, &upstreams);
     check_routes(decoder, config_get(node, STR("routes")), settings, &upstreams);
     config_check_auth(decoder, node,
                       &(struct auth_sections){

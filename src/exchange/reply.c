@@ -83,7 +83,8 @@ void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str de
 static void say_when(struct exchange *x, unsigned status, struct headers *headers)
 {
     if ((status == 503 || status == 429) && !headers_find(headers, HEADER_RETRY_AFTER))
-        headers_add_as(headers, &x->arena, HEADER_RETRY_AFTER, STR("Retry-After"), STR("1"));
+        headers_add_as(headers, &x->arena, HEADER_RETRY_AFTER, STR("Retry-After"),
+                       x->retry_after_s ? arena_printf(&x->arena, "%u", x->retry_after_s) : STR("1"));
 }
 
 static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned status, struct str detail,
@@ -163,9 +164,8 @@ void reply_redirect_to_tls(struct exchange *x)
     answer(x, &head, STR_NULL);
 }
 
-void reply_respond(struct exchange *x)
+void reply_respond(struct exchange *x, const struct respond_settings *respond)
 {
-    const struct respond_settings *respond = &x->match.route->settings->respond;
     struct response_head head = {.status = (unsigned)respond->status};
     for (uint32_t i = 0; i < respond->headers.count; i++)
         headers_add(&head.headers, &x->arena, respond->headers.v[i].name, respond->headers.v[i].value);

@@ -62,6 +62,12 @@ bool exchange_may_retry(struct exchange *x, enum end_cause cause)
     return true;
 }
 
+void exchange_choose_retries(struct exchange *x)
+{
+    const struct route *route = x->match.route;
+    x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
+}
+
 // The attempt is over: what it cost and how it ended.
 static void note_attempt(struct exchange *x, unsigned status)
 {
@@ -114,8 +120,49 @@ void exchange_judge_upstream(struct exchange *x)
     upstream_call_judge(&x->call, &end);
 }
 
+// ---- while the circuit breaker is open ----
+
+enum { RETRY_AFTER_MOST_S = 3600 };
+
+// For the client: whole seconds, at least one.
+static unsigned retry_after_s(uint64_t wait_us)
+{
+    uint64_t seconds = (wait_us + 999999) / 1000000;
+    return seconds > RETRY_AFTER_MOST_S ? RETRY_AFTER_MOST_S : seconds ? (unsigned)seconds : 1;
+}
+
+static bool may_ask_fallback(const struct exchange *x)
+{
+    return x->upstream->fallback && !exchange_lacks_upgrade(x, x->upstream->fallback) &&
+           !(x->body_bytes && x->replay_lost);
+}
+
+// The upstream was not asked: so this is no attempt at it, and no metric of it.
+static enum step_result fall_back(struct exchange *x)
+{
+    static const struct attempt_end refused = {.cause = END_BREAKER_OPEN};
+    const struct breaker_settings *breaker = &x->upstream->settings->circuit_breaker;
+    upstream_call_finish(&x->call, &refused);
+    x->attempts--;
+    x->retry_after_s = retry_after_s(x->call.breaker_wait_us);
+    if (may_ask_fallback(x)) {
+        x->upstream = x->upstream->fallback;
+        exchange_choose_retries(x);
+        x->step = STEP_PICK;
+    } else if (breaker->has_fallback && !breaker->fallback.upstream.n && !x->grpc) {
+        x->cause = END_BREAKER_OPEN;
+        x->step = STEP_FINISH;
+        reply_respond(x, &breaker->fallback.respond);
+    } else {
+        exchange_end(x, END_BREAKER_OPEN, STR_NULL);
+    }
+    return STEP_MORE;
+}
+
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
 {
+    if (cause == END_BREAKER_OPEN)
+        return fall_back(x);
     bool again = exchange_may_retry(x, cause), stale = again && was_stale(x, cause);
     struct attempt_end attempt = attempt_end_of(x, cause);
     attempt.stale = stale;

@@ -142,16 +142,16 @@ static enum step_result step_act(struct exchange *x)
     const struct route *route = x->match.route;
     switch (route->action) {
     case ROUTE_REDIRECT: reply_redirect(x); return go(x, STEP_FINISH);
-    case ROUTE_RESPOND: reply_respond(x); return go(x, STEP_FINISH);
+    case ROUTE_RESPOND: reply_respond(x, &route->settings->respond); return go(x, STEP_FINISH);
     case ROUTE_SPLIT: x->upstream = route_draw(route, &x->worker->rand); break;
     case ROUTE_FORWARD: x->upstream = route->upstream; break;
     }
-    if (x->request.extended_connect && x->upstream->settings->protocol == UPSTREAM_H2)
+    if (exchange_lacks_upgrade(x, x->upstream))
         return end(x, END_NOT_IMPLEMENTED, STR("the service speaks HTTP/2, which has no Upgrade"));
     if (!forward_make_target(x))
         return end(x, END_BAD_REQUEST, STR("the rewritten path is refused"));
     exchange_watch(x); // gRPC's answer may begin late
-    x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
+    exchange_choose_retries(x);
     x->repeatable = http_request_repeatable(&x->request);
     return go(x, STEP_PICK);
 }
@@ -192,11 +192,16 @@ static enum step_result step_pick(struct exchange *x)
     x->wait_until_us = 0;
     x->attempts++;
     call->events = &exchange_call_events;
+    bool first = call->upstream != x->upstream; // try at it
     call->upstream = x->upstream;
     call->arena = &x->arena;
     call->method = x->request.method;
     upstream_enter(x->worker->upstreams, x->upstream, &x->retry_place);
-    if (x->attempts == 1 && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)
+    if (first) {
+        call->tried = 0;
+        x->fresh = false;
+    }
+    if (first && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)
         call->hash = hash_key(x);
     x->progress_us = exchange_now_us(x);
     x->step = STEP_SEND; // on_ready resumes there
@@ -288,8 +293,9 @@ static enum step_result step_shape(struct exchange *x)
         return end(x, END_OVERLOADED, STR_NULL);
     exchange_watch(x);
     x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
+    if (x->tunnel || upstream_call_is_probe(&x->call))
+        exchange_judge_upstream(x); // how the attempt went is known long before it ends
     if (x->tunnel) {
-        exchange_judge_upstream(x);
         x->deadline_us = 0;
         x->body = BODY_HELD;
         exchange_arm(x); // other deadlines from now on

@@ -27,8 +27,16 @@ bool exchange_may_retry(struct exchange *x, enum end_cause cause);
 
 // Ends the attempt, if there is one, with this cause: its connection goes back or is closed.
 void exchange_leave_upstream(struct exchange *x, enum end_cause cause);
-// The head of a tunnel: how the attempt went is known long before it ends.
+// The head of an answer that may last.
 void exchange_judge_upstream(struct exchange *x);
+
+// Its upstream's way of trying again, or the route's own.
+void exchange_choose_retries(struct exchange *x);
+// The client asks for another protocol (extended CONNECT), which this upstream cannot be asked for.
+static inline bool exchange_lacks_upgrade(const struct exchange *x, const struct upstream *upstream)
+{
+    return x->request.extended_connect && upstream->settings->protocol == UPSTREAM_H2;
+}
 
 // ---- exchange.c ----
 
@@ -55,7 +63,7 @@ void reply_answer(struct exchange *x, struct policy_answer *given);
 void reply_redirect(struct exchange *x);
 // To the same place on the listener of redirect_to: 308, method and body are kept (RFC 9110 15.4.9).
 void reply_redirect_to_tls(struct exchange *x);
-void reply_respond(struct exchange *x);
+void reply_respond(struct exchange *x, const struct respond_settings *respond);
 // The end of a gRPC answer that has begun (x->grpc_trailers).
 void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail);
 

@@ -80,6 +80,8 @@
       "the service has no endpoint that takes requests")                                                    \
     X(END_OVERLOADED, "overloaded", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0, "Service Unavailable",           \
       "too many requests are waiting for the service")                                                      \
+    X(END_BREAKER_OPEN, "breaker_open", 503, GRPC_UNAVAILABLE, LOG_INFO, 0, 0, "Service Unavailable",       \
+      "the service is failing, and is not asked for a while")                                               \
     X(END_AUTH_UNAVAILABLE, "auth_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,                      \
       "Service Unavailable", "nobody can say at the moment who you are")                                    \
     X(END_LIMITER_UNAVAILABLE, "limiter_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,                \

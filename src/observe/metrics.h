@@ -191,6 +191,16 @@ struct metrics_certificate {
     int64_t not_after; // Unix seconds
 };
 
+enum { METRIC_BREAKER_STATES = 4 }; // closed, open, half-open, ramping
+struct metrics_breaker {
+    uint32_t upstream, endpoint; // ids; endpoint UINT32_MAX: of the upstream as a whole (label "")
+    unsigned state;
+};
+struct metrics_breaker_changes { // of all breakers of an upstream
+    uint32_t upstream;
+    uint64_t to[METRIC_BREAKER_STATES];
+};
+
 // What the control thread knows by itself.
 struct metrics_process {
     uint64_t worker_restarts;
@@ -201,6 +211,10 @@ struct metrics_process {
         *certificates; // in force; of those with one name, the earliest end shows
     size_t certificate_count;
     double overload[OVERLOAD_RESOURCES]; // pressure, 0 to 3
+    const struct metrics_breaker *breakers;
+    size_t breaker_count;
+    const struct metrics_breaker_changes *breaker_changes;
+    size_t breaker_change_count;
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id

@@ -420,6 +420,49 @@ static void print_endpoints(struct page *page, const struct metrics *total,
     free(sorted);
 }
 
+static int by_breaker(const void *a, const void *b)
+{
+    const struct metrics_breaker *left = a, *right = b;
+    if (left->upstream != right->upstream)
+        return left->upstream < right->upstream ? -1 : 1;
+    return left->endpoint < right->endpoint ? -1 : left->endpoint > right->endpoint;
+}
+
+static void print_breakers(struct page *page, const struct metrics_process *process)
+{
+    static const char *const states[METRIC_BREAKER_STATES] = {"closed", "open", "half-open", "ramping"};
+    size_t count = process->breaker_count;
+    struct metrics_breaker *sorted = calloc(count + 1, sizeof *sorted);
+    check(sorted);
+    if (count)
+        memcpy(sorted, process->breakers, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, by_breaker);
+    family(page, STR("sallyport_breaker_state"), FAMILY_GAUGE,
+           STR("Circuit breakers: 0 closed, 1 open, 2 half-open, 3 ramping."));
+    for (size_t i = 0; i < count; i++) {
+        if (i && by_breaker(&sorted[i], &sorted[i - 1]) == 0)
+            continue; // names that stand for the same address share an endpoint
+        bool whole = sorted[i].endpoint == UINT32_MAX;
+        struct str name = whole ? STR_NULL : metric_name(NAME_ENDPOINT, sorted[i].endpoint);
+        put(page, "sallyport_breaker_state");
+        label_first(page, "upstream", metric_name(NAME_UPSTREAM, sorted[i].upstream));
+        label(page, "endpoint", whole ? STR("") : str_skip(name, str_find(name, 0) + 1));
+        sample_u64(page, sorted[i].state);
+    }
+    free(sorted);
+    family(page, STR("sallyport_breaker_transitions_total"), FAMILY_COUNTER,
+           STR("Times that circuit breakers came to a state."));
+    for (size_t i = 0; i < process->breaker_change_count; i++) {
+        const struct metrics_breaker_changes *changes = &process->breaker_changes[i];
+        for (unsigned state = 0; state < METRIC_BREAKER_STATES; state++) {
+            put(page, "sallyport_breaker_transitions_total");
+            label_first(page, "upstream", metric_name(NAME_UPSTREAM, changes->upstream));
+            label(page, "to", str_of(states[state]));
+            sample_u64(page, changes->to[state]);
+        }
+    }
+}
+
 static int by_name_and_end(const void *a, const void *b)
 {
     const struct metrics_certificate *left = a, *right = b;
@@ -612,6 +655,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_durations(&page, total);
     print_upstream_states(&page, total);
     print_endpoints(&page, total, endpoints, endpoint_count);
+    print_breakers(&page, process);
     print_providers(&page, total);
     print_limits(&page, total);
     print_redis(&page, total);

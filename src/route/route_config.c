@@ -198,45 +198,17 @@ static const struct config_object redirect_object = {
     .fields = redirect_fields,
 };
 
-static bool accept_respond_header(struct config_decoder *decoder, const struct config_node *node,
-                                  struct str *value)
-{
-    bool is_name = config_check_header_edit(decoder, node, node->key);
-    return config_check_header_value(decoder, node, *value) && is_name;
-}
-
 static void check_respond(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    const struct respond_settings *respond = target;
-    config_check_header_names(decoder, node, STR("headers"));
-    if (respond->body.n && (respond->status == 204 || respond->status == 205 || respond->status == 304))
-        config_fail_at(decoder, node, STR("body"), "remove it, or choose another status",
-                       "a response with status %lld has no body", (long long)respond->status);
+    config_check_respond(decoder, node, target);
 }
 
-static const struct config_field respond_fields[] = {
-    {.name = "status",
-     .type = CONFIG_INT,
-     .offset = offsetof(struct respond_settings, status),
-     .fallback = "200",
-     .min = 200,
-     .max = 599,
-     .doc = "The status."},
-    {.name = "body",
-     .type = CONFIG_STRING,
-     .offset = offsetof(struct respond_settings, body),
-     .fallback = "\"\"",
-     .doc = "The body, as it is."},
-    {.name = "headers",
-     .type = CONFIG_STRING_MAP,
-     .offset = offsetof(struct respond_settings, headers),
-     .fallback = "{}",
-     .accept = accept_respond_header,
-     .masked = true,
-     .type_name = "a map of header names to values",
-     .doc = "Headers of the response. Without a Content-Type, text/plain is sent with a body."},
-    {0},
+struct respond_table { // so that the fields have a member to be of
+    struct respond_settings respond;
 };
+
+static const struct config_field respond_fields[] = {CONFIG_RESPOND_FIELDS(struct respond_table, respond),
+                                                     {0}};
 
 static const struct config_object respond_object = {
     .name = "respond",

@@ -47,12 +47,6 @@ struct redirect_settings {
     int64_t status;
 };
 
-struct respond_settings {
-    int64_t status;
-    struct str body;
-    struct str_map headers;
-};
-
 enum rewrite_host { REWRITE_HOST_KEEP, REWRITE_HOST_NAME, REWRITE_HOST_UPSTREAM };
 
 struct rewrite_settings {

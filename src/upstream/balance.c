@@ -61,7 +61,7 @@ static inline uint64_t scale_weight(const struct choice *choice, const struct ba
 
 static inline bool is_excluded(const struct choice *choice, uint32_t i)
 {
-    return i < TRIED_BITS && (choice->excluded >> i & 1);
+    return choice->balance->endpoints[i].barred || (i < TRIED_BITS && (choice->excluded >> i & 1));
 }
 
 // The effective weight, 0 when this pick may not take it.

@@ -25,6 +25,7 @@ struct balance_endpoint {
     // What this pick has found; others change both meanwhile.
     uint64_t scaled_weight; // 0: it may not be taken
     bool is_available;
+    bool barred; // by its circuit breaker: not to be taken in this pick
 };
 
 // The ring is built once a snapshot and read-only.
@@ -47,7 +48,7 @@ enum { BALANCE_NONE = -1 };
 // The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: a bitmap of
 // endpoints not to take when another will do (64 of them; later ones are never excluded). hash:
 // consistent_hash's key. Endpoints with weight 0 take none. When fewer than panic_threshold of all are up
-// and not ejected, all are used.
+// and not ejected, all are used; but none that is barred.
 int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand);
 // A request was sent / has ended (latency 0: no measure).
 void balance_began(struct balance *balance, uint32_t index);

@@ -106,6 +106,11 @@ static void open_for(struct breaker *breaker, const struct breaker_rules *rules,
     enter_anew(breaker, BREAKER_OPEN, reason, now_us);
 }
 
+static bool has_enough_probes(const struct breaker *breaker, const struct breaker_rules *rules)
+{
+    return breaker->probes_good + breaker->probes_slow >= rules->half_open_requests;
+}
+
 // A state ends when its time is over, not when somebody looks.
 void breaker_tick(struct breaker *breaker, const struct breaker_rules *rules, uint64_t now_us)
 {
@@ -117,6 +122,8 @@ void breaker_tick(struct breaker *breaker, const struct breaker_rules *rules, ui
         return;
     if (breaker->state == BREAKER_OPEN && now_us >= breaker->until_us)
         enter_anew(breaker, BREAKER_HALF_OPEN, BREAKER_TIME_OVER, breaker->until_us);
+    if (breaker->state == BREAKER_HALF_OPEN && has_enough_probes(breaker, rules)) // fewer are asked for now
+        enter_anew(breaker, BREAKER_RAMPING, BREAKER_PROBES_GOOD, now_us);
     if (breaker->state == BREAKER_RAMPING && elapsed_us(breaker->since_us, now_us) >= rules->ramp_us)
         enter(breaker, BREAKER_CLOSED, BREAKER_TIME_OVER, breaker->since_us + rules->ramp_us);
     if (breaker->state == BREAKER_CLOSED && elapsed_us(breaker->since_us, now_us) >= rules->max_open_us)
@@ -188,7 +195,7 @@ static void note_probe(struct breaker *breaker, const struct breaker_rules *rule
     else if (breaker->probes_slow &&
              (double)breaker->probes_slow >= rules->slow_ratio * (double)rules->half_open_requests)
         open_for(breaker, rules, BREAKER_PROBES_SLOW, now_us, draw);
-    else if (breaker->probes_good + breaker->probes_slow >= rules->half_open_requests)
+    else if (has_enough_probes(breaker, rules))
         enter_anew(breaker, BREAKER_RAMPING, BREAKER_PROBES_GOOD, now_us);
 }
 

@@ -34,6 +34,111 @@ static void leave_endpoint(struct upstream_call *call)
     call->pool = NULL;
 }
 
+// ---- the circuit breaker ----
+
+static bool ask_breaker(struct upstream_call *call, struct shared_breaker *breaker)
+{
+    const struct upstream_worker_needs *needs = &call->local->worker->needs;
+    if (breaker &&
+        !shared_breaker_admit(breaker, &call->upstream->settings->circuit_breaker.rules, needs->loop->now_us,
+                              needs->rand, &call->pass, &call->breaker_wait_us))
+        return false;
+    call->breaker = breaker;
+    return true;
+}
+
+static void tell_breaker(struct upstream_call *call, enum breaker_result result)
+{
+    const struct upstream_worker_needs *needs = &call->local->worker->needs;
+    if (!call->breaker)
+        return;
+    shared_breaker_note(call->breaker, &call->upstream->settings->circuit_breaker.rules, needs->tls_slot,
+                        call->pass, result, needs->loop->now_us, needs->rand);
+    call->breaker = NULL;
+}
+
+static enum breaker_result result_of(const struct upstream_call *call)
+{
+    const struct breaker_settings *settings = &call->upstream->settings->circuit_breaker;
+    switch (call->outcome.verdict) {
+    case OUTCOME_NONE: break;
+    case OUTCOME_FAILURE: return BREAKER_FAILED;
+    case OUTCOME_ANSWER:
+        if (status_set_has(&settings->failure_statuses, call->outcome.status))
+            return BREAKER_FAILED;
+        return settings->slow_call_us && call->outcome.latency_us > settings->slow_call_us ? BREAKER_SLOW
+                                                                                           : BREAKER_GOOD;
+    }
+    return BREAKER_NEUTRAL;
+}
+
+bool upstream_call_is_probe(const struct upstream_call *call)
+{
+    return call->breaker && call->pass.probe;
+}
+
+// While it waited in line the breaker has opened, perhaps: it asks again. False: it may not go.
+static bool pass_again(struct upstream_call *call)
+{
+    struct shared_breaker *breaker = call->breaker;
+    if (!breaker || !shared_breaker_is_stale(breaker, call->pass))
+        return true;
+    tell_breaker(call, BREAKER_NEUTRAL);
+    return ask_breaker(call, breaker);
+}
+
+// ---- where it goes ----
+
+static bool bar(struct upstream_call *call, struct balance_endpoint *at, uint64_t wait_us)
+{
+    at->barred = true;
+    if (!call->breaker_wait_us || (wait_us && wait_us < call->breaker_wait_us))
+        call->breaker_wait_us = wait_us;
+    return at->weight > 0;
+}
+
+// Among the endpoints whose breakers let it pass.
+static int pick_guarded(struct upstream_call *call, enum end_cause *cause)
+{
+    struct balance *balance = &call->local->balance;
+    const struct upstream_worker_needs *needs = &call->local->worker->needs;
+    uint64_t now_us = needs->loop->now_us, wait_us;
+    bool any_open = false;
+    call->breaker_wait_us = 0;
+    for (uint32_t i = 0; i < balance->count; i++) {
+        const struct shared_breaker *breaker = balance->endpoints[i].endpoint->breaker;
+        if (breaker && shared_breaker_is_open(breaker, now_us, &wait_us))
+            any_open |= bar(call, &balance->endpoints[i], wait_us);
+    }
+    int position;
+    for (;;) {
+        position = balance_pick(balance, call->hash, call->tried, now_us, needs->rand);
+        if (position == BALANCE_NONE)
+            break;
+        struct balance_endpoint *at = &balance->endpoints[position];
+        uint64_t soonest_us = call->breaker_wait_us;
+        if (ask_breaker(call, at->endpoint->breaker))
+            break;
+        wait_us = call->breaker_wait_us;
+        call->breaker_wait_us = soonest_us;
+        any_open |= bar(call, at, wait_us);
+    }
+    for (uint32_t i = 0; i < balance->count; i++)
+        balance->endpoints[i].barred = false;
+    *cause = any_open ? END_BREAKER_OPEN : END_NO_ENDPOINT;
+    return position;
+}
+
+static int pick(struct upstream_call *call, enum end_cause *cause)
+{
+    struct upstream_local *local = call->local;
+    const struct upstream_worker_needs *needs = &local->worker->needs;
+    if (call->upstream->endpoint_breakers)
+        return pick_guarded(call, cause);
+    *cause = END_NO_ENDPOINT;
+    return balance_pick(&local->balance, call->hash, call->tried, needs->loop->now_us, needs->rand);
+}
+
 // Connections are shared by calls, so a second try needs no fresh one: what broke the first is not in a pool.
 static bool is_shared(const struct upstream_local *local)
 {
@@ -121,6 +226,8 @@ static void on_pending_timeout(struct loop_timer *timer)
 static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *cause)
 {
     struct upstream_local *local = call->local;
+    if (call->upstream->endpoint_breakers)
+        tell_breaker(call, BREAKER_NEUTRAL);
     leave_endpoint(call); // chosen again when its turn comes
     if (!quota_take(&local->pending)) {
         *cause = END_OVERLOADED;
@@ -141,11 +248,9 @@ static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *
 static enum call_start place_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
 {
     struct upstream_local *local = call->local;
-    struct upstream_worker_needs *needs = &local->worker->needs;
-    int position = balance_pick(&local->balance, call->hash, call->tried, needs->loop->now_us, needs->rand);
+    int position = pick(call, cause);
     if (position == BALANCE_NONE) {
         quota_give(&local->requests);
-        *cause = END_NO_ENDPOINT;
         return CALL_REFUSED;
     }
     begin_on(call, position);
@@ -185,10 +290,16 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     call->pool = NULL;
     call->queued = false;
     call->fresh = fresh;
-    call->ready_us = call->head_us = call->give_up_ms = 0;
+    call->ready_us = call->head_us = call->asked_us = call->give_up_ms = 0;
     call->response_begun = call->reused = call->judged = false;
+    call->breaker = NULL;
+    call->breaker_wait_us = 0;
     list_init(&call->waiting);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
+    if (!ask_breaker(call, call->upstream->breaker)) {
+        *cause = END_BREAKER_OPEN;
+        return CALL_REFUSED;
+    }
     if (!list_empty(&local->waiting) || !quota_take(&local->requests))
         return wait_in_line(call, cause); // who came first is served first
     return place_call(call, fresh, cause);
@@ -209,6 +320,11 @@ static void serve_next(struct upstream_local *local)
     struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
     enum end_cause cause = END_OVERLOADED;
     stop_waiting(call);
+    if (!pass_again(call)) {
+        quota_give(&local->requests);
+        report(call, CALL_REFUSED, END_BREAKER_OPEN);
+        return;
+    }
     enum call_start start = place_call(call, call->fresh, &cause);
     report(call, start, cause);
 }
@@ -236,12 +352,13 @@ static void note_outcome(struct upstream_call *call, const struct attempt_end *e
     struct upstream_outcome *outcome = &call->outcome;
     call->judged = true;
     *outcome = outcome_of(end);
-    if (call->head_us > call->ready_us)
-        outcome->latency_us = call->head_us - call->ready_us;
+    if (call->asked_us && call->head_us > call->asked_us)
+        outcome->latency_us = call->head_us - call->asked_us;
     if (call->pool)
         outcome->endpoint = call->pool->endpoint;
     else // it had not come so far as to ask one
         outcome->verdict = OUTCOME_NONE;
+    tell_breaker(call, result_of(call));
     const struct upstream_worker_needs *needs = &call->local->worker->needs;
     outlier_note(call->upstream, outcome, call->placed_us, needs->loop->now_us, needs->rand, needs->metrics);
 }
@@ -288,6 +405,7 @@ enum flow upstream_call_body(struct upstream_call *call, struct str span)
 
 void upstream_call_end(struct upstream_call *call, const struct headers *trailers)
 {
+    call->asked_us = call->local->worker->needs.loop->now_us;
     call->link->verbs->end(call->link, trailers);
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "observe/metrics.h"
+#include "upstream/shared_breaker.h"
 
 #include <stdlib.h>
 #include <xxhash.h>
@@ -68,6 +69,8 @@ static struct endpoint *endpoint_new(struct str upstream_name, struct str name, 
 
 static void forget(struct endpoint *endpoint)
 {
+    if (endpoint->breaker)
+        shared_breaker_reset(endpoint->breaker);
     atomic_store_explicit(&endpoint->up, true, memory_order_relaxed);
     atomic_store_explicit(&endpoint->up_since_us, 0, memory_order_relaxed);
     atomic_store_explicit(&endpoint->checks, 0, memory_order_relaxed);

@@ -11,6 +11,8 @@
 
 enum { HEALTH_WORDS = 128 }; // of what a check says, with its NUL
 
+struct shared_breaker;
+
 struct endpoint {
     struct str upstream_name, name; // name: the address as configured
     struct addr addr;
@@ -20,7 +22,8 @@ struct endpoint {
     atomic_bool up;                // active checks' opinion; true when there are none
     _Atomic(uint64_t) up_since_us; // for slow_start; 0: since the start
     _Atomic(uint64_t) checks, check_failures;
-    char last_check[HEALTH_WORDS]; // what the last check said; control thread only
+    char last_check[HEALTH_WORDS];  // what the last check said; control thread only
+    struct shared_breaker *breaker; // NULL: none yet; in use where circuit_breaker.scope is endpoint
     struct ejector ejector;
 };
 

@@ -33,9 +33,9 @@ enum outcome_verdict {
 struct upstream_outcome {
     enum outcome_verdict verdict;
     enum end_cause cause;
-    unsigned status;           // OUTCOME_ANSWER: of HTTP; for an ended gRPC call what its status amounts to
-    bool connect_failed;       // OUTCOME_FAILURE: there was not even a connection
-    uint64_t latency_us;       // from the lent connection to the response head; 0: no head came
+    unsigned status;     // OUTCOME_ANSWER: of HTTP; for an ended gRPC call what its status amounts to
+    bool connect_failed; // OUTCOME_FAILURE: there was not even a connection
+    uint64_t latency_us; // from the request's end to the response head; 0: none came, or before that end
     struct endpoint *endpoint; // NULL: none was chosen
 };
 

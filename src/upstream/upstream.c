@@ -83,6 +83,52 @@ static enum err_code build_tls(struct upstream *upstream, unsigned slots, struct
 // What all workers count together. Control thread.
 static struct quota_table request_quotas, pending_quotas;
 
+// What the process keeps of each upstream's breakers, by index. Control thread.
+struct kept_breaker {
+    struct breaker_tally tally;
+    struct shared_breaker *whole; // NULL: not needed yet
+};
+
+static struct kept_breaker *kept_breaker_at(uint32_t index)
+{
+    static struct kept_breaker **kept;
+    static uint32_t count;
+    if (index >= count) {
+        kept = realloc(kept, (index + 1) * sizeof(struct kept_breaker *));
+        check(kept);
+        while (count <= index)
+            kept[count++] = NULL;
+    }
+    if (!kept[index]) {
+        kept[index] = calloc(1, sizeof(struct kept_breaker));
+        check(kept[index]);
+    }
+    return kept[index];
+}
+
+static void find_breakers(struct upstream *upstream, unsigned slots)
+{
+    const struct breaker_settings *settings = &upstream->settings->circuit_breaker;
+    if (!settings->enabled || !slots)
+        return;
+    struct kept_breaker *kept = kept_breaker_at(upstream->index);
+    upstream->breaker_tally = &kept->tally;
+    if (settings->scope == BREAKER_OF_UPSTREAM) {
+        if (!kept->whole)
+            kept->whole = shared_breaker_new(metric_name(NAME_UPSTREAM, upstream->index), STR_NULL, slots,
+                                             &kept->tally);
+        upstream->breaker = kept->whole;
+        return;
+    }
+    upstream->endpoint_breakers = true;
+    for (uint32_t i = 0; i < upstream->target_count; i++) {
+        struct endpoint *endpoint = upstream->targets[i].endpoint;
+        if (!endpoint->breaker)
+            endpoint->breaker =
+                shared_breaker_new(endpoint->upstream_name, endpoint->name, slots, &kept->tally);
+    }
+}
+
 enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
                                uint64_t generation, unsigned tls_slots, struct arena *arena, struct err *err)
 {
@@ -104,7 +150,20 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
     }
     if (settings->load_balancer == BALANCE_CONSISTENT_HASH)
         build_ring(upstream, arena);
+    find_breakers(upstream, tls_slots);
     return settings->has_tls && tls_slots ? build_tls(upstream, tls_slots, arena, err) : ERR_OK;
+}
+
+bool upstream_breaker_at(const struct upstream *upstream, uint32_t i, struct upstream_breaker *breaker)
+{
+    if (upstream->breaker && i == 0)
+        *breaker = (struct upstream_breaker){upstream->breaker, NULL};
+    else if (upstream->endpoint_breakers && i < upstream->target_count)
+        *breaker =
+            (struct upstream_breaker){upstream->targets[i].endpoint->breaker, upstream->targets[i].endpoint};
+    else
+        return false;
+    return true;
 }
 
 void upstream_fini(struct upstream *upstream)
@@ -206,6 +265,16 @@ static void adopt_transport(struct upstream_local *local, const struct upstream 
     }
 }
 
+// The windows of a new configuration, which is in force from here on.
+static void configure_breakers(const struct upstream *upstream)
+{
+    const struct breaker_rules *rules = &upstream->settings->circuit_breaker.rules;
+    if (upstream->breaker)
+        shared_breaker_configure(upstream->breaker, rules);
+    for (uint32_t i = 0; upstream->endpoint_breakers && i < upstream->target_count; i++)
+        shared_breaker_configure(upstream->targets[i].endpoint->breaker, rules);
+}
+
 static void adopt(struct upstream_local *local, struct upstream *upstream)
 {
     struct balance before = local->balance;
@@ -226,6 +295,7 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
         pool->position = (int)i;
         pools[i] = pool;
         endpoints[i].endpoint = endpoint;
+        endpoints[i].barred = false;
         endpoints[i].weight = upstream->targets[i].weight;
         set_host(pool, upstream->targets[i].host);
         active += endpoints[i].active;
@@ -242,6 +312,7 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
         .active = active,
     };
     adopt_transport(local, upstream);
+    configure_breakers(upstream);
     local->upstream = upstream;
     local->retired = false;
     local->metric_id = upstream->metric_id;

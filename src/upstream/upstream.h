@@ -21,6 +21,7 @@
 #include "upstream/balance.h"
 #include "upstream/outcome.h"
 #include "upstream/retry_budget.h"
+#include "upstream/shared_breaker.h"
 
 enum {
     UPSTREAM_HEAD_BYTES = 64 * 1024, // of a response head: twice what clients may send
@@ -45,9 +46,13 @@ struct upstream {
     struct upstream_target *targets;
     uint32_t target_count;
     const struct hash_ring *ring;
-    struct quota *requests, *pending; // of limits, over all workers; by name, process-wide
-    struct retry_budget *retries;     // the same
-    struct tls_client **tls;          // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
+    struct shared_breaker *breaker;      // by name, process-wide. NULL: none for it as a whole
+    bool endpoint_breakers;              // its endpoints have some
+    struct breaker_tally *breaker_tally; // of all of them; NULL: there are none
+    struct upstream *fallback;           // asked while its breaker is open; NULL: none
+    struct quota *requests, *pending;    // of limits, over all workers; by name, process-wide
+    struct retry_budget *retries;        // the same
+    struct tls_client **tls;             // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
     unsigned tls_count;
     uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
 };
@@ -61,6 +66,13 @@ struct str upstream_host(struct str address);
 must_check enum err_code upstream_compile(struct upstream *upstream, const struct upstream_settings *settings,
                                           uint64_t generation, unsigned tls_slots, struct arena *arena,
                                           struct err *err);
+// The breakers that guard it, one after the other: the one of all of it, or those of its targets' endpoints.
+// False: there are no more.
+struct upstream_breaker {
+    struct shared_breaker *breaker;
+    const struct endpoint *endpoint; // NULL: of the upstream as a whole
+};
+bool upstream_breaker_at(const struct upstream *upstream, uint32_t i, struct upstream_breaker *breaker);
 void upstream_fini(struct upstream *upstream); // drops the references to endpoints and TLS contexts
 
 // ---- a worker's side ----
@@ -131,18 +143,22 @@ struct upstream_call { // zero it, then fill in the first block
     uint64_t give_up_ms;        // when waiting in line is over; 0: has not waited
     uint64_t placed_us;         // when the endpoint was chosen
     uint64_t ready_us, head_us; // when lent, when the response head came
+    uint64_t asked_us;          // when the request was complete; 0: it is not
     bool reused;
-    bool response_begun; // at least one byte of the response was read
-    bool judged;         // outcome is known, and has been noted
+    bool response_begun;            // at least one byte of the response was read
+    struct shared_breaker *breaker; // that let it pass, and is not told yet how it went; NULL: none
+    struct breaker_pass pass;
+    uint64_t breaker_wait_us; // END_BREAKER_OPEN: when to ask again; 0: not known
+    bool judged;              // outcome is known, and has been noted
     struct upstream_outcome outcome;
 };
 
 enum call_start { CALL_READY, CALL_WAITING, CALL_REFUSED };
 
 // Picks an endpoint and a connection. CALL_READY: lent now (on_ready is not called). CALL_WAITING: on_ready
-// or on_fail will be called. CALL_REFUSED: *cause says why (END_NO_ENDPOINT, END_OVERLOADED,
-// END_UPSTREAM_CONNECT_FAILED). fresh: do not take a connection that was used before (second try). After
-// CALL_REFUSED, too, upstream_call_finish ends the attempt.
+// or on_fail will be called. CALL_REFUSED: *cause says why (END_BREAKER_OPEN, END_NO_ENDPOINT,
+// END_OVERLOADED, END_UPSTREAM_CONNECT_FAILED). fresh: do not take a connection that was used before (second
+// try). After CALL_REFUSED, too, upstream_call_finish ends the attempt.
 enum call_start upstream_call_start(struct upstream_worker *worker, struct upstream_call *call, bool fresh,
                                     enum end_cause *cause);
 
@@ -165,6 +181,8 @@ bool upstream_call_unsent(const struct upstream_call *call);
 void upstream_call_finish(struct upstream_call *call, const struct attempt_end *end);
 // The attempt goes on, but how it went is known: for answers that last (tunnels, streams). Once an attempt.
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end);
+// Whether a breaker waits to hear from it before it lets others pass: then the head is answer enough.
+bool upstream_call_is_probe(const struct upstream_call *call);
 
 // ---- the retry budget ----
 

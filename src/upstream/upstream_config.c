@@ -6,6 +6,10 @@
 
 #include <limits.h>
 
+#define MILLISECOND 1e3
+#define SECOND      1e6
+#define HOUR        3600e6
+
 // ---- statuses: "200-399", 503 ----
 
 bool status_set_has(const struct status_set *set, unsigned status)
@@ -261,6 +265,9 @@ static void check_upstream(struct config_decoder *decoder, const struct config_n
     struct upstream_settings *upstream = target;
     check_targets(decoder, node, upstream);
     check_verification(decoder, node, upstream);
+    // Whatever became of it, a probe is over by then; a second for those who note it late.
+    upstream->circuit_breaker.rules.probe_us =
+        upstream->timeouts.connect_us + upstream->timeouts.response_us + (uint64_t)SECOND;
     const struct config_node *protocol = config_get(node, STR("protocol"));
     bool is_http1 = !protocol || (protocol->kind == CONFIG_SCALAR && str_eq(protocol->text, STR("http/1.1")));
     if (upstream->health_check.has_grpc && is_http1) {
@@ -272,10 +279,6 @@ static void check_upstream(struct config_decoder *decoder, const struct config_n
 }
 
 // ---- tables ----
-
-#define MILLISECOND 1e3
-#define SECOND      1e6
-#define HOUR        3600e6
 
 static const struct config_field target_fields[] = {
     {.name = "address",
@@ -593,6 +596,11 @@ static const struct config_field upstream_fields[] = {
      .min = 0,
      .max = HOUR,
      .doc = "How long the share of a target that came back grows to its full weight."},
+    {.name = "circuit_breaker",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, circuit_breaker),
+     .object = &breaker_object,
+     .doc = "When it is not asked for a while, because it fails."},
     {.name = "limits",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct upstream_settings, limits),

@@ -3,6 +3,7 @@
 
 #include "config/config.h"
 #include "net/addr.h"
+#include "upstream/breaker.h"
 
 struct target_settings {
     CONFIG_POSITION_FIELDS;
@@ -77,6 +78,29 @@ struct outlier_settings {
 
 enum upstream_protocol { UPSTREAM_HTTP1, UPSTREAM_H2 };
 
+struct respond_settings { // an answer of the gateway's own
+    int64_t status;
+    struct str body;
+    struct str_map headers;
+};
+
+enum breaker_scope { BREAKER_OF_UPSTREAM, BREAKER_OF_ENDPOINT };
+
+struct breaker_fallback { // what stands in for an answer while it is open
+    struct str upstream;  // n == 0: the answer here
+    struct respond_settings respond;
+};
+
+struct breaker_settings {
+    bool enabled;
+    struct breaker_rules rules; // judges_slow and probe_us follow from the rest
+    struct status_set failure_statuses;
+    uint64_t slow_call_us; // 0: none is slow
+    int scope;             // enum breaker_scope
+    bool has_fallback;
+    struct breaker_fallback fallback;
+};
+
 struct upstream_tls_settings {
     CONFIG_POSITION_FIELDS;
     struct str ca;          // a path, or "system"
@@ -106,9 +130,11 @@ struct upstream_settings {
             idle_us; // response: from the request's end to the response head; between body bytes
     } timeouts;
     struct retry_settings retries;
+    struct breaker_settings circuit_breaker;
 };
 
 extern const struct config_object upstream_object;
+extern const struct config_object breaker_object;
 extern const struct config_object health_object;
 extern const struct config_object outlier_object;
 extern const struct config_object retry_object; // routes override with the same table
@@ -124,6 +150,32 @@ struct config_node *config_encode_statuses(struct arena *arena, const void *targ
               " { $ref: '#/$defs/variable' }] } }"
 
 bool status_set_has(const struct status_set *set, unsigned status);
+
+// The fields of a struct respond_settings that is this member of a struct: for a table.
+#define CONFIG_RESPOND_FIELDS(type_, member_)                                                     \
+    {.name = "status",                                                                            \
+     .type = CONFIG_INT,                                                                          \
+     .offset = offsetof(type_, member_.status),                                                   \
+     .fallback = "200",                                                                           \
+     .min = 200,                                                                                  \
+     .max = 599,                                                                                  \
+     .doc = "The status."},                                                                       \
+        {.name = "body",                                                                          \
+         .type = CONFIG_STRING,                                                                   \
+         .offset = offsetof(type_, member_.body),                                                 \
+         .fallback = "\"\"",                                                                      \
+         .doc = "The body, as it is."},                                                           \
+    {                                                                                             \
+        .name = "headers", .type = CONFIG_STRING_MAP, .offset = offsetof(type_, member_.headers), \
+        .fallback = "{}", .accept = config_accept_respond_header, .masked = true,                 \
+        .type_name = "a map of header names to values",                                           \
+        .doc = "Headers of the response. Without a Content-Type, text/plain is sent with a body." \
+    }
+bool config_accept_respond_header(struct config_decoder *decoder, const struct config_node *node,
+                                  struct str *value);
+// The rules between them; for check hooks.
+void config_check_respond(struct config_decoder *decoder, const struct config_node *node,
+                          const struct respond_settings *respond);
 
 // Names of listeners, upstreams and routes.
 #define CONFIG_NAME_PATTERN "^[A-Za-z0-9_.-]{1,64}$"

@@ -420,6 +420,17 @@ static void test_another_window_keeps_the_state(void **state)
     assert_int_equal(breaker_sum(&b.breaker, b.now_us).calls, 10);
 }
 
+static void test_fewer_probes_are_enough_now(void **state)
+{
+    (void)state;
+    struct bench b = begin();
+    half_open_it(&b);
+    calls(&b, 2, BREAKER_GOOD);
+    b.rules.half_open_requests = 1;
+    breaker_tick(&b.breaker, &b.rules, b.now_us);
+    assert_int_equal(b.breaker.state, BREAKER_RAMPING);
+}
+
 // ---- every order of events ----
 
 enum event {
@@ -849,6 +860,7 @@ int main(void)
         cmocka_unit_test(test_forced_open),
         cmocka_unit_test(test_forced_closed),
         cmocka_unit_test(test_another_window_keeps_the_state),
+        cmocka_unit_test(test_fewer_probes_are_enough_now),
         cmocka_unit_test(test_every_order_of_events),
         cmocka_unit_test(test_random_runs_beside_the_reference),
     };

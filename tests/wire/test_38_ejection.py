@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from gateway import Gateway, ask, until
+from gateway import NO_BREAKER, Gateway, ask, until
 from h2_peers import H2Client, H2Upstream
 from peers import Raw, Upstream, answer, request
 
@@ -52,7 +52,7 @@ class Stage:
         self.begin()
         config = {
             "workers": 2,
-            "upstreams": {name: {"protocol": protocol, "targets": [{"address": self.address(n)} for n in "abc"], **settings}
+            "upstreams": {name: {**NO_BREAKER, "protocol": protocol, "targets": [{"address": self.address(n)} for n in "abc"], **settings}
                           for name, settings in UPSTREAMS.items()},
             "routes": [{"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name} for name in UPSTREAMS]}
         self.gateway = Gateway(directory, config)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway import ask
+from gateway import NO_BREAKER, ask
 from h2_peers import INTERNAL_ERROR, H2Upstream
 from peers import Raw, Upstream, answer, request
 from wire import Wire
@@ -63,7 +63,7 @@ class Retries(Wire):
 
     def config(self):
         def upstream(*services, **retries):
-            return {"protocol": self.protocol, "targets": [{"address": f"127.0.0.1:{one.port}"} for one in services],
+            return {**NO_BREAKER, "protocol": self.protocol, "targets": [{"address": f"127.0.0.1:{one.port}"} for one in services],
                     "retries": {"backoff": "1ms", **retries}}
         whole = self.service.upstream
         return {**super().config(), "workers": 2, "upstreams": {

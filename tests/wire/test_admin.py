@@ -586,6 +586,6 @@ def test_every_endpoint_is_documented(gateway):
     text = (root / "docs" / "ADMIN.md").read_text()
     source = (root / "src" / "admin" / "admin.c").read_text()
     paths = re.findall(r'METHOD_(\w+), SERVE_PATH\("([^"]+)"\)', source)
-    assert len(paths) == 18
+    assert len(paths) == 22
     for method, path in paths:
         assert f"`{method} {path}" in text

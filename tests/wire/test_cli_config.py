@@ -33,7 +33,7 @@ ENVIRONMENT = {
 
 # Wrong in a way that a JSON Schema cannot see: rules between keys, names, the machine, bounds of durations, grammars.
 DECODER_ONLY = {
-    "admin-open", "auth-secrets", "consumers-twice", "dangling", "duplicate-addresses", "duplicate-names",
+    "admin-open", "auth-secrets", "consumers-twice", "dangling", "duplicate-addresses", "duplicate-names", "fallbacks",
     "identity-headers-twice", "limits", "redirects-to", "redirects-without-tls", "redis-cluster", "regexes",
     "respond-forwards", "route-providers", "secret-directory", "secret-empty-env", "secret-file", "secrets", "tls-rules", "trusted-proxies",
 }

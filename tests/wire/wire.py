@@ -1,7 +1,7 @@
 """One gateway that many tests share: listeners and routes of many kinds, upstreams the tests hold in their hands."""
 import json
 
-from gateway import Gateway, ask, free_port, until
+from gateway import NO_BREAKER, Gateway, ask, free_port, until
 from peers import Raw, Upstream
 
 TRUSTED = "127.0.0.0/24"     # clients bind to 127.0.1.1 to be strangers
@@ -60,7 +60,7 @@ class Wire:
             "workers": 1,
             "listeners": [{"name": name, "address": f"127.0.0.1:{port}", **self.LISTENERS[name]}
                           for name, port in self.ports.items()],
-            "upstreams": {name: {**settings, "targets": [{"address": f"127.0.0.1:{self.upstreams[target].port}"}
+            "upstreams": {name: {**NO_BREAKER, **settings, "targets": [{"address": f"127.0.0.1:{self.upstreams[target].port}"}
                                                          for target in settings.get("targets", [name])]}
                           for name, settings in self.UPSTREAMS.items()},
             "routes": self.routes(),

@@ -1,0 +1,473 @@
+"""The circuit breaker on the wire: opens, fails fast, probes, ramps, closes; what never opens it; one state for all workers
+and across reloads; a hand on it; what stands in for an answer meanwhile. Over HTTP/1.1, HTTP/2 and gRPC.
+"""
+import json
+import threading
+import time
+
+import pytest
+
+from gateway import ask, free_port, until
+from grpc_peers import Client as GrpcClient
+from grpc_peers import Service as GrpcService
+from h2_peers import INTERNAL_ERROR, H2Upstream
+from peers import Raw, Upstream, answer, request
+from wire import Wire
+
+PROTOCOLS = ["http/1.1", "h2"]
+PROBES = 2
+CLOSED, OPEN, HALF_OPEN, RAMPING = range(4)
+QUICK = {"window": "2s", "min_requests": 6, "failure_ratio": 0.5, "open": "400ms", "max_open": "400ms", "ramp": "300ms",
+         "half_open_requests": PROBES}
+LONG = {**QUICK, "open": "1h", "max_open": "1h"}
+
+
+class Service:
+    """An upstream of either protocol. `mode`: a status, "hang", "reset", "endless" (a head, and no end), or a delay in
+    seconds before a 200."""
+
+    def __init__(self, protocol):
+        self.protocol, self.mode = protocol, 200
+        self.upstream = H2Upstream() if protocol == "h2" else Upstream()
+        self.changed = threading.Condition()
+        self.seen = self.flying = self.most = 0
+        self.let_go = threading.Event()
+        self.start()
+
+    @property
+    def port(self):
+        return self.upstream.port
+
+    def start(self):
+        if self.protocol == "h2":
+            self.upstream.program(stream=lambda one: self.meet(lambda: one.whole(), lambda mode: self.say_h2(one, mode)))
+        else:
+            self.upstream.program(self.script)
+
+    def script(self, peer):
+        while True:
+            head = peer.head()
+            if head is None:
+                return
+            peer.body(head)
+            if not self.meet(lambda: None, lambda mode: self.say_h1(peer, mode)):
+                return
+
+    def meet(self, hear, say):
+        with self.changed:
+            self.seen += 1
+            self.flying += 1
+            self.most = max(self.most, self.flying)
+            mode = self.mode
+        try:
+            hear()
+            return say(mode)
+        finally:
+            with self.changed:
+                self.flying -= 1
+
+    def say_h1(self, peer, mode):
+        if mode == "reset":
+            peer.reset()
+            return False
+        if mode == "hang":
+            peer.more()   # until the gateway gives up
+            return False
+        if mode == "endless":
+            peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+            self.let_go.wait(30)
+            return False
+        if isinstance(mode, float):
+            time.sleep(mode)
+        peer.send(answer(b"done", f"{mode if isinstance(mode, int) else 200} Said"))
+        return True
+
+    def say_h2(self, one, mode):
+        if mode == "reset":
+            one.cancel(INTERNAL_ERROR)
+        elif mode == "hang":
+            one.session.until(lambda: one.reset is not None, "a reset")
+        elif mode == "endless":
+            one.respond(200).send(b"abc")
+            self.let_go.wait(30)
+        else:
+            if isinstance(mode, float):
+                time.sleep(mode)
+            one.answer(b"done", mode if isinstance(mode, int) else 200)
+
+    def become(self, mode):
+        with self.changed:
+            self.mode, self.seen, self.most = mode, 0, self.flying
+        return self
+
+    def close(self):
+        self.let_go.set()
+        self.upstream.close()
+
+
+class Breakers(Wire):
+    LISTENERS = {"plain": {}}
+    UPSTREAMS = {}
+
+    def __init__(self, directory, protocol):
+        self.protocol = protocol
+        self.service, self.other = Service(protocol), Service(protocol)
+        super().__init__(directory)
+
+    def upstream(self, breaker, *services, **more):
+        targets = [{"address": f"127.0.0.1:{one.port}"} for one in services or [self.service]]
+        return {"protocol": self.protocol, "targets": targets,
+                "retries": {"attempts": 0}, "timeouts": {"connect": "500ms", "response": "500ms"}, "circuit_breaker": breaker,
+                "outlier": {"max_ejected": 0}, **more}
+
+    def config(self):
+        again = {"attempts": 5, "statuses": [500], "budget": 1.0, "backoff": "1ms"}
+        said = {"status": 203, "body": "[]", "headers": {"Content-Type": "application/json", "X-Instead": "yes"}}
+        standby = {**LONG, "fallback": {"upstream": "standby"}}
+        return {**super().config(), "workers": 2, "upstreams": {
+            "quick": self.upstream(QUICK), "long": self.upstream(LONG), "again": self.upstream(LONG, retries=again),
+            "slow": self.upstream({**LONG, "slow_call": "50ms", "slow_ratio": 0.5}),
+            "said": self.upstream({**LONG, "fallback": said}), "stood_in": self.upstream(standby),
+            "standby": self.upstream(LONG, self.other),
+            "each": self.upstream({**LONG, "scope": "endpoint"}, self.service, self.other),
+            "each_quick": self.upstream({**QUICK, "scope": "endpoint"}, self.service, self.other),
+        }, "rate_limits": {"few": {"key": "global", "default": {"rate": "1/h", "burst": 1}}}}
+
+    def routes(self):
+        names = ["quick", "long", "again", "slow", "said", "stood_in", "standby", "each", "each_quick"]
+        return [{"name": "limited", "match": {"path": {"prefix": "/limited"}}, "upstream": "long", "rate_limits": ["few"]},
+                {"name": "small", "match": {"path": {"prefix": "/small"}}, "upstream": "long", "request_body_bytes": 10},
+                *({"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name} for name in names)]
+
+    # ---- what the admin API says and does ----
+
+    def breakers(self, name):
+        return json.loads(ask(self.gateway.admin_port, f"/api/v1/breakers/{name}").body)["breakers"]
+
+    def state(self, name):
+        return self.breakers(name)[0]["state"]
+
+    def force(self, name, how):
+        body = json.dumps({"force": how}) if how else None
+        got = ask(self.gateway.admin_port, f"/api/v1/breakers/{name}", "PUT" if how else "DELETE", body)
+        assert got.status == 200, got
+        return json.loads(got.body)["breakers"]
+
+    def gauge(self, name, endpoint=""):
+        return self.metrics()[f'sallyport_breaker_state{{upstream="{name}",endpoint="{endpoint}"}}']
+
+    def entered(self, name, state):
+        return self.metrics()[f'sallyport_breaker_transitions_total{{upstream="{name}",to="{state}"}}']
+
+    # ---- clients ----
+
+    def get(self, name):
+        return Raw(self.gateway.port).ask(request(f"/{name}"))
+
+    def many(self, name, count):
+        """The statuses of so many, each on its own connection, so that both workers have some."""
+        return [self.get(name).status for _ in range(count)]
+
+    def open(self, name):
+        until(lambda: self.get(name).status == 503 or None, "an open breaker")
+
+    def begin(self):
+        for service in (self.service, self.other):
+            service.become(200)
+        for name in json.loads(ask(self.gateway.admin_port, "/api/v1/config").body)["upstreams"]:
+            self.force(name, "closed")
+            self.force(name, None)
+
+    def end(self):
+        until(lambda: all(one["answers"] and not one["exchanges"] and not one["lent_connections"]
+                          for one in self.info()["workers"]), "no exchange and no lent connection")
+        for service in (self.service, self.other):
+            service.upstream.check()
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def whole(request, tmp_path_factory):
+    with Breakers(tmp_path_factory.mktemp("breakers"), request.param) as wire:
+        yield wire
+        wire.service.close()
+        wire.other.close()
+
+
+@pytest.fixture
+def wire(whole):
+    whole.begin()
+    yield whole
+    whole.end()
+
+
+# ---- open, and back ----
+
+@pytest.mark.parametrize("failure", [500, 503, "reset"])
+def test_opens_at_its_requests_and_fails_fast(wire, failure):
+    wire.service.become(failure)
+    assert wire.many("long", 6) == [502 if failure == "reset" else failure] * 6
+    before = wire.service.seen
+    got = wire.get("long")
+    assert (got.status, got.json["code"]) == (503, "breaker_open")
+    assert int(got.get("Retry-After")) in range(2800, 3601)
+    assert wire.many("long", 30) == [503] * 30   # whichever worker is asked
+    assert wire.service.seen == before
+    assert wire.gauge("long") == OPEN
+    [breaker] = wire.breakers("long")
+    assert (breaker["state"], breaker["forced"], breaker["reason"]) == ("open", "automatic", "failure ratio")
+    assert breaker["window"] == {"requests": 6, "failed": 6, "slow": 0}
+    assert wire.ends("breaker_open") > 0
+    wire.gateway.wait_log(r"upstream long: open \(failure ratio\) for \d+ ms, 6 of 6 requests failed, 0 were slow")
+
+
+def test_comes_back_by_probes_and_a_ramp(wire):
+    began = {state: wire.entered("quick", state) for state in ("closed", "open", "half-open", "ramping")}
+    wire.service.become(500)
+    wire.open("quick")
+    wire.service.become(200)
+    recovered = time.monotonic()
+    while wire.get("quick").status != 200 or wire.gauge("quick") != CLOSED:
+        assert time.monotonic() - recovered < 20
+    for state, count in began.items():
+        assert wire.entered("quick", state) == count + 1, state
+    assert wire.many("quick", 10) == [200] * 10
+
+
+def test_a_failed_probe_opens_again(wire):
+    wire.service.become(500)
+    wire.open("quick")
+    opened = wire.entered("quick", "open")
+    wire.service.become(500)
+    until(lambda: wire.get("quick").status == 500 or None, "a probe")
+    until(lambda: wire.entered("quick", "open") > opened or wire.get("quick") is None, "open again")
+    assert wire.service.seen <= PROBES
+
+
+def test_probes_in_flight_at_a_hanging_service(wire):
+    """Many clients at a service that hangs: after it has opened it sees no more than its probes at a time."""
+    wire.service.become("hang")
+    stop = time.monotonic() + 60
+    opened, codes = threading.Event(), set()
+
+    def client():
+        while time.monotonic() < stop and not done.is_set():
+            got = wire.get("quick")
+            codes.add(got.json["code"])
+            if got.json["code"] == "breaker_open":
+                opened.set()
+                time.sleep(0.01)
+    done = threading.Event()
+    clients = [threading.Thread(target=client) for _ in range(16)]
+    for one in clients:
+        one.start()
+    assert opened.wait(30)
+    began = wire.entered("quick", "open")
+    until(lambda: wire.entered("quick", "open") >= began + 2, "what was under way when it opened is over")
+    wire.service.become("hang")
+    began = wire.entered("quick", "open")
+    until(lambda: wire.entered("quick", "open") >= began + 3, "three more rounds of probes")
+    most = wire.service.most
+    done.set()
+    for one in clients:
+        one.join()
+    assert 1 <= most <= PROBES
+    assert codes == {"upstream_timeout", "breaker_open"}
+
+
+def test_nobody_listens(wire):
+    wire.service.upstream.close()
+    try:
+        assert wire.many("long", 6) == [502] * 6
+        assert wire.get("long").json["code"] == "breaker_open"
+    finally:
+        wire.service.upstream.reopen()
+        wire.service.start()
+
+
+def test_slow_answers_open_it(wire):
+    wire.service.become(0.12)
+    assert wire.many("slow", 6) == [200] * 6
+    assert wire.get("slow").status == 503
+    assert wire.breakers("slow")[0]["reason"] == "slow ratio"
+
+
+def test_an_answer_without_end_is_a_good_probe(wire):
+    wire.service.become(500)
+    wire.open("quick")
+    wire.service.become("endless")
+    clients = []
+    try:
+        def is_good():
+            clients.append(Raw(wire.gateway.port))
+            clients[-1].send(request("/quick"))
+            if clients[-1].head().status == 200:
+                return wire.gauge("quick") in (RAMPING, CLOSED)
+            clients.pop().close()
+            return False
+        until(is_good, "probes that are good before they end")
+    finally:
+        wire.service.let_go.set()
+        for client in clients:
+            client.close()
+        wire.service.let_go.clear()
+
+
+# ---- what never opens it ----
+
+def test_clients_do_not_open_it(wire):
+    wire.service.become(404)
+    assert set(wire.many("long", 20)) == {404}
+    wire.service.become("hang")
+    for _ in range(20):
+        with Raw(wire.gateway.port) as client:
+            seen = wire.service.seen
+            client.send(request("/long"))
+            until(lambda: wire.service.seen > seen, "the request upstream")   # noqa: B023
+            client.reset()
+    until(lambda: wire.service.flying == 0, "all of them given up")
+    assert set(wire.many("limited", 20)) <= {504, 429}
+    got = [Raw(wire.gateway.port).ask(request("/small", "POST", body=b"x" * 20), "POST").status for _ in range(20)]
+    assert set(got) == {413}
+    assert wire.state("long") == "closed"
+    wire.service.become(200)
+    assert wire.many("long", 5) == [200] * 5
+    assert wire.breakers("long")[0]["window"]["failed"] <= 1   # the one that the limit let through
+
+
+# ---- retries ----
+
+def test_retries_ask_too(wire):
+    wire.service.become(500)
+    got = wire.get("again")   # 1 + 5 tries: the breaker opens at the sixth
+    assert (got.status, wire.service.seen) == (500, 6)
+    got = wire.get("again")
+    assert (got.json["code"], wire.service.seen) == ("breaker_open", 6)
+    wire.force("again", "closed")
+    wire.force("again", None)
+    wire.service.become(500)
+    assert wire.many("long", 0) == []
+    with_three = [wire.get("again").status for _ in range(3)]
+    assert wire.service.seen == 6 and with_three[1:] == [503, 503]
+
+
+# ---- by hand ----
+
+def test_forced_open_and_closed(wire):
+    [breaker] = wire.force("long", "open")
+    assert (breaker["state"], breaker["forced"], breaker["reason"]) == ("open", "open", "forced")
+    assert wire.many("long", 10) == [503] * 10 and wire.service.seen == 0
+    assert int(wire.get("long").get("Retry-After")) >= 1
+    wire.gateway.reload()
+    assert wire.get("long").status == 503
+    [breaker] = wire.force("long", None)
+    assert (breaker["state"], breaker["forced"]) == ("half-open", "automatic")
+    until(lambda: wire.get("long").status == 200 and wire.state("long") == "closed", "closed by itself")
+    wire.force("long", "closed")
+    wire.service.become(500)
+    assert wire.many("long", 20) == [500] * 20
+    assert wire.state("long") == "closed"
+
+
+@pytest.mark.parametrize("method, path, body, status", [
+    ("PUT", "nobody", '{"force": "open"}', 404), ("GET", "nobody", None, 404), ("DELETE", "nobody", None, 404),
+    ("PUT", "long", '{"force": "ajar"}', 400), ("PUT", "long", '{"force": 1}', 400), ("PUT", "long", "open", 400),
+    ("PUT", "long", None, 400), ("PUT", "long?endpoint=127.0.0.1:1", '{"force": "open"}', 404), ("PUT", "long?x=1", "{}", 400),
+    ("PUT", "long?endpoint=%zz", "{}", 400), ("POST", "long", '{"force": "open"}', 405)])
+def test_mistakes_of_hands(wire, method, path, body, status):
+    assert ask(wire.gateway.admin_port, f"/api/v1/breakers/{path}", method, body).status == status
+    assert wire.state("long") == "closed"
+
+
+def test_a_reload_keeps_it(wire):
+    wire.service.become(500)
+    wire.open("long")
+    config = json.loads(json.dumps(wire.gateway.config))
+    config["upstreams"]["long"]["circuit_breaker"]["window"] = "3s"
+    wire.gateway.write(config)
+    wire.gateway.reload()
+    seen = wire.service.seen
+    assert wire.many("long", 10) == [503] * 10 and wire.service.seen == seen
+    wire.gateway.write(wire.gateway.config)
+    wire.gateway.reload()
+    assert wire.state("long") == "open"
+
+
+# ---- what stands in ----
+
+def test_a_response_stands_in(wire):
+    wire.service.become(500)
+    until(lambda: wire.get("said").status != 500 or None, "an open breaker")
+    got = wire.get("said")
+    assert (got.status, got.body, got.get("Content-Type"), got.get("X-Instead")) == (203, b"[]", "application/json", "yes")
+
+
+def test_another_upstream_stands_in(wire):
+    wire.service.become(500)
+    until(lambda: wire.get("stood_in").status != 500 or None, "an open breaker")
+    wire.other.become(200)
+    got = Raw(wire.gateway.port).ask(request("/stood_in", "POST", body=b"b" * 5000), "POST")
+    assert (got.status, got.body, wire.other.seen) == (200, b"done", 1)
+    wire.force("standby", "open")   # its own breaker is asked
+    assert wire.get("stood_in").json["code"] == "breaker_open"
+    assert wire.other.seen == 1
+
+
+# ---- one for each endpoint ----
+
+def test_an_open_endpoint_is_not_chosen(wire):
+    wire.service.become(500)
+    until(lambda: any(one["state"] == "open" for one in wire.breakers("each")) or wire.get("each") is None, "one open")
+    wire.service.become(500)
+    assert wire.many("each", 20) == [200] * 20
+    assert wire.service.seen == 0
+    bad, good = f"127.0.0.1:{wire.service.port}", f"127.0.0.1:{wire.other.port}"
+    assert (wire.gauge("each", bad), wire.gauge("each", good)) == (OPEN, CLOSED)
+    wire.force(f"each?endpoint={good}", "open")
+    got = wire.get("each")
+    assert (got.status, got.json["code"]) == (503, "breaker_open")
+    assert int(got.get("Retry-After")) in range(2800, 3601)   # when the one that was not forced may be asked
+    wire.force(f"each?endpoint={good}", None)
+    assert wire.get("each").status == 200
+
+
+def test_an_endpoint_comes_back(wire):
+    wire.service.become(500)
+    bad = f"127.0.0.1:{wire.service.port}"
+    until(lambda: wire.gauge("each_quick", bad) == OPEN or wire.get("each_quick") is None, "open")
+    wire.service.become(200)
+    until(lambda: wire.get("each_quick").status == 200 and wire.gauge("each_quick", bad) == CLOSED, "closed again")
+    until(lambda: wire.get("each_quick").status == 200 and wire.service.seen >= 5, "its share")
+
+
+# ---- gRPC ----
+
+@pytest.fixture
+def grpc_wire(make):
+    service = GrpcService(free_port(), threads=8)
+    gateway = make({"workers": 2, "upstreams": {"u": {
+        "protocol": "h2", "targets": [{"address": f"127.0.0.1:{service.port}"}], "circuit_breaker": LONG}},
+        "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
+    client = GrpcClient(gateway.port)
+    yield client, service, gateway
+    client.close()
+    service.close()
+
+
+def test_grpc_statuses(grpc_wire):
+    client, service, gateway = grpc_wire
+    for harmless in (b"5 not found", b"3 bad", b"7 denied", b"8 too much", b"12 no such method", b"1 cancelled"):
+        for _ in range(3):
+            client.fails(lambda: client.unary("Fail", harmless))   # noqa: B023
+    for _ in range(6):   # the client's own deadline
+        assert client.fails(lambda: client.unary("Hang", timeout=0.05))[0] == "DEADLINE_EXCEEDED"
+    assert client.unary("Unary", b"hello")[0] == b"hello"
+    for _ in range(40):
+        if client.fails(lambda: client.unary("Fail", b"14 away"))[1] != "away":
+            break
+    code, words = client.fails(lambda: client.unary("Unary", b"hello"))
+    assert (code, "not asked" in words) == ("UNAVAILABLE", True)
+    assert gateway.metrics()['sallyport_breaker_state{upstream="u",endpoint=""}'] == OPEN
+    seen = len(service.calls)
+    for _ in range(5):
+        client.fails(lambda: client.unary("Unary", b"hello"))
+    assert len(service.calls) == seen

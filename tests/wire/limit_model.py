@@ -3,7 +3,8 @@
 A request was decided at some moment between its being sent and its answer, nobody knows which. So there are two questions:
 
 - most_over: could a bucket have let these through? In each span of time, what was surely taken within it is at most what a
-  full bucket holds and what comes back meanwhile.
+  full bucket holds and what comes back meanwhile. `held` tokens on top may have been taken out before a span that begins
+  later than the first request.
 - most_spare: could a bucket have refused this one? Everything that may have been taken by then is taken, each as late as
   can be: the emptiest bucket that is possible must still have too little.
 
@@ -46,16 +47,21 @@ def widen(early, late):
     return early - GRAIN_NS, late + GRAIN_NS
 
 
+def held_ahead(tokens, gateways, cost):
+    """What purses may hold of a burst, or of a quota, all gateways together (docs/RATE-LIMITS.md, "Exact or leased")."""
+    return gateways * max(tokens // (2 * gateways), cost)
+
+
 class Quota:
     """So many tokens in a window that does not end meanwhile."""
 
     def __init__(self, tokens):
-        self.tokens = tokens
+        self.tokens = self.most = tokens
 
     def __str__(self):
         return f"{self.tokens} in all"
 
-    def most_over(self, takes):
+    def most_over(self, takes, held=0):
         return sum(take.tokens for take in takes if not take.is_lent) - self.tokens
 
     def most_spare(self, takes, refusals):
@@ -67,20 +73,28 @@ class Bucket:
     """rate: tokens a second, a Fraction."""
 
     def __init__(self, rate, burst):
-        self.rate, self.burst = Fraction(rate), burst
+        self.rate = Fraction(rate)
+        self.burst = self.most = burst
         each_ns = self.rate / 10**9
         self.parts, self.back = each_ns.denominator, each_ns.numerator   # of a token; that come back in a nanosecond
 
     def __str__(self):
         return f"{self.rate}/s, burst {self.burst}"
 
-    def most_over(self, takes):
+    def most_over(self, takes, held=0):
         """The most tokens above what can be had in any span of time; at most 0 when all is well."""
+        begins = sorted({take.early for take in takes})
+        if not held:
+            return self.over(takes, begins)
+        return max(self.over(takes, begins[:1]), self.over(takes, begins) - held)
+
+    def over(self, takes, begins):
+        """In any span that begins at one of these."""
         sure = [take for take in takes if not take.is_lent and take.late < math.inf]
         admitted = sorted((take for take in sure if take.needs), key=lambda take: take.late)
         owed = sorted((take for take in sure if not take.needs), key=lambda take: take.late)
         later, later_owed = earliest_from(admitted), earliest_from(owed)
-        spans, worst, asked, done = Spans(self, sure), -math.inf, -math.inf, 0
+        spans, worst, asked, done = Spans(self, begins), -math.inf, -math.inf, 0
         for i, take in enumerate(admitted):
             spans.add(take)
             asked = max(asked, take.early)
@@ -121,13 +135,13 @@ class Bucket:
 
 
 class Spans:
-    """For each span that begins with a take: what was taken within it, less what a bucket gives in that time, when it ends
-    at time 0 (most() less back × its end is the truth). Those that begin before all that is still to come are kept as one."""
+    """For each span that begins at one of these times: what was taken within it, less what a bucket gives in that time, when
+    it ends at time 0 (most() less back × its end is the truth). Those that begin before all that is still to come are kept
+    as one."""
 
-    def __init__(self, bucket, takes):
-        self.bucket = bucket
-        self.begins = sorted({take.early for take in takes})
-        self.sums = [bucket.back * begin for begin in self.begins]
+    def __init__(self, bucket, begins):
+        self.bucket, self.begins = bucket, begins
+        self.sums = [bucket.back * begin for begin in begins]
         self.first = self.end = 0   # of those kept singly, and that have something within
         self.settled = -math.inf
 

@@ -1,5 +1,6 @@
 """Gateways with rate limits: one with its upstream in the test's hand, and several that share a Redis."""
 import itertools
+import json
 import re
 import threading
 
@@ -26,6 +27,11 @@ def decisions(gateway, name):
         if match and match[1] == name:
             found[match[2]] = int(value)
     return found
+
+
+def alive(gateway):
+    """How many gateways it has heard of in Redis."""
+    return json.loads(ask(gateway.admin_port, "/api/v1/limits").body)["rate_limits"]["gateways"]
 
 
 class Limited:

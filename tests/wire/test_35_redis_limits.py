@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gateway import DEADLINE, ROOT, ask, free_port, until
-from limit_wire import SLOW, Fleet, decisions, limit
+from limit_wire import SLOW, Fleet, alive, decisions, limit
 from peers import Raw, Upstream, answer, request
 from test_24_redis import Redis
 
@@ -208,10 +208,6 @@ def test_trouble_is_no_error(fleet, redis, trouble):
     assert admitted <= 2 * burst
     for gateway in made.gateways:   # in the end all is used up
         until(lambda gateway=gateway: made.ask(gateway, "/few").status == 429, "a refusal")
-
-
-def alive(gateway):
-    return json.loads(ask(gateway.admin_port, "/api/v1/limits").body)["rate_limits"]["gateways"]
 
 
 def test_what_else_may_be_done(fleet, redis):

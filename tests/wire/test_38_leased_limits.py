@@ -7,9 +7,10 @@ import time
 import pytest
 
 from gateway import ask, until
+from limit_wire import Fleet, alive, decisions, limit
 from peers import Raw, Upstream, answer, request
 from test_24_redis import Redis
-from test_35_redis_limits import Flood, Fleet, alive, calls, decisions, limit
+from test_35_redis_limits import Flood, calls
 
 # What is idle goes back after half a second to a second.
 IDLE = 1

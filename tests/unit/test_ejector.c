@@ -220,6 +220,13 @@ static void test_success_rates(void **state)
                 fail_msg("case %zu, endpoint %u: bound %f", i, k, bound);
     }
     assert_true(ejector_rate_bound(NULL, 0, &usual.success_rate) <= 0);
+    // A bound that four could be below: but there must be five of them.
+    struct success_rate_settings eager = usual.success_rate;
+    struct ejector_tally four[] = {{1000, 1000}, {1000, 1000}, {1000, 1000}, {1000, 0}};
+    eager.deviations = 1;
+    assert_false(ejector_is_below(&four[3], ejector_rate_bound(four, 4, &eager), &eager));
+    eager.min_endpoints = 4;
+    assert_true(ejector_is_below(&four[3], ejector_rate_bound(four, 4, &eager), &eager));
 }
 
 int main(void)

@@ -510,7 +510,8 @@ static void test_threads(void **state)
     world_fini(&w);
 }
 
-// All hands find an endpoint of their own bad at the same moment, again and again.
+// All hands find an endpoint bad at the same moment, again and again: each one of its own, or two the same
+// one.
 
 enum { RACES = 3000 };
 
@@ -518,7 +519,7 @@ struct racer {
     struct world *w;
     struct metrics *metrics;
     pthread_barrier_t *barrier;
-    uint32_t endpoint, too_many;
+    uint32_t endpoint, too_many, twice;
 };
 
 static void *race(void *argument)
@@ -536,32 +537,61 @@ static void *race(void *argument)
         pthread_barrier_wait(racer->barrier);
         uint64_t untils[MOST];
         racer->too_many += look(w, untils) != 3;
+        racer->twice += atomic_load(&endpoint->ejector.times) > 1;
         pthread_barrier_wait(racer->barrier);
         ejector_forget(&endpoint->ejector);
     }
     return NULL;
 }
 
-static void test_races(void **state)
+static void race_for(uint32_t endpoints)
 {
-    (void)state;
     static struct world w;
     pthread_barrier_t barrier;
     struct racer racers[MOST];
     pthread_t threads[MOST];
     world_init(&w, MOST, 0);
-    w.settings.outlier.ejection_us = w.settings.outlier.max_ejection_us = 3600 * (uint64_t)SECOND;
+    w.settings.outlier.ejection_us = 3600 * (uint64_t)SECOND;
+    w.settings.outlier.max_ejection_us = 2 * w.settings.outlier.ejection_us;
     pthread_barrier_init(&barrier, NULL, MOST);
     for (uint32_t i = 0; i < MOST; i++) {
-        racers[i] = (struct racer){&w, metrics_new(), &barrier, i, 0};
+        racers[i] =
+            (struct racer){.w = &w, .metrics = metrics_new(), .barrier = &barrier, .endpoint = i % endpoints};
         assert_int_equal(pthread_create(&threads[i], NULL, race, &racers[i]), 0);
     }
     for (uint32_t i = 0; i < MOST; i++) {
         pthread_join(threads[i], NULL);
         metrics_free(racers[i].metrics);
         assert_int_equal(racers[i].too_many, 0);
+        assert_int_equal(racers[i].twice, 0);
     }
     pthread_barrier_destroy(&barrier);
+    world_fini(&w);
+}
+
+static void test_races(void **state)
+{
+    (void)state;
+    race_for(MOST);
+    race_for(MOST / 2);
+}
+
+// A finding that was on its way while another worker ejected.
+static void test_who_is_out_is_not_ejected_again(void **state)
+{
+    (void)state;
+    static struct world w;
+    world_init(&w, MOST, 0);
+    both(&w, BAD, 0);
+    both(&w, BAD, 0);
+    both(&w, BAD, 0);
+    assert_string_equal(what_is_wrong(&w) ? what_is_wrong(&w) : "", "");
+    uint64_t until_us = w.endpoints[0].ejector.until_us;
+    for (uint32_t i = 0; i < MOST; i++) // of 100 answers none was good, and of the others' all
+        w.endpoints[i].ejector.window = UINT64_C(100) << 32 | (i ? 100 : 0);
+    outlier_rate(&w.upstream, w.now_us, w.now_us, &w.rand, w.metrics);
+    assert_int_equal(w.endpoints[0].ejector.until_us, until_us);
+    assert_int_equal(w.endpoints[0].ejector.times, 1);
     world_fini(&w);
 }
 
@@ -654,6 +684,7 @@ int main(void)
         cmocka_unit_test(test_random_runs),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_races),
+        cmocka_unit_test(test_who_is_out_is_not_ejected_again),
         cmocka_unit_test(test_what_is_bad),
         cmocka_unit_test(test_sweep),
     };

@@ -71,6 +71,7 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     x->listener = listener;
     x->client = client;
     x->client_context = client_context;
+    x->protocol = client->protocol;
     x->peer = x->source = *peer;
     x->scheme = STR("http");
     arena_init(&x->arena, &worker->spares);
@@ -143,7 +144,8 @@ struct ticket exchange_new_ticket(struct exchange *x)
 void exchange_resume(struct worker *worker, struct ticket ticket)
 {
     struct exchange *x = ticket.slot < worker->slot_count ? worker->slots[ticket.slot] : NULL;
-    if (!x || x->step != STEP_GUARD || !x->policy.again || x->policy.ticket.generation != ticket.generation)
+    if (!x || (x->step != STEP_GUARD && x->step != STEP_GATHER) || !x->policy.again ||
+        x->policy.ticket.generation != ticket.generation)
         return;
     x->wait_until_us = 0;
     exchange_arm(x);
@@ -188,6 +190,8 @@ void exchange_body_fail(struct exchange *x, enum end_cause cause, struct str det
 
 void exchange_client_gone(struct exchange *x, enum end_cause cause)
 {
+    if (exchange_outlive_client(x, cause))
+        return;
     x->cause = cause;
     if (x->reply == REPLY_NONE)
         x->status = end_row(cause)->status;
@@ -226,8 +230,7 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .method = x->request.method_name,
         .path = x->request.path,
         .query = auth_loggable_query(&x->gateway->auth, x->request.query, &x->arena),
-        .protocol =
-            x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->client->protocol),
+        .protocol = x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->protocol),
         .route = route ? route->name : STR_NULL,
         .upstream = x->upstream ? x->upstream->name : STR_NULL,
         .endpoint = x->call.endpoint ? x->call.endpoint->name : STR_NULL,
@@ -270,6 +273,7 @@ void exchange_end_policies(struct exchange *x)
     if (!route || !route->has_ends || x->policies_ended)
         return;
     x->policies_ended = true;
+    x->policy.now_us = x->worker->loop.now_us;
     for (uint32_t i = 0; i < route->policy_count; i++) {
         x->policy.settings = route->policies[i].settings;
         if (route->policies[i].policy->on_end)

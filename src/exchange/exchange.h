@@ -5,10 +5,10 @@
 //   exchange_begin   exchange_body  exchange_body_end     on_ready  on_head  on_body  on_end  on_fail
 //        │                 │                                  │         │        │       │       │
 //        ▼                 ▼ request body                     ▼         ▼        ▼       ▼       ▼
-//   admit → route → guard → act → pick → send → await → shape → relay → finish
-//             │       │      │     ▲                │                     ▲
-//             └───────┴──────┴── reply_error / reply_answer ──────────────┘
-//                                  └── another try ─┘
+//   admit → route → guard → gather → act → pick → send → await → shape → relay → finish
+//             │       │        │      │     ▲                │                     ▲
+//             └───────┴────────┴──────┴── reply_error / reply_answer ──────────────┘
+//                                           └── another try ─┘
 //
 // States: a step returns MORE (the next one runs now), WAIT (an event or the timer resumes it by
 // exchange_run), or DONE (freed). Only the driver, exchange_run, calls steps.
@@ -52,6 +52,7 @@ enum exchange_step {
     STEP_ADMIT,
     STEP_ROUTE,
     STEP_GUARD,
+    STEP_GATHER,
     STEP_ACT,
     STEP_PICK,
     STEP_SEND,
@@ -85,6 +86,7 @@ struct exchange {
     const struct gateway_listener *listener;
     const struct client_verbs *client;
     void *client_context; // the front's
+    const char *protocol; // the client's
     struct arena arena;
 
     struct ip peer;   // who is connected
@@ -170,8 +172,10 @@ void exchange_body_fail(struct exchange *x, enum end_cause cause, struct str det
 // The client's connection takes more again. x may be gone when this returns.
 void exchange_client_drained(struct exchange *x);
 // The client has gone, or reads too slowly (END_CLIENT_GONE, END_CLIENT_SLOW): end at once. x is gone
-// afterwards.
+// afterwards, or goes on for nobody, when a policy keeps its answer for who asks again.
 void exchange_client_gone(struct exchange *x, enum end_cause cause);
+// The worker stops: those that go on for nobody end, and no more will.
+void exchange_end_orphans(struct worker *worker);
 // Never begun: nothing is logged.
 void exchange_discard(struct exchange *x);
 

@@ -120,11 +120,21 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
     return report->count == 0;
 }
 
-static void compile_limits(struct gateway *gateway)
+static bool keeps_replays_in_redis(const struct gateway_settings *settings)
+{
+    const struct route_settings *routes = settings->routes.v;
+    for (uint32_t i = 0; settings->has_redis && i < settings->routes.count; i++)
+        if (routes[i].has_idempotency && routes[i].idempotency.store != REPLAY_LOCAL)
+            return true;
+    return false;
+}
+
+static void compile_stores(struct gateway *gateway)
 {
     const struct gateway_settings *settings = &gateway->settings;
     limits_compile(&gateway->limits, &settings->rate_limits, settings->has_redis ? &settings->redis : NULL,
                    limit_table_shared(), &gateway->arena);
+    gateway->replays_in_redis = keeps_replays_in_redis(settings);
     gateway->limits.legacy = gateway->settings.telemetry.headers.rate_limit_legacy;
 }
 
@@ -251,7 +261,7 @@ struct gateway *gateway_new(struct str file, struct str text, const struct gatew
         goto fail;
     gateway->workers = count_workers(gateway, use);
     compile_listeners(gateway);
-    compile_limits(gateway);
+    compile_stores(gateway);
     // Both, so that a bad file and a bad name are reported together.
     bool good = !use || gateway_files_check(&gateway->settings, gateway->file, use, &gateway->arena,
                                             &gateway->files, report);

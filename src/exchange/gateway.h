@@ -41,6 +41,7 @@ struct gateway {
     struct limits limits;
     struct addr redis_addrs[REDIS_SEEDS]; // of redis.url, or of redis.nodes
     unsigned redis_addr_count;
+    bool replays_in_redis; // a route keeps its answers there
     const struct access_format *log_format;
     enum header_id request_id_header; // of telemetry.headers.request_id; HEADER_OTHER: looked up by name
     uint64_t generation;

@@ -4,6 +4,7 @@
 #include "base/map.h"
 #include "exchange/listener_config.h"
 #include "observe/access_log.h"
+#include "replay/store.h"
 
 #define HOUR 3600e6
 
@@ -479,6 +480,16 @@ static void check_split_names(struct config_decoder *decoder, const struct confi
     config_leave(decoder);
 }
 
+static void check_replay_store(struct config_decoder *decoder, const struct config_node *node,
+                               const struct route_settings *route, bool has_redis)
+{
+    config_enter(decoder, STR("idempotency"));
+    if (route->has_idempotency && route->idempotency.store == REPLAY_REDIS && !has_redis)
+        config_fail_at(decoder, config_get(node, STR("idempotency")), STR("store"),
+                       "add redis, or say auto or local", "there is no redis");
+    config_leave(decoder);
+}
+
 static void check_routes(struct config_decoder *decoder, const struct config_node *list,
                          struct gateway_settings *gateway, const struct upstream_names *upstreams)
 {
@@ -502,6 +513,7 @@ static void check_routes(struct config_decoder *decoder, const struct config_nod
         config_check_route_limits(decoder, config_get(child, STR("rate_limits")), &gateway->rate_limits,
                                   routes[i].name, &routes[i].rate_limits);
         config_leave(decoder);
+        check_replay_store(decoder, child, &routes[i], gateway->has_redis);
         config_leave(decoder);
     }
     config_leave(decoder);

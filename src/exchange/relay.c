@@ -79,11 +79,27 @@ bool relay_replay_body(struct exchange *x, size_t from)
     return true;
 }
 
+// For policies that judge it. What is too much is told to step_gather by the timer: this may not end x.
+static enum flow gather(struct exchange *x, struct str span)
+{
+    if (!x->replay_lost && x->body_bytes <= x->policy.body_wanted)
+        keep(x, span, x->policy.body_wanted);
+    else
+        lose_replay(x);
+    if (!x->replay_lost)
+        return FLOW_MORE;
+    x->wait_until_us = exchange_now_us(x);
+    exchange_arm(x);
+    return FLOW_FULL;
+}
+
 enum flow exchange_body(struct exchange *x, struct str span)
 {
     x->bytes_in += span.n;
     x->body_bytes += span.n;
     x->progress_us = exchange_now_us(x);
+    if (x->step == STEP_GATHER)
+        return gather(x, span);
     if (!x->call.link || is_replaying(x)) { // behind what is repeated first; resumed then
         if (!x->replay_lost)
             keep(x, span, buf_len(&x->replay) + span.n);
@@ -112,7 +128,9 @@ void exchange_body_end(struct exchange *x, struct headers *trailers)
         upstream_call_end(&x->call, trailers);
         upstream_call_flush(&x->call);
     }
-    if (x->tunnel && x->upstream_ended) {
+    if (x->step == STEP_GATHER) {
+        exchange_run(x);
+    } else if (x->tunnel && x->upstream_ended) {
         x->step = STEP_FINISH;
         exchange_run(x);
     }
@@ -173,6 +191,8 @@ static enum flow on_body(struct upstream_call *call, struct str span)
 {
     struct exchange *x = exchange_of(call);
     x->bytes_out += span.n;
+    if (x->policy.on_response_body)
+        x->policy.on_response_body(&x->policy, span);
     x->client_full = x->client->send_body(x, span) == FLOW_FULL;
     return x->client_full ? FLOW_FULL : FLOW_MORE;
 }
@@ -184,6 +204,7 @@ static void on_end(struct upstream_call *call, struct headers *trailers)
     x->upstream_ended = true;
     if (x->grpc && trailers)
         note_grpc_status(x, trailers);
+    x->policy.is_whole = !x->tunnel;
     if (!half_open)
         exchange_end_policies(x);
     x->client->send_end(x, trailers);

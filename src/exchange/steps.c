@@ -60,10 +60,12 @@ static void prepare_policies(struct exchange *x)
     call->origin = headers_value(&x->request.headers, HEADER_ORIGIN);
     call->scheme = x->scheme;
     call->request_id = x->request_id;
+    call->route = x->match.route->name;
     call->auth = x->worker->auth;
     call->providers = &x->gateway->auth;
     call->limits = &x->gateway->limits;
     call->limiter = x->worker->limiter;
+    call->replays = x->worker->replays;
     call->metrics = x->worker->metrics;
 }
 
@@ -96,18 +98,20 @@ static enum step_result step_route(struct exchange *x)
                                 (unsigned long long)x->body_limit));
     if (!deadline_take(x))
         return end(x, END_BAD_REQUEST, STR("grpc-timeout is not a number and a unit"));
+    x->policy.deadline_us = x->deadline_us;
     return go(x, STEP_GUARD);
 }
 
 // One policy's word. It is called again until it has another one than WAIT.
-static enum verdict ask_policy(struct exchange *x, const struct policy_use *use)
+static enum verdict ask_policy(struct exchange *x, const struct policy_use *use,
+                               enum verdict (*hook)(struct policy_call *call))
 {
     struct policy_call *call = &x->policy;
     bool waited = call->again;
     call->settings = use->settings;
     call->now_us = exchange_now_us(x);
     call->wait_ms = 0;
-    enum verdict verdict = use->policy->on_request(call);
+    enum verdict verdict = hook(call);
     call->again = verdict == WAIT;
     if (waited && !call->again) { // the answer to one policy is not for the next
         call->ticket = exchange_new_ticket(x);
@@ -116,23 +120,62 @@ static enum verdict ask_policy(struct exchange *x, const struct policy_use *use)
     return verdict;
 }
 
+static enum step_result heed(struct exchange *x, enum verdict verdict, enum exchange_step next)
+{
+    struct policy_call *call = &x->policy;
+    switch (verdict) {
+    case PASS: return go(x, next);
+    case REPLY: reply_answer(x, &call->answer); break;
+    case WAIT: return wait_for(x, call->wait_ms * 1000);
+    case FAIL:
+        x->cause = call->cause;
+        reply_refusal(x);
+        break;
+    }
+    return go(x, STEP_FINISH);
+}
+
 static enum step_result step_guard(struct exchange *x)
 {
     const struct route *route = x->match.route;
-    struct policy_call *call = &x->policy;
+    enum verdict verdict = PASS;
     for (; x->policy_next < route->policy_count; x->policy_next++) {
         const struct policy_use *use = &route->policies[x->policy_next];
-        if (!use->policy->on_request)
-            continue;
-        switch (ask_policy(x, use)) {
-        case PASS: break;
-        case REPLY: reply_answer(x, &call->answer); return go(x, STEP_FINISH);
-        case WAIT: return wait_for(x, call->wait_ms * 1000);
-        case FAIL:
-            x->cause = call->cause;
-            reply_refusal(x);
-            return go(x, STEP_FINISH);
-        }
+        if (use->policy->on_request)
+            verdict = ask_policy(x, use, use->policy->on_request);
+        if (verdict != PASS)
+            return heed(x, verdict, STEP_GUARD);
+    }
+    if (!x->policy.body_wanted)
+        return go(x, STEP_ACT);
+    x->policy_next = 0;
+    return go(x, STEP_GATHER);
+}
+
+// The whole body first, for policies that judge it. It goes on as a body that is repeated does: relay.c.
+static enum step_result step_gather(struct exchange *x)
+{
+    const struct route *route = x->match.route;
+    struct policy_call *call = &x->policy;
+    bool is_long = x->request.framing == FRAMING_LENGTH && x->request.content_length > call->body_wanted;
+    if (is_long || x->body_bytes > call->body_wanted)
+        return end(x, END_BODY_TOO_LARGE,
+                   arena_printf(&x->arena, "here the body may have at most %llu bytes",
+                                (unsigned long long)call->body_wanted));
+    if (x->replay_lost)
+        return end(x, END_OVERLOADED, STR("memory is short"));
+    if (x->body == BODY_HELD)
+        relay_open_body(x);
+    if (x->body != BODY_ENDED)
+        return wait_for(x, 0);
+    call->body = buf_str(&x->replay);
+    enum verdict verdict = PASS;
+    for (; x->policy_next < route->policy_count; x->policy_next++) {
+        const struct policy_use *use = &route->policies[x->policy_next];
+        if (use->policy->on_body)
+            verdict = ask_policy(x, use, use->policy->on_body);
+        if (verdict != PASS)
+            return heed(x, verdict, STEP_GATHER);
     }
     return go(x, STEP_ACT);
 }
@@ -318,9 +361,10 @@ static enum step_result step_finish(struct exchange *x)
 }
 
 const struct step steps[STEP_COUNT] = {
-    [STEP_ADMIT] = {"admit", step_admit}, [STEP_ROUTE] = {"route", step_route},
-    [STEP_GUARD] = {"guard", step_guard}, [STEP_ACT] = {"act", step_act},
-    [STEP_PICK] = {"pick", step_pick},    [STEP_SEND] = {"send", step_send},
-    [STEP_AWAIT] = {"await", step_await}, [STEP_SHAPE] = {"shape", step_shape},
-    [STEP_RELAY] = {"relay", step_relay}, [STEP_FINISH] = {"finish", step_finish},
+    [STEP_ADMIT] = {"admit", step_admit},    [STEP_ROUTE] = {"route", step_route},
+    [STEP_GUARD] = {"guard", step_guard},    [STEP_GATHER] = {"gather", step_gather},
+    [STEP_ACT] = {"act", step_act},          [STEP_PICK] = {"pick", step_pick},
+    [STEP_SEND] = {"send", step_send},       [STEP_AWAIT] = {"await", step_await},
+    [STEP_SHAPE] = {"shape", step_shape},    [STEP_RELAY] = {"relay", step_relay},
+    [STEP_FINISH] = {"finish", step_finish},
 };

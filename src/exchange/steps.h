@@ -67,6 +67,12 @@ void reply_respond(struct exchange *x, const struct respond_settings *respond);
 // The end of a gRPC answer that has begun (x->grpc_trailers).
 void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail);
 
+// ---- orphan.c ----
+
+// The client has gone: the front is told that x has ended, but it goes on for nobody. False: there is no
+// reason for that, or it still has need of its client.
+bool exchange_outlive_client(struct exchange *x, enum end_cause cause);
+
 // ---- watch.c ----
 
 // A stream whose identity can expire or be revoked ends when it does. Call it when it may have become one.

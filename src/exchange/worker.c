@@ -81,6 +81,12 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
                                                                     .rand = &worker->rand,
                                                                     .context = worker,
                                                                     .wake = wake_exchange});
+    worker->replays = replay_store_new(&(struct replay_store_needs){.loop = &worker->loop,
+                                                                    .tls_slot = slot + 1,
+                                                                    .metrics = worker->metrics,
+                                                                    .rand = &worker->rand,
+                                                                    .context = worker,
+                                                                    .wake = wake_exchange});
     worker->turn_end.on_turn_end = on_turn_end;
     loop_hook_add(&worker->loop, &worker->turn_end);
     worker_update(worker, gateway_ref(gateway), writer);
@@ -90,6 +96,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
 void worker_free(struct worker *worker)
 {
     check(worker->live == 0);
+    replay_store_free(worker->replays);
     limit_worker_free(worker->limiter);
     auth_worker_free(worker->auth);
     upstream_worker_free(worker->upstreams);
@@ -118,6 +125,8 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     auth_worker_update(worker->auth, &gateway->auth);
     gateway_files_read_from(&gateway->files);
     limit_worker_update(worker->limiter, &gateway->limits);
+    replay_store_update(worker->replays, gateway->replays_in_redis ? &gateway->settings.redis : NULL,
+                        gateway->redis_addrs, gateway->redis_addr_count);
     gateway_files_read_from(NULL);
     worker->gateway = gateway;
     worker->overload.settings = &gateway->settings.overload;

@@ -29,8 +29,10 @@ struct worker {
     struct route_scratch *scratch;
     struct auth_worker *auth;
     struct limit_worker *limiter;
+    struct replay_store *replays;
     struct loop_hook turn_end;
     struct overload overload;
+    bool aborting; // exchanges end with their clients
     bool draining; // answers carry Connection: close, health says draining
 
     uint64_t date_second; // the Date field's cached second and its text

@@ -166,6 +166,7 @@ void front_drain(struct front *front)
 
 void front_abort(struct front *front)
 {
+    exchange_end_orphans(front->worker);
     while (!list_empty(&front->clients)) { // one that ends may take others with it
         struct client *c = container_of(front->clients.next, struct client, node);
         c->protocol->abort(c);

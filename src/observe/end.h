@@ -48,6 +48,14 @@
       "the request target is too long")                                                                     \
     X(END_MISDIRECTED, "misdirected_request", 421, GRPC_UNKNOWN, LOG_INFO, 0, 0, "Misdirected Request",     \
       "this connection was made for another host")                                                          \
+    X(END_IDEMPOTENCY_NO_KEY, "idempotency_key_required", 400, GRPC_INVALID_ARGUMENT, LOG_INFO, 0, 0,       \
+      "Bad Request", "this needs an Idempotency-Key")                                                       \
+    X(END_IDEMPOTENCY_RUNNING, "idempotency_in_progress", 409, GRPC_ABORTED, LOG_INFO, 0, 0, "Conflict",    \
+      "the request with this Idempotency-Key is still under way")                                           \
+    X(END_IDEMPOTENCY_LOST, "idempotency_not_replayable", 409, GRPC_ALREADY_EXISTS, LOG_INFO, 0, 0,         \
+      "Conflict", "the request with this Idempotency-Key was answered, but not with what is kept")          \
+    X(END_IDEMPOTENCY_MISMATCH, "idempotency_mismatch", 422, GRPC_INVALID_ARGUMENT, LOG_INFO, 0, 0,         \
+      "Unprocessable Content", "this Idempotency-Key was used for another request")                         \
     X(END_RATE_LIMITED, "rate_limited", 429, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0, "Too Many Requests",  \
       "a rate limit is used up")                                                                            \
     X(END_QUOTA_EXCEEDED, "quota_exceeded", 429, GRPC_RESOURCE_EXHAUSTED, LOG_INFO, 0, 0,                   \
@@ -86,6 +94,8 @@
       "Service Unavailable", "nobody can say at the moment who you are")                                    \
     X(END_LIMITER_UNAVAILABLE, "limiter_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,                \
       "Service Unavailable", "nobody can say at the moment whether a limit is used up")                     \
+    X(END_IDEMPOTENCY_UNAVAILABLE, "idempotency_unavailable", 503, GRPC_UNAVAILABLE, LOG_WARN, 0, 0,        \
+      "Service Unavailable", "nobody can say at the moment whether this Idempotency-Key was used")          \
     X(END_DRAINING, "draining", 503, GRPC_UNAVAILABLE, LOG_INFO, 0, 0, "Service Unavailable",               \
       "the gateway is being stopped")                                                                       \
     X(END_UPSTREAM_TIMEOUT, "upstream_timeout", 504, GRPC_DEADLINE_EXCEEDED, LOG_WARN, 1, 1,                \

@@ -7,6 +7,7 @@
 #include "auth/auth.h"
 #include "base/rand.h"
 #include "limit/redis_store.h"
+#include "replay/store.h"
 
 enum verdict {
     PASS,  // go on with the next policy
@@ -34,7 +35,7 @@ struct policy_call {
     int64_t now_s;               // Unix seconds, when the request began
     const struct ip *client;     // the client's address in force (trusted_proxies)
     const struct tls_facts *tls; // of the client's connection; NULL: plain
-    struct str scheme, request_id;
+    struct str scheme, request_id, route;
     struct ticket ticket; // what a late answer wakes this exchange by
     struct auth_worker *auth;
     const struct auth *providers;              // of the snapshot
@@ -43,11 +44,20 @@ struct policy_call {
     struct limited *limited[LIMIT_STAGES];     // rate_limit's: what it found
     struct limit_places *places[LIMIT_STAGES]; // rate_limit's: what it holds; NULL: nothing
     struct limit_worker *limiter;
-    struct metrics *metrics; // the worker's
-    bool again;              // called after a WAIT
-    void *state;             // the policy's that waits
+    struct replay_store *replays; // the worker's
+    struct metrics *metrics;      // the worker's
+    bool again;                   // called after a WAIT
+    void *state;                  // the policy's that waits
+    struct str body;              // on_body only: the request's, all of it
+    uint64_t deadline_us;         // of the exchange; 0: none
+    bool is_whole; // on_end: the upstream's response was complete, and is in the client's hands
+    struct idempotent *idempotent; // idempotency's: NULL: the request has no key
     // Filled in by the policy:
     uint64_t wait_ms;
+    bool outlives_client; // from on_body to on_end: it goes on when its client has gone
+    uint64_t body_wanted; // on_request: on_body is to be called, with a body of at most so many bytes (413)
+    // on_response: is told the body, span by span, as it passes. NULL: nobody listens.
+    void (*on_response_body)(struct policy_call *call, struct str span);
     enum end_cause cause;
     struct str detail; // FAIL: a sentence for the problem's detail
     struct policy_answer answer;
@@ -56,7 +66,9 @@ struct policy_call {
 struct policy {
     const char *name;
     enum verdict (*on_request)(struct policy_call *call); // NULL: nothing to say
-    void (*on_response)(struct policy_call *call);        // the upstream's; NULL: nothing to say
+    // When all policies have passed, and this one or another has said body_wanted. NULL: nothing to say.
+    enum verdict (*on_body)(struct policy_call *call);
+    void (*on_response)(struct policy_call *call); // the upstream's; NULL: nothing to say
     // An answer of the gateway's own, this policy's or any other; call->response as with on_response. It may
     // come before on_request. NULL: nothing to say.
     void (*on_answer)(struct policy_call *call);
@@ -75,10 +87,11 @@ struct policy_use {
 };
 
 // In the order in which a route runs them.
-extern const struct policy policy_ip;         // struct ip_rules
-extern const struct policy policy_cors;       // struct cors_settings
-extern const struct policy policy_auth;       // struct route_auth_settings
-extern const struct policy policy_rate_limit; // struct route_limit_stage, twice
-extern const struct policy policy_fault;      // struct fault_settings
-extern const struct policy policy_conceal;    // struct route_auth_settings; limits by header come before
-extern const struct policy policy_headers;    // struct header_rules
+extern const struct policy policy_ip;          // struct ip_rules
+extern const struct policy policy_cors;        // struct cors_settings
+extern const struct policy policy_auth;        // struct route_auth_settings
+extern const struct policy policy_rate_limit;  // struct route_limit_stage, twice
+extern const struct policy policy_fault;       // struct fault_settings
+extern const struct policy policy_idempotency; // struct idempotency_settings
+extern const struct policy policy_conceal;     // struct route_auth_settings; limits by header come before
+extern const struct policy policy_headers;     // struct header_rules

@@ -1,6 +1,8 @@
 // The field tables of the policies that a route's headers, fault and ip keys set up.
 #include "policy/policy_config.h"
 
+#include "replay/store.h"
+
 // ---- networks ----
 
 static const char *network_hint(const struct config_node *node)
@@ -215,4 +217,67 @@ const struct config_object ip_rules_object = {
     .example = "{ allow: [\"10.0.0.0/8\"], deny: [\"10.6.6.6\"] }",
     .size = sizeof(struct ip_rules),
     .fields = ip_fields,
+};
+
+// ---- idempotency ----
+
+static const struct config_option replay_stores[] = {
+    {"auto", REPLAY_AUTO}, {"redis", REPLAY_REDIS}, {"local", REPLAY_LOCAL}, {0}};
+static const struct config_option replay_downs[] = {
+    {"local", REPLAY_DOWN_LOCAL}, {"deny", REPLAY_DOWN_DENY}, {0}};
+
+static const struct config_field idempotency_fields[] = {
+    {.name = "required",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct idempotency_settings, required),
+     .fallback = "false",
+     .doc = "A POST or PATCH without the header is answered with 400 idempotency_key_required."},
+    {.name = "ttl",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct idempotency_settings, ttl_us),
+     .fallback = "24h",
+     .min = 1e6,
+     .max = 7 * 86400e6,
+     .doc = "How long an answer is kept."},
+    {.name = "body_bytes",
+     .type = CONFIG_SIZE,
+     .offset = offsetof(struct idempotency_settings, body_bytes),
+     .fallback = "64KiB",
+     .min = 1,
+     .max = 16 << 20,
+     .doc = "A request with a key is read to its end before it goes on; a longer one is answered with 413."},
+    {.name = "response_bytes",
+     .type = CONFIG_SIZE,
+     .offset = offsetof(struct idempotency_settings, response_bytes),
+     .fallback = "64KiB",
+     .min = 0,
+     .max = 1 << 20,
+     .doc = "An answer whose head and body are longer is not kept: who asks again gets 409 "
+            "idempotency_not_replayable."},
+    {.name = "store",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct idempotency_settings, store),
+     .fallback = "auto",
+     .options = replay_stores,
+     .doc = "Where answers are kept. redis: in the Redis of the root's redis, for all gateways together. "
+            "local: in this "
+            "process. auto: redis where there is one, else local."},
+    {.name = "on_redis_down",
+     .type = CONFIG_ENUM,
+     .offset = offsetof(struct idempotency_settings, on_redis_down),
+     .fallback = "local",
+     .options = replay_downs,
+     .doc = "When Redis does not answer within redis.deadline. local: what this gateway itself has answered "
+            "decides. "
+            "deny: 503 idempotency_unavailable."},
+    {0},
+};
+
+const struct config_object idempotency_object = {
+    .name = "idempotency",
+    .doc =
+        "Requests with an Idempotency-Key are carried out once: who sends one again gets the first answer.",
+    .example = "{ required: true, ttl: 1h, body_bytes: 16KiB }",
+    .size = sizeof(struct idempotency_settings),
+    .fields = idempotency_fields,
 };

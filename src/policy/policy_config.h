@@ -25,6 +25,13 @@ struct ip_rules {
     struct cidr_set allow, deny; // deny wins; an empty allow allows all others
 };
 
+struct idempotency_settings {
+    bool required;
+    uint64_t ttl_us;
+    uint64_t body_bytes, response_bytes;
+    int store, on_redis_down; // enum replay_where, enum replay_down
+};
+
 struct cors_settings {                        // of the Fetch standard's CORS protocol
     struct str_list origins;                  // "https://app.example.com", "https://*.example.com", "*"
     struct str_list methods, headers, expose; // expose (+): response headers that scripts may read
@@ -36,6 +43,7 @@ extern const struct config_object header_rules_object;
 extern const struct config_object cors_object;
 extern const struct config_object fault_object;
 extern const struct config_object ip_rules_object;
+extern const struct config_object idempotency_object;
 
 // A CUSTOM field for a list of networks in a struct cidr_set: listeners use it too.
 void config_decode_cidrs(struct config_decoder *decoder, const struct config_node *node, void *target);

@@ -62,16 +62,17 @@ struct route_settings {
     struct match_settings match;
     struct str upstream;      // exactly one of upstream, split, redirect, respond
     struct config_list split; // of split_target
-    bool has_redirect, has_respond, has_rewrite, has_retries, has_fault, has_auth, has_cors;
+    bool has_redirect, has_respond, has_rewrite, has_retries, has_fault, has_auth, has_cors, has_idempotency;
     struct redirect_settings redirect;
     struct respond_settings respond;
     struct rewrite_settings rewrite;
     struct header_rules headers; // policy/policy_config.h
     uint64_t timeout_us;         // 0: none
     struct retry_settings retries;
-    struct fault_settings fault; // policy/policy_config.h
-    struct ip_rules ip;          // policy/policy_config.h
-    struct cors_settings cors;   // policy/policy_config.h
+    struct fault_settings fault;             // policy/policy_config.h
+    struct ip_rules ip;                      // policy/policy_config.h
+    struct cors_settings cors;               // policy/policy_config.h
+    struct idempotency_settings idempotency; // (+) policy/policy_config.h
     struct route_auth_settings auth;
     struct route_limit_settings rate_limits;
     bool outlive_token;          // (+) streams go on when their token has expired or was revoked

@@ -32,6 +32,11 @@ static bool uses_fault(const struct route_settings *settings)
     return settings->has_fault && (fault->delay_us || fault->status);
 }
 
+static bool uses_idempotency(const struct route_settings *settings)
+{
+    return settings->has_idempotency;
+}
+
 static bool edits(const struct header_edit *edit)
 {
     return edit->set.count || edit->add.count || edit->remove.count;
@@ -55,6 +60,7 @@ static const struct guard {
     {&policy_rate_limit, offsetof(struct route_settings, rate_limits.stages[LIMIT_AFTER_AUTH]),
      uses_rate_limits},
     {&policy_fault, offsetof(struct route_settings, fault), uses_fault},
+    {&policy_idempotency, offsetof(struct route_settings, idempotency), uses_idempotency},
     {&policy_conceal, offsetof(struct route_settings, auth), uses_auth},
     {&policy_headers, offsetof(struct route_settings, headers), uses_headers},
 };

@@ -7,49 +7,13 @@ import time
 import pytest
 
 from gateway import NO_BREAKER, ask
-from h2_peers import INTERNAL_ERROR, H2Upstream
-from peers import Raw, Upstream, answer, request
+from peers import Raw, request
+from service import PROTOCOLS, Service
 from wire import Wire
 
 KEY = 'Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"'
-PROTOCOLS = ["http/1.1", "h2"]
 TRUSTED, STRANGER = "127.0.0.9", "127.0.1.1"
 TIMEOUT = "X-Request-Timeout-Ms"
-
-
-class Service:
-    """An upstream of either protocol, and what it can do to a request."""
-
-    def __init__(self, protocol):
-        self.protocol = protocol
-        self.upstream = H2Upstream() if protocol == "h2" else Upstream()
-
-    def respond(self, status):
-        """status(n): of the n-th request; None: it is broken off before the head."""
-        upstream = self.upstream
-        if self.protocol == "h2":
-            def stream(one):
-                number = upstream.requests.index(one) + 1
-                one.whole()
-                if status(number) is None:
-                    one.cancel(INTERNAL_ERROR)
-                else:
-                    one.answer(b"done", status(number))
-            upstream.program(stream=stream)
-            return
-
-        def script(peer):
-            while (message := upstream.read(peer)) is not None:
-                code = status(upstream.requests.index(message) + 1)
-                if code is None:
-                    peer.reset()
-                    return
-                peer.send(answer(b"done", f"{code} Said"))
-        upstream.program(script)
-
-    @property
-    def requests(self):
-        return self.upstream.requests
 
 
 class Retries(Wire):

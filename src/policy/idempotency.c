@@ -1,0 +1,210 @@
+// A request with an Idempotency-Key is carried out once (draft-ietf-httpapi-idempotency-key-header): who
+// sends it again gets the first answer. Whose key it is, is the caller's: two callers with one key are two
+// requests.
+//
+//   on_request ─▶ the key; the body is wanted
+//   on_body ─▶ who claims it: new ─▶ PASS … on_response ─▶ the answer is listened to … on_end ─▶ kept or
+//   dropped
+//                             answered ─▶ REPLY; under way, another request ─▶ FAIL; Redis is asked ─▶ WAIT
+#include "http/grpc.h"
+#include "policy/policy.h"
+#include "policy/policy_config.h"
+
+enum { GRACE_US = 1000000 }; // between an exchange's deadline and its end
+
+struct piece {
+    struct piece *next;
+    struct str span;
+};
+
+struct idempotent { // in the exchange's arena
+    const struct idempotency_settings *settings;
+    struct replay_asking asking;
+    bool is_held;
+    // The answer, as it passes:
+    const struct response_head *head; // NULL: none came from the upstream
+    struct piece *first, **last;
+    size_t body_bytes;
+    bool is_too_long;
+};
+
+// ---- the request ----
+
+// The caller, as limits by identity know one: consumer, subject of an issuer, or address.
+static struct replay_hash name_of(const struct policy_call *call, struct str key)
+{
+    const struct identity *identity = call->identity;
+    const struct ip *client = call->client;
+    struct str parts[5] = {call->route,
+                           key,
+                           STR("address"),
+                           {(const char *)client->bytes, sizeof client->bytes},
+                           client->family == AF_INET ? STR("4") : STR("6")};
+    if (identity && identity->consumer.n) {
+        parts[2] = STR("consumer");
+        parts[3] = identity->consumer;
+        parts[4] = STR_NULL;
+    } else if (identity && identity->subject.n) {
+        parts[2] = STR("subject");
+        parts[3] = identity->subject;
+        parts[4] = identity->issuer;
+    }
+    return replay_hash(parts, countof(parts));
+}
+
+static struct replay_hash print_of(const struct policy_call *call)
+{
+    const struct request_head *request = call->request;
+    struct str parts[] = {request->method_name, request->host, request->path, request->query, call->body};
+    return replay_hash(parts, countof(parts));
+}
+
+static enum verdict fail(struct policy_call *call, enum end_cause cause, struct str detail)
+{
+    call->cause = cause;
+    call->detail = detail;
+    return FAIL;
+}
+
+static enum verdict note_key(struct policy_call *call)
+{
+    const struct idempotency_settings *settings = call->settings;
+    const struct request_head *request = call->request;
+    if ((request->method != METHOD_POST && request->method != METHOD_PATCH) || grpc_is_request(request))
+        return PASS;
+    struct str key = http_idempotency_key(request);
+    if (!key.n && headers_find(&request->headers, HEADER_IDEMPOTENCY_KEY))
+        return fail(call, END_IDEMPOTENCY_NO_KEY,
+                    STR("there must be one Idempotency-Key, of 1 to 255 bytes"));
+    if (!key.n)
+        return settings->required ? fail(call, END_IDEMPOTENCY_NO_KEY, STR_NULL) : PASS;
+    call->idempotent = arena_new(call->arena, struct idempotent);
+    call->idempotent->settings = settings;
+    call->idempotent->asking.name = name_of(call, key);
+    call->body_wanted = settings->body_bytes;
+    return PASS;
+}
+
+static enum verdict replay(struct policy_call *call, struct str span)
+{
+    struct replay_answer kept;
+    if (!replay_answer_read(span, call->arena, &kept))
+        return fail(call, END_IDEMPOTENCY_LOST, STR_NULL);
+    headers_set(&kept.headers, call->arena, STR("Idempotent-Replayed"), STR("true"));
+    call->answer = (struct policy_answer){.status = kept.status, .headers = kept.headers, .body = kept.body};
+    return REPLY;
+}
+
+static uint64_t over_us(const struct policy_call *call)
+{
+    uint64_t ttl_us = call->idempotent->settings->ttl_us;
+    return call->deadline_us ? call->deadline_us + GRACE_US : call->now_us + ttl_us;
+}
+
+static void ask(struct policy_call *call)
+{
+    struct idempotent *own = call->idempotent;
+    own->asking.print = print_of(call);
+    own->asking.where = own->settings->store;
+    own->asking.on_redis_down = own->settings->on_redis_down;
+    own->asking.until_us = over_us(call);
+    own->asking.arena = call->arena;
+    own->asking.ticket = call->ticket;
+}
+
+static enum verdict claim(struct policy_call *call)
+{
+    struct idempotent *own = call->idempotent;
+    if (!own)
+        return PASS;
+    if (!call->again)
+        ask(call);
+    switch (replay_claim(call->replays, &own->asking, call->now_us)) {
+    case REPLAY_NEW: own->is_held = call->outlives_client = true; return PASS;
+    case REPLAY_WAIT: return WAIT;
+    case REPLAY_RUNNING:
+        headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"), STR("1"));
+        return fail(call, END_IDEMPOTENCY_RUNNING, STR_NULL);
+    case REPLAY_OTHER: return fail(call, END_IDEMPOTENCY_MISMATCH, STR_NULL);
+    case REPLAY_LOST: return fail(call, END_IDEMPOTENCY_LOST, STR_NULL);
+    case REPLAY_ANSWER: return replay(call, own->asking.answer);
+    case REPLAY_UNAVAILABLE: return fail(call, END_IDEMPOTENCY_UNAVAILABLE, STR_NULL);
+    case REPLAY_FULL: break;
+    }
+    return fail(call, END_OVERLOADED, STR("too many requests with an Idempotency-Key are under way"));
+}
+
+static void forget(struct policy_call *call)
+{
+    if (call->idempotent)
+        replay_forget(&call->idempotent->asking);
+}
+
+// ---- the answer ----
+
+static void listen_to_body(struct policy_call *call, struct str span)
+{
+    struct idempotent *own = call->idempotent;
+    if (own->is_too_long || own->body_bytes + span.n > own->settings->response_bytes) {
+        own->is_too_long = true;
+        call->outlives_client = false; // there is nothing to come back for
+        return;
+    }
+    struct piece *piece = arena_new(call->arena, struct piece);
+    piece->span = arena_copy(call->arena, span);
+    *own->last = piece;
+    own->last = &piece->next;
+    own->body_bytes += span.n;
+}
+
+static void listen_to_answer(struct policy_call *call)
+{
+    struct idempotent *own = call->idempotent;
+    if (!own || !own->is_held)
+        return;
+    own->head = call->response;
+    own->last = &own->first;
+    call->on_response_body = listen_to_body;
+}
+
+// The service says that it has not carried it out (RFC 9110 15.5.9, RFC 8470, RFC 6585, RFC 9110 15.6.4).
+static bool is_undone(unsigned status)
+{
+    return status == 408 || status == 425 || status == 429 || status == 503;
+}
+
+// n == 0: it is too long.
+static struct str answer_of(const struct policy_call *call)
+{
+    const struct idempotent *own = call->idempotent;
+    struct replay_answer answer = {.status = own->head->status, .headers = own->head->headers};
+    size_t head_bytes = replay_answer_bytes(&answer);
+    if (own->is_too_long || head_bytes + own->body_bytes > own->settings->response_bytes)
+        return STR_NULL;
+    char *out = arena_alloc(call->arena, head_bytes + own->body_bytes);
+    replay_answer_write(&answer, out);
+    char *at = out + head_bytes;
+    for (const struct piece *piece = own->first; piece; piece = piece->next)
+        at = mempcpy(at, piece->span.p, piece->span.n);
+    return str_range(out, at);
+}
+
+static void settle(struct policy_call *call)
+{
+    struct idempotent *own = call->idempotent;
+    if (!own || !own->is_held)
+        return;
+    own->is_held = false;
+    bool is_answered = own->head && (call->is_whole || own->is_too_long);
+    if (is_answered && !is_undone(own->head->status))
+        replay_keep(call->replays, &own->asking, answer_of(call), call->now_us, own->settings->ttl_us);
+    else
+        replay_drop(call->replays, &own->asking);
+}
+
+const struct policy policy_idempotency = {.name = "idempotency",
+                                          .on_request = note_key,
+                                          .on_body = claim,
+                                          .on_response = listen_to_answer,
+                                          .on_forget = forget,
+                                          .on_end = settle};

@@ -1,0 +1,62 @@
+"""An upstream that speaks HTTP/1.1 or HTTP/2, and answers by the number of the request."""
+from h2_peers import INTERNAL_ERROR, H2Upstream
+from peers import Upstream, answer
+
+PROTOCOLS = ["http/1.1", "h2"]
+
+
+class Service:
+    """An upstream of either protocol, and what it can do to a request."""
+
+    def __init__(self, protocol):
+        self.protocol = protocol
+        self.upstream = H2Upstream() if protocol == "h2" else Upstream()
+
+    def respond(self, status, body=b"done"):
+        """status(n): of the n-th request; None: it is broken off before the head."""
+        upstream = self.upstream
+        if self.protocol == "h2":
+            def stream(one):
+                number = upstream.requests.index(one) + 1
+                one.whole()
+                code = status(number)
+                if code is None:
+                    one.cancel(INTERNAL_ERROR)
+                else:
+                    one.answer(b"" if code == 204 else body, code)
+            upstream.program(stream=stream)
+            return
+
+        def script(peer):
+            while (message := upstream.read(peer)) is not None:
+                code = status(upstream.requests.index(message) + 1)
+                if code is None:
+                    peer.reset()
+                    return
+                peer.send(answer(b"" if code == 204 else body, f"{code} Said"))
+        upstream.program(script)
+
+    def begin_and_wait(self, event):
+        """The head of 201 and half of the body, and the rest when the event has come."""
+        upstream = self.upstream
+        if self.protocol == "h2":
+            def stream(one):
+                one.whole()
+                one.respond(201, ("content-length", "4"))
+                one.send(b"do")
+                event.wait(30)
+                one.send(b"ne", end=True)
+            upstream.program(stream=stream)
+            return
+
+        def script(peer):
+            upstream.read(peer)
+            peer.send(answer(b"done", "201 Said")[:-2])
+            event.wait(30)
+            peer.send(b"ne")
+            upstream.serve(peer)
+        upstream.program(script)
+
+    @property
+    def requests(self):
+        return self.upstream.requests

@@ -1,7 +1,7 @@
-// Files that change on disk: certificates, consumers_file, the key of identity_token. The control thread looks
-// at the files of the snapshot in force; when one of them is another, it compiles the configuration text in
-// force again (not the file, which may hold an edit that nobody has reloaded) and puts the result in force as
-// a reload does: connections keep what they have.
+// Files that change on disk: certificates, consumers_file, the key of identity_token. The control thread
+// looks at the files of the snapshot in force; when one of them is another, it compiles the configuration
+// text in force again (not the file, which may hold an edit that nobody has reloaded) and puts the result in
+// force as a reload does: connections keep what they have.
 //
 //   look ── as they were ──▶ look again in 2 s
 //     │ changed

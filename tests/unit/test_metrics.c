@@ -454,7 +454,8 @@ static void test_endpoints_of_one_name_are_one_series(void **state)
     assert_line(out.base, "sallyport_upstream_endpoint_up{upstream=\"shop\",endpoint=\"10.0.0.1:80\"} 0");
     assert_null(strstr(out.base, "sallyport_upstream_endpoint_up{upstream=\"shop\",endpoint=\"host:80\"} 0"));
     assert_line(out.base, "sallyport_upstream_endpoint_ejected{upstream=\"shop\",endpoint=\"host:80\"} 1");
-    assert_line(out.base, "sallyport_upstream_endpoint_ejected{upstream=\"shop\",endpoint=\"10.0.0.1:80\"} 0");
+    assert_line(out.base,
+                "sallyport_upstream_endpoint_ejected{upstream=\"shop\",endpoint=\"10.0.0.1:80\"} 0");
     assert_line(out.base, "sallyport_upstream_ejections_total{upstream=\"shop\",endpoint=\"host:80\","
                           "reason=\"success_rate\"} 2");
     assert_line(out.base, "sallyport_upstream_ejections_total{upstream=\"shop\",endpoint=\"host:80\","

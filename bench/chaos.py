@@ -28,14 +28,25 @@ PATIENCE_MS = 1000   # of a client
 RESPONSE_MS = 250    # what a gateway gives an endpoint to begin its answer
 SLOW_MS = 1500       # the first byte of a slow burst: too late for any client
 KINDS = ("refuse", "hang", "status=503", f"slow_head={SLOW_MS}")
+FEATURES = ("retries", "outlier", "breaker")
 SETTLE_S = 1.5       # after the outages, until nothing is under way
 
 
-def features():
+def shortened(options, real_ms):
+    """A time that belongs to bursts; 100 ms are the least that sallyport takes."""
+    return ms(max(100, real_ms / options.scale))
+
+
+def features(options):
     """What can be switched on in an upstream."""
     return {
         "retries": {"retries": {"attempts": 2, "statuses": ["500-599"], "backoff": "2ms", "budget": 0.5,
                                 "retry_on": ["connect_failure", "refused_stream", "reset_before_headers", "response_timeout"]}},
+        "outlier": {"outlier": {"consecutive_failures": 3, "ejection": shortened(options, 10000),
+                                "max_ejection": shortened(options, 60000), "max_ejected": 0.7}, "panic_threshold": 0.3},
+        "breaker": {"circuit_breaker": {"scope": "endpoint", "window": shortened(options, 10000), "min_requests": 10,
+                                        "open": shortened(options, 5000), "max_open": shortened(options, 60000),
+                                        "ramp": shortened(options, 2000)}},
     }
 
 
@@ -67,9 +78,10 @@ class Case:
 
     @staticmethod
     def upstream(ports, chosen, options):
-        known = features()
+        known = features(options)
         upstream = {"targets": [{"address": f"127.0.0.1:{port}"} for port in ports],
-                    "protocol": options.protocol, "timeouts": {"connect": ms(RESPONSE_MS), "response": ms(RESPONSE_MS)}, "retries": {"attempts": 0}}
+                    "protocol": options.protocol, "outlier": {"max_ejected": 0},
+                    "circuit_breaker": {"enabled": False}, "timeouts": {"connect": ms(RESPONSE_MS), "response": ms(RESPONSE_MS)}, "retries": {"attempts": 0}}
         for name in chosen.split("+") if chosen else options.features:
             if name in known:
                 upstream.update(known[name])
@@ -83,7 +95,7 @@ class Case:
         self.began = time.monotonic()
         self.clients.go()
         if self.gateway:
-            self.watch = Watch(self.gateway.upstreams, self.began)
+            self.watch = Watch(self.gateway.opinions, self.began)
 
     def result(self):
         result = self.clients.result()
@@ -133,7 +145,7 @@ def options_read(argv):
     parser.add_argument("--kinds", default=",".join(KINDS), help="of outage (%(default)s)")
     parser.add_argument("--protocol", default="http/1.1", choices=("http/1.1", "h2"), help="sallyport's to its endpoints (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), help="a list, or none (%(default)s)")
-    parser.add_argument("--features", default="+".join(features()), help="of sallyport (%(default)s), or none")
+    parser.add_argument("--features", default="+".join(FEATURES), help="of sallyport (%(default)s), or none")
     parser.add_argument("--steps", action="store_true", help="sallyport with one feature more each time, too")
     parser.add_argument("--only", default="availability,isolation", help="parts (%(default)s)")
     parser.add_argument("--out", default=ROOT / "bench" / "results", type=Path, help="where results go (bench/results)")

@@ -25,24 +25,12 @@ def out_shares(bursts, until_ms):
 def states(seen, ports):
     """[(seconds, [a word for each endpoint, empty: takes requests])], where a word changed."""
     changes, last = [], None
-    for at, answer in seen:
-        upstream = answer["upstreams"][0]
-        by_address = {endpoint["address"]: endpoint for endpoint in upstream["endpoints"]}
-        words = [endpoint_state(by_address[f"127.0.0.1:{port}"], upstream) for port in ports]
+    for at, opinions in seen:
+        words = [opinions[f"127.0.0.1:{port}"] for port in ports]
         if words != last:
             changes.append((round(at, 3), words))
             last = words
     return changes
-
-
-def endpoint_state(endpoint, upstream):
-    if not endpoint["up"]:
-        return "down"
-    if endpoint.get("ejected"):
-        return "ejected"
-    breaker = endpoint.get("breaker") or upstream.get("breaker") or {}
-    state = breaker.get("state", "closed") if isinstance(breaker, dict) else breaker
-    return "" if state == "closed" else state
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
@@ -124,7 +112,7 @@ def markdown(results):
 
 LEFT, WIDTH, ROW, GAP = 150, 900, 26, 8
 KIND_COLOURS = {"refuse": "#8250df", "hang": "#cf222e", "status": "#bf8700", "slow_head": "#0969da"}
-STATE_COLOURS = {"down": "#57606a", "ejected": "#fa4549", "open": "#cf222e", "half_open": "#bf8700", "ramping": "#2da44e"}
+STATE_COLOURS = {"down": "#57606a", "ejected": "#fa4549", "open": "#cf222e", "half-open": "#bf8700", "ramping": "#2da44e"}
 OTHER = "#8c959f"
 
 

@@ -101,9 +101,20 @@ class Gateway:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
 
-    def upstreams(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/api/v1/upstreams", timeout=20) as answer:
+    def ask_admin(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/api/v1/{path}", timeout=20) as answer:
             return json.load(answer)
+
+    def opinions(self):
+        """{address of an endpoint: what the gateway thinks of it}, "" where it takes requests."""
+        breakers = {breaker.get("endpoint"): breaker["state"] for breaker in self.ask_admin("breakers")["breakers"]}
+        words = {}
+        for upstream in self.ask_admin("upstreams")["upstreams"]:
+            for endpoint in upstream["endpoints"]:
+                breaker = breakers.get(endpoint["address"], "closed")
+                words[endpoint["address"]] = ("down" if not endpoint["up"] else "ejected" if endpoint["ejected"] else
+                                              "" if breaker == "closed" else breaker)
+        return words
 
 
 def peer(session, name, values):

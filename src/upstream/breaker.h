@@ -2,13 +2,15 @@
 // the clock and the draw are passed in. One struct in fixed memory; shared_breaker.h makes it one for all
 // workers.
 //
-//   CLOSED ──too many failures, too many slow answers, or nothing good──▶ OPEN ◀──────────────┐
-//     ▲                                                                    │ its time is over │ a probe
-//     fails, │                                                                    ▼                  │ or
-//     they are slow │                                                                HALF_OPEN ─────────────┤
-//     │                                                                    │ all probes good  │
-//     └────────────── ramp is over ── RAMPING ◀────────────────────────────┘                  │
-//                                        └── too many failures or slow answers again ─────────┘
+//   CLOSED ── too much fails, or is slow ──▶ OPEN ◀───────────────────────┐
+//     ▲                                        │ its time is over          │
+//     │                                        ▼                           │
+//     │ the ramp is over                   HALF_OPEN ── a probe fails, ────┤
+//     │                                        │        or they are slow   │
+//     │                                        │ all probes are good       │
+//     │                                        ▼                           │
+//     └──────────────────────────────────── RAMPING ── too much fails, ────┘
+//                                                      or is slow, again
 //
 // The window is BREAKER_SLICES slices of time, each a few counters, so that it slides by a tenth. A closed
 // breaker opens at the bad answer that makes it so:

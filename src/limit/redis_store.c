@@ -438,10 +438,12 @@ static bool remembers_refusal(struct limit_asking *asking, uint64_t now_us)
             continue;
         if (!use->group || limit_is_current(use, now_us)) {
             uint64_t settled = rule_settle(&use->rule, use->state, now_us);
-            if (settled != use->state) // the limit has changed: empty from now on, and not each time anew
+            bool has_changed = settled != use->state;
+            if (has_changed) // the limit: empty from now on, and not each time anew
                 limit_table_put(asking->table, use->key, now_us, settled);
             use->state = settled;
-            use->wait_us = rule_wait_us(&use->rule, use->state, now_us, use->cost);
+            if (!has_changed || !use->group) // Redis has to hear of the change as well
+                use->wait_us = rule_wait_us(&use->rule, use->state, now_us, use->cost);
         }
         if (!use->wait_us)
             use->rule = rule;

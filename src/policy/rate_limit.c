@@ -327,12 +327,24 @@ static void tell_all(struct policy_call *call)
 
 // ---- what a response costs ----
 
+static bool is_whole_number(struct str text)
+{
+    size_t n = 0;
+    while (n < text.n && text.p[n] >= '0' && text.p[n] <= '9')
+        n++;
+    return n && n == text.n;
+}
+
 // False: the response does not say, or not in a way that counts.
 static bool said_cost(const struct policy_call *call, const struct limit *limit, uint64_t *cost)
 {
     struct str name = limit->settings->cost.header;
     const struct header *header = name.n ? headers_find_name(&call->response->headers, name) : NULL;
-    return header && str_to_u64(header->value, UINT32_MAX, cost);
+    if (!header || !is_whole_number(header->value))
+        return false;
+    if (!str_to_u64(header->value, UINT32_MAX, cost))
+        *cost = UINT32_MAX; // far beyond any burst
+    return true;
 }
 
 static void settle(struct policy_call *call)

@@ -265,6 +265,43 @@ static void test_days_of_a_time_zone(void **state)
     assert_int_equal(admitted, DAYS * TOKENS - 2); // of the last one only an hour
 }
 
+// Gateways that count days and months by one zone, then by another: counts go on as they do in this process.
+static void test_another_time_zone(void **state)
+{
+    (void)state;
+    if (!is_here)
+        skip();
+    static const struct str names[] = {{"Asia/Tokyo", 10}, {"Europe/Berlin", 13}, {"America/New_York", 16}};
+    enum { CHANGES = 400, TOKENS = 20 };
+    struct time_zone zones[countof(names)];
+    struct limit_query queries[2] = {{.key = STR("test:{zones}d"), .cost = 1, .rule.is_window = true},
+                                     {.key = STR("test:{zones}month"), .cost = 1, .rule.is_window = true}};
+    static const enum window_unit units[] = {WINDOW_DAY, WINDOW_MONTH};
+    struct rand rand;
+    const char *why;
+    for (unsigned i = 0; i < countof(names); i++)
+        assert_true(time_zone_load(names[i], &bench.arena, &zones[i], &why));
+    rand_init_seed(&rand, 13);
+    uint64_t now_s = BEGAN_S, states[countof(units)] = {0};
+    for (unsigned i = 0; i < CHANGES; i++) {
+        uint64_t now_us = (now_s - OFFSET) * SECOND;
+        const struct time_zone *zone = &zones[rand_below(&rand, countof(zones))];
+        for (unsigned k = 0; k < countof(units); k++)
+            window_at(&queries[k].rule.window, units[k], zone, TOKENS, (int64_t)now_s, now_us);
+        const struct resp_value *reply =
+            run(LIMIT_CHARGE, queries, countof(units), (int64_t)now_s, now_s * SECOND);
+        struct limit_told told[countof(units)];
+        bool passes;
+        assert_true(limit_script_read(reply, queries, countof(units), now_us, &passes, told));
+        for (unsigned k = 0; k < countof(units); k++) {
+            states[k] = window_charge(&queries[k].rule.window, states[k], queries[k].cost);
+            assert_int_equal(window_remaining(&told[k].rule.window, told[k].state),
+                             window_remaining(&queries[k].rule.window, states[k]));
+        }
+        now_s += rand_below(&rand, 4 * 3600);
+    }
+}
+
 // The real one, as it is: how long keys live.
 static void test_keys_go_when_they_say_nothing_any_more(void **state)
 {
@@ -345,6 +382,7 @@ int main(void)
         cmocka_unit_test(test_the_same_as_in_this_process),
         cmocka_unit_test(test_a_refused_request_takes_nothing),
         cmocka_unit_test(test_days_of_a_time_zone),
+        cmocka_unit_test(test_another_time_zone),
         cmocka_unit_test(test_keys_go_when_they_say_nothing_any_more),
         cmocka_unit_test(test_answers_that_are_none),
     };

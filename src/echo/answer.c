@@ -173,13 +173,16 @@ void answer_json(struct client *c, unsigned status)
 void answer_grpc(struct client *c, unsigned grpc_status)
 {
     char text[16];
-    struct headers trailers = {0};
+    struct headers fields = {0};
     int n = snprintf(text, sizeof text, "%u", grpc_status);
-    if (!c->head_sent)
-        answer_head(c, 200, STR("application/grpc"), FRAMING_CHUNKED, 0);
-    headers_add(&trailers, &c->arena, STR("grpc-status"),
-                arena_copy(&c->arena, (struct str){text, (size_t)n}));
-    answer_end(c, &trailers);
+    headers_add(&fields, &c->arena, STR("grpc-status"), arena_copy(&c->arena, (struct str){text, (size_t)n}));
+    if (c->head_sent) {
+        answer_end(c, &fields);
+        return;
+    }
+    c->head_is_all = true;
+    answer_head_with(c, 200, STR("application/grpc"), &fields, FRAMING_CHUNKED, 0);
+    answer_end(c, NULL);
 }
 
 // ---- what follows the last byte

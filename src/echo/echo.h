@@ -217,6 +217,7 @@ struct client {
     struct websocket ws;
     // HTTP/2
     bool head_sent;
+    bool head_is_all;             // and ends the stream
     uint32_t unread;              // bytes of the body whose window is not open again
     struct headers *end_trailers; // that end the answer; NULL: none
 };
@@ -285,7 +286,7 @@ void answer_end(struct client *c, const struct headers *trailers);
 // Head, body and end; status 200 may become what ?misbehave=status= asks for.
 void answer_text(struct client *c, unsigned status, struct str type, struct str body);
 void answer_json(struct client *c, unsigned status); // echo->json is the body
-// gRPC: the call's end, and its head when that has not been sent.
+// gRPC: the call's end; when no head has been sent, in a head alone (Trailers-Only).
 void answer_grpc(struct client *c, unsigned grpc_status);
 // Bytes as they are; nothing is added.
 void answer_raw(struct client *c, struct str bytes);

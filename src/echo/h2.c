@@ -139,6 +139,8 @@ void h2_answer_head(struct client *s, const struct response_head *head, enum fra
     s->head_sent = head->status >= 200;
     if (head->status < 200)
         nghttp2_submit_headers(session, NGHTTP2_FLAG_NONE, s->stream, NULL, nv, count, NULL);
+    else if (s->head_is_all)
+        nghttp2_submit_response(session, s->stream, nv, count, NULL);
     else
         nghttp2_submit_response(session, s->stream, nv, count,
                                 &(nghttp2_data_provider){.source.ptr = s, .read_callback = read_body});

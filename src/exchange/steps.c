@@ -310,12 +310,19 @@ static bool is_unexpected_upgrade(const struct exchange *x)
     return x->request.extended_connect && head->status / 100 == 2;
 }
 
+// A gRPC call that ends with its head has no other status than that of HTTP it amounts to.
+static bool is_retried_status(const struct exchange *x)
+{
+    unsigned status = x->grpc_ended ? grpc_status_to_http(x->grpc_status) : x->response->status;
+    return status_set_has(&x->retries->statuses, status);
+}
+
 static enum step_result step_shape(struct exchange *x)
 {
     struct response_head *head = x->response;
     if (is_unexpected_upgrade(x))
         return exchange_try_again(x, END_UPSTREAM_BAD_RESPONSE);
-    if (status_set_has(&x->retries->statuses, head->status) && exchange_may_retry(x, END_UPSTREAM_STATUS))
+    if (is_retried_status(x) && exchange_may_retry(x, END_UPSTREAM_STATUS))
         return exchange_try_again(x, END_UPSTREAM_STATUS);
     x->status =
         x->request.extended_connect && head->status == 101 ? 200 : head->status; // as the client gets it

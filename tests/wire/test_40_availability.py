@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import grpc
 import httpx
 import pytest
 
@@ -55,3 +57,39 @@ def test_an_endpoint_that_hangs_is_passed_over(tmp_path, protocol):
         again = gateway.metrics()['sallyport_upstream_retries_total{upstream="orders",reason="response_timeout"}']
         assert again == hanging.control("load")["requests"] - 2 >= 2
     assert hanging.stop() == good.stop() == 0
+
+
+def test_calls_are_served_while_services_fail(tmp_path):
+    """gRPC: three endpoints that flap, each out of step with the others; the gateway speaks HTTP/2 to both sides."""
+    kinds = ("refuse", "grpc_status=14", "hang")
+    endpoints = [Echo() for _ in kinds]
+    configuration = {
+        "upstreams": {"calls": {
+            "targets": [{"address": f"127.0.0.1:{echo.port}"} for echo in endpoints], "protocol": "h2",
+            "timeouts": {"response": "200ms"},
+            "retries": {"attempts": 2, "backoff": "2ms", "budget": 1.0, "statuses": ["500-599"], "retry_on": [
+                "connect_failure", "refused_stream", "reset_before_headers", "response_timeout"]},
+            "outlier": {"consecutive_failures": 3, "ejection": "300ms", "max_ejected": 0.7}, "panic_threshold": 0.3}},
+        "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "calls"}]}
+
+    def failed(channel, until):
+        call, codes = channel.unary_unary("/test.Echo/Call"), []
+        while time.monotonic() < until:
+            try:
+                key = [("idempotency-key", str(len(codes)))]   # a POST without one is sent once
+                assert call(b"message", timeout=2, metadata=key) == b"message"
+                codes.append(None)
+            except grpc.RpcError as error:
+                codes.append(error.code())
+            time.sleep(0.005)
+        return codes
+
+    with Gateway(tmp_path, configuration) as gateway, grpc.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        for number, (echo, kind) in enumerate(zip(endpoints, kinds)):
+            time.sleep(0.25)
+            echo.control(f"outage?misbehave={kind}&every_ms=900&down_ms=200")
+        codes = failed(channel, time.monotonic() + 6)
+        struck = [sum(slot[2] for slot in echo.control("load?slots=100")["slots"]) for echo in endpoints]
+    assert len(codes) > 50 and struck[1] and struck[2], (len(codes), struck)
+    assert sum(code is not None for code in codes) < len(codes) / 100, codes
+    assert all(echo.stop() == 0 for echo in endpoints)

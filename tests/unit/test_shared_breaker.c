@@ -27,6 +27,7 @@ static const struct breaker_rules rules = {
 };
 
 static struct breaker_tally tally;
+static struct shared_breaker *made[16]; // they live as long as the process: not lost when a test ends
 
 struct scene {
     struct shared_breaker *breaker;
@@ -38,6 +39,8 @@ static struct scene begin(void)
 {
     struct scene scene = {.breaker = shared_breaker_new(STR("u"), STR_NULL, WORKERS, &tally),
                           .now_us = 1000 * SECOND};
+    static unsigned count;
+    made[count++ % countof(made)] = scene.breaker;
     shared_breaker_configure(scene.breaker, &rules);
     rand_init_seed(&scene.rand, 1);
     return scene;

@@ -209,6 +209,18 @@ static void list_breakers(const struct gateway *gateway, struct metrics_process 
     process->breaker_change_count = change_count;
 }
 
+static size_t list_limits(const struct gateway *gateway, struct metrics_requests_limit **limits)
+{
+    *limits = calloc(gateway->upstream_count + 1, sizeof **limits);
+    check(*limits);
+    for (uint32_t i = 0; i < gateway->upstream_count; i++) {
+        const struct upstream *upstream = gateway->upstreams[i];
+        (*limits)[i] =
+            (struct metrics_requests_limit){upstream->metric_id, upstream_requests_limit(upstream)};
+    }
+    return gateway->upstream_count;
+}
+
 static void on_metrics(struct serve_client *c, struct collection *collection)
 {
     const struct admin_host *host = host_of(c);
@@ -216,6 +228,7 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     struct metrics *total = metrics_new();
     struct metrics_endpoint *endpoints;
     struct metrics_certificate *certificates;
+    struct metrics_requests_limit *limits;
     struct metrics_process process = host->process;
     struct buf body = {0};
     metrics_reserve(total);
@@ -231,11 +244,14 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     process.certificate_count = list_certificates(host->gateway, &certificates);
     process.certificates = certificates;
     list_breakers(host->gateway, &process, &c->arena);
+    process.limit_count = list_limits(host->gateway, &limits);
+    process.limits = limits;
     metrics_print(total, &process, endpoints, count, openmetrics, &body);
     serve_reply(c, 200, serve_metrics_type(openmetrics), buf_str(&body));
     buf_free(&body);
     free(endpoints);
     free(certificates);
+    free(limits);
     metrics_free(total);
 }
 

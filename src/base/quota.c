@@ -30,14 +30,25 @@ static void leave(struct quota_share *share)
         atomic_fetch_sub(&share->quota->used, share->used);
 }
 
-void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot, unsigned workers)
+void quota_set_exact(struct quota_share *share, struct quota *quota, int64_t limit)
 {
     leave(share);
     share->quota = quota;
-    share->exact = limit <= (int64_t)QUOTA_EXACT_PER_WORKER * workers;
-    share->limit = share->exact ? (uint32_t)limit : quota_part(limit, slot, workers);
-    if (share->exact)
-        atomic_fetch_add(&quota->used, share->used);
+    share->exact = true;
+    share->limit = (uint32_t)limit;
+    atomic_fetch_add(&quota->used, share->used);
+}
+
+void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot, unsigned workers)
+{
+    if (limit <= (int64_t)QUOTA_EXACT_PER_WORKER * workers) {
+        quota_set_exact(share, quota, limit);
+        return;
+    }
+    leave(share);
+    share->quota = quota;
+    share->exact = false;
+    share->limit = quota_part(limit, slot, workers);
 }
 
 bool quota_take(struct quota_share *share)

@@ -36,6 +36,8 @@ struct quota_share {
 // Begins, or follows a change of the limit: what is in use stays so.
 void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot,
                unsigned workers);
+// The same, and exact however large the limit is, which may then be changed by writing to share->limit.
+void quota_set_exact(struct quota_share *share, struct quota *quota, int64_t limit);
 must_check bool quota_take(struct quota_share *share);
 void quota_give(struct quota_share *share);
 

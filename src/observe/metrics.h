@@ -200,6 +200,10 @@ struct metrics_breaker_changes { // of all breakers of an upstream
     uint32_t upstream;
     uint64_t to[METRIC_BREAKER_STATES];
 };
+struct metrics_requests_limit {
+    uint32_t upstream; // id
+    uint32_t limit;    // in force
+};
 
 // What the control thread knows by itself.
 struct metrics_process {
@@ -215,6 +219,8 @@ struct metrics_process {
     size_t breaker_count;
     const struct metrics_breaker_changes *breaker_changes;
     size_t breaker_change_count;
+    const struct metrics_requests_limit *limits; // of upstreams
+    size_t limit_count;
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id

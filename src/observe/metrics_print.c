@@ -346,6 +346,18 @@ static void print_upstream_states(struct page *page, const struct metrics *total
     }
 }
 
+static void print_requests_limits(struct page *page, const struct metrics_process *process)
+{
+    family(
+        page, STR("sallyport_upstream_requests_limit"), FAMILY_GAUGE,
+        STR("Requests that an upstream is given at a time: limits.requests, or fewer where it is adaptive."));
+    for (size_t i = 0; i < process->limit_count; i++) {
+        put(page, "sallyport_upstream_requests_limit");
+        label_first(page, "upstream", metric_name(NAME_UPSTREAM, process->limits[i].upstream));
+        sample_u64(page, process->limits[i].limit);
+    }
+}
+
 static int by_endpoint(const void *a, const void *b)
 {
     const struct metrics_endpoint *left = a, *right = b;
@@ -654,6 +666,7 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_requests(&page, total);
     print_upstream_durations(&page, total);
     print_upstream_states(&page, total);
+    print_requests_limits(&page, process);
     print_endpoints(&page, total, endpoints, endpoint_count);
     print_breakers(&page, process);
     print_providers(&page, total);

@@ -26,7 +26,7 @@ static void leave_endpoint(struct upstream_call *call)
     uint64_t now_us = local->worker->needs.loop->now_us;
     uint64_t latency_us = call->ready_us ? (call->head_us ? call->head_us : now_us) - call->ready_us : 0;
     pool->active--;
-    quota_give(&local->requests);
+    concurrency_give(&local->requests);
     if (pool->position >= 0)
         balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
     else if (pool->links == 0 && pool->active == 0)
@@ -250,7 +250,7 @@ static enum call_start place_call(struct upstream_call *call, bool fresh, enum e
     struct upstream_local *local = call->local;
     int position = pick(call, cause);
     if (position == BALANCE_NONE) {
-        quota_give(&local->requests);
+        concurrency_give(&local->requests);
         return CALL_REFUSED;
     }
     begin_on(call, position);
@@ -300,7 +300,7 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
         *cause = END_BREAKER_OPEN;
         return CALL_REFUSED;
     }
-    if (!list_empty(&local->waiting) || !quota_take(&local->requests))
+    if (!list_empty(&local->waiting) || !concurrency_take(&local->requests))
         return wait_in_line(call, cause); // who came first is served first
     return place_call(call, fresh, cause);
 }
@@ -321,7 +321,7 @@ static void serve_next(struct upstream_local *local)
     enum end_cause cause = END_OVERLOADED;
     stop_waiting(call);
     if (!pass_again(call)) {
-        quota_give(&local->requests);
+        concurrency_give(&local->requests);
         report(call, CALL_REFUSED, END_BREAKER_OPEN);
         return;
     }
@@ -337,13 +337,20 @@ void local_serve_waiting(struct upstream_local *local)
     // Who cannot be placed yet keeps the head of the line, and its deadline. At most once for each that waits
     // now: one that fails may be back at once.
     for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
-        if ((local->links >= local->max_links && !any_room(local)) || !quota_take(&local->requests))
+        if ((local->links >= local->max_links && !any_room(local)) || !concurrency_take(&local->requests))
             break;
         serve_next(local);
     }
     local->serving = false;
     if (!list_empty(&local->waiting))
         loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
+}
+
+// For the upstream alone: not for a client that sends slowly.
+static uint64_t waited_us(const struct upstream_call *call, uint64_t now_us)
+{
+    uint64_t until_us = call->head_us ? call->head_us : now_us;
+    return call->asked_us && until_us > call->asked_us ? until_us - call->asked_us : 0;
 }
 
 // Once an attempt, while call->pool still stands.
@@ -361,6 +368,8 @@ static void note_outcome(struct upstream_call *call, const struct attempt_end *e
     tell_breaker(call, result_of(call));
     const struct upstream_worker_needs *needs = &call->local->worker->needs;
     outlier_note(call->upstream, outcome, call->placed_us, needs->loop->now_us, needs->rand, needs->metrics);
+    concurrency_note(&call->local->requests, outcome, waited_us(call, needs->loop->now_us),
+                     needs->loop->now_us);
 }
 
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end)

@@ -55,7 +55,8 @@ struct upstream_local {
     bool serving;                 // local_serve_waiting is on the stack
     struct loop_timer poll;       // looks whether another worker has made room, while somebody waits
     uint32_t links, max_links;    // limits.connections: this worker's part, so that none can starve another
-    struct quota_share requests, pending;
+    struct concurrency_share requests;
+    struct quota_share pending;
     struct retry_share retries;
 };
 

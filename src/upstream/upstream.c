@@ -142,6 +142,7 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
     upstream->requests = quota_at(&request_quotas, upstream->index);
     upstream->pending = quota_at(&pending_quotas, upstream->index);
     upstream->retries = retry_budget_at(upstream->index);
+    upstream->adaptive = settings->adaptive_concurrency ? concurrency_at(upstream->index) : NULL;
     const struct target_settings *targets = settings->targets.v;
     for (uint32_t i = 0; i < settings->targets.count; i++) {
         enum err_code code = add_target(upstream, &targets[i], arena, err);
@@ -174,6 +175,12 @@ void upstream_fini(struct upstream *upstream)
     for (uint32_t i = 0; i < upstream->target_count; i++)
         endpoint_unref(upstream->targets[i].endpoint);
     upstream->target_count = 0;
+}
+
+uint32_t upstream_requests_limit(const struct upstream *upstream)
+{
+    uint32_t most = (uint32_t)upstream->settings->limits.requests;
+    return upstream->adaptive ? concurrency_limit(upstream->adaptive, most) : most;
 }
 
 // ---- a worker's side ----
@@ -321,7 +328,8 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
     local->idle_ms = upstream->settings->timeouts.idle_us / 1000;
     unsigned slot = local->worker->needs.slot, workers = local->worker->needs.workers;
     local->max_links = quota_part(upstream->settings->limits.connections, slot, workers);
-    quota_set(&local->requests, upstream->requests, upstream->settings->limits.requests, slot, workers);
+    concurrency_set(&local->requests, upstream->requests, upstream->settings->limits.requests,
+                    upstream->adaptive, slot, workers);
     quota_set(&local->pending, upstream->pending, upstream->settings->limits.pending, slot, workers);
     retry_share_join(&local->retries, upstream->retries);
 }

@@ -12,13 +12,13 @@
 //     upstream_call_finish ──────────▶ give back to the pool, or close
 #pragma once
 
-#include "base/quota.h"
 #include "http/body.h"
 #include "http/message.h"
 #include "net/out.h"
 #include "net/tls.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
+#include "upstream/concurrency.h"
 #include "upstream/outcome.h"
 #include "upstream/retry_budget.h"
 #include "upstream/shared_breaker.h"
@@ -52,6 +52,7 @@ struct upstream {
     struct upstream *fallback;           // asked while its breaker is open; NULL: none
     struct quota *requests, *pending;    // of limits, over all workers; by name, process-wide
     struct retry_budget *retries;        // the same
+    struct concurrency *adaptive;        // NULL: limits.requests is fixed
     struct tls_client **tls;             // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
     unsigned tls_count;
     uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
@@ -74,6 +75,9 @@ struct upstream_breaker {
 };
 bool upstream_breaker_at(const struct upstream *upstream, uint32_t i, struct upstream_breaker *breaker);
 void upstream_fini(struct upstream *upstream); // drops the references to endpoints and TLS contexts
+
+// Requests that it is given at a time: limits.requests, or fewer where that is adaptive. Any thread.
+uint32_t upstream_requests_limit(const struct upstream *upstream);
 
 // ---- a worker's side ----
 

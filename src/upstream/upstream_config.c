@@ -606,6 +606,13 @@ static const struct config_field upstream_fields[] = {
      .offset = offsetof(struct upstream_settings, limits),
      .object = &limits_object,
      .doc = "How much may be in use at once."},
+    {.name = "adaptive_concurrency",
+     .type = CONFIG_BOOL,
+     .offset = offsetof(struct upstream_settings, adaptive_concurrency),
+     .fallback = "false",
+     .doc = "true: the limit of requests follows how long they take, up to `limits.requests`: as many as the "
+            "targets "
+            "serve without letting them wait in their own queues."},
     {.name = "timeouts",
      .type = CONFIG_OBJECT,
      .offset = offsetof(struct upstream_settings, timeouts),

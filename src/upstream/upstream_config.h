@@ -125,6 +125,7 @@ struct upstream_settings {
     struct {
         int64_t connections, requests, pending;
     } limits;
+    bool adaptive_concurrency;
     struct {
         uint64_t connect_us, response_us,
             idle_us; // response: from the request's end to the response head; between body bytes

@@ -1,0 +1,92 @@
+"""adaptive_concurrency: the limit of requests follows what a service with few servers takes, over both workers, and what
+does not fit waits in the gateway instead of in the service. tests/unit/test_adaptive.c shows how well, in simulated time.
+"""
+import json
+import threading
+import time
+
+import pytest
+
+from gateway import Client, ask, until
+from peers import Upstream, answer
+
+SERVERS, SERVICE, MOST = 4, 0.02, 120
+LIMIT = 'sallyport_upstream_requests_limit{upstream="main"}'
+
+
+class Service:
+    """So many requests at a time, each for so long; the rest waits."""
+
+    def __init__(self):
+        self.upstream = Upstream()
+        self.servers, self.lock = threading.Semaphore(SERVERS), threading.Lock()
+        self.inside = self.most = 0
+        self.upstream.program(reply=self.serve)
+
+    def serve(self, _):
+        with self.lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        with self.servers:
+            time.sleep(SERVICE)   # what the service does
+        with self.lock:
+            self.inside -= 1
+        return answer()
+
+
+class Load:
+    """Clients that ask again as soon as they are answered."""
+
+    def __init__(self, port, count):
+        self.statuses, self.over = [], threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=(port,)) for _ in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, port):
+        client = Client(port)
+        while not self.over.is_set():
+            self.statuses.append(client.ask("/").status)
+        client.close()
+
+    def end(self):
+        self.over.set()
+        for thread in self.threads:
+            thread.join()
+        return self.statuses
+
+
+@pytest.fixture
+def service():
+    made = Service()
+    yield made
+    made.upstream.close()
+
+
+def config(service, adaptive):
+    return {"upstreams": {"main": {"targets": [{"address": f"127.0.0.1:{service.upstream.port}"}],
+                                   "limits": {"requests": MOST, "pending": 200}, "timeouts": {"connect": "20s"},
+                                   "adaptive_concurrency": adaptive}},
+            "routes": [{"name": "all", "upstream": "main", "timeout": "60s"}]}
+
+
+def test_the_limit_follows_the_service(make, service):
+    gateway = make(config(service, True)).start()
+    assert gateway.metrics()[LIMIT] == MOST
+    quiet = Load(gateway.port, 2)
+    until(lambda: len(quiet.statuses) > 150, "it has been seen without a queue")
+    assert set(quiet.end()) == {200}
+    assert gateway.metrics()[LIMIT] > 60   # nobody was held up
+
+    crowd = Load(gateway.port, 60)
+    until(lambda: gateway.metrics()[LIMIT] <= 5 * SERVERS, lambda: f"a lower limit: {gateway.metrics()[LIMIT]}")
+    service.most = 0
+    shown = json.loads(ask(gateway.admin_port, "/api/v1/upstreams").body)["upstreams"][0]
+    assert 3 <= shown["requests_limit"] <= 6 * SERVERS and shown["limits"]["requests"] == MOST
+    before = len(crowd.statuses)
+    until(lambda: len(crowd.statuses) > before + 100, "it serves on")
+    assert service.most <= 10 * SERVERS
+    assert set(crowd.end()) == {200}   # who waits in line was served in the end
+    gateway.reload(gateway.complete(config(service, False), None))
+    assert gateway.metrics()[LIMIT] == MOST
+    gateway.stop()

@@ -13,7 +13,8 @@
 enum { QUOTA_EXACT_PER_WORKER = 64 /* limits up to this much a worker are exact */ };
 
 struct quota {
-    atomic_uint used; // by workers whose side is exact
+    atomic_uint used;          // by workers whose side is exact
+    _Atomic uint64_t short_ms; // when somebody was held up for it last: written and read by its owners
 };
 
 // Quotas by a dense index, made when first asked for and kept for the life of the process, since what is in

@@ -78,6 +78,13 @@ bool exchange_outlive_client(struct exchange *x, enum end_cause cause);
 // A stream whose identity can expire or be revoked ends when it does. Call it when it may have become one.
 void exchange_watch(struct exchange *x);
 
+// ---- upload.c ----
+
+// Whether an upload that has had its place for so long has brought too little to keep it when others wait.
+bool upload_is_slow(uint64_t bytes, uint64_t us);
+// At the end of a turn: ends uploads that keep places of an upstream that is short of them.
+void upload_end_stalled(struct worker *worker);
+
 // ---- forward.c: what goes to upstreams and to clients besides what the peers said ----
 
 // Finds out who asks: peer_trusted, source. Drops what an untrusted client may not say.

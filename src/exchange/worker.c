@@ -1,7 +1,7 @@
 #include "exchange/worker.h"
 
 #include "base/clock.h"
-#include "exchange/exchange.h"
+#include "exchange/steps.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -29,6 +29,7 @@ static void on_turn_end(struct loop_hook *hook)
     access_log_tick(&worker->log, worker->loop.now_us);
     count_dropped_lines(worker);
     overload_turn(&worker->overload, &worker->loop);
+    upload_end_stalled(worker);
 }
 
 static void wake_exchange(void *context, struct ticket ticket)

@@ -32,8 +32,9 @@ struct worker {
     struct replay_store *replays;
     struct loop_hook turn_end;
     struct overload overload;
-    bool aborting; // exchanges end with their clients
-    bool draining; // answers carry Connection: close, health says draining
+    uint64_t uploads_us; // when stalled uploads are looked for again
+    bool aborting;       // exchanges end with their clients
+    bool draining;       // answers carry Connection: close, health says draining
 
     uint64_t date_second; // the Date field's cached second and its text
     char date_text[32];

@@ -223,12 +223,44 @@ static void on_pending_timeout(struct loop_timer *timer)
     call->events->on_fail(call, END_OVERLOADED);
 }
 
+// ---- what is short ----
+
+enum { SHORT_MS = 1000 };
+
+static _Atomic uint64_t any_short_ms;
+
+static bool is_recent(_Atomic uint64_t *at_ms, uint64_t now_ms)
+{
+    uint64_t at = atomic_load_explicit(at_ms, memory_order_relaxed);
+    return at && now_ms < at + SHORT_MS;
+}
+
+bool upstream_any_short(uint64_t now_ms)
+{
+    return is_recent(&any_short_ms, now_ms);
+}
+
+bool upstream_is_short(const struct upstream *upstream, uint64_t now_ms)
+{
+    return is_recent(&upstream->pending->short_ms, now_ms);
+}
+
+static void note_short(const struct upstream_local *local)
+{
+    uint64_t now_ms = loop_now_ms(local->worker->needs.loop);
+    atomic_store_explicit(&local->pending.quota->short_ms, now_ms, memory_order_relaxed);
+    atomic_store_explicit(&any_short_ms, now_ms, memory_order_relaxed);
+}
+
+// ---- waiting in line ----
+
 static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *cause)
 {
     struct upstream_local *local = call->local;
     if (call->upstream->endpoint_breakers)
         tell_breaker(call, BREAKER_NEUTRAL);
     leave_endpoint(call); // chosen again when its turn comes
+    note_short(local);
     if (!quota_take(&local->pending)) {
         *cause = END_OVERLOADED;
         return CALL_REFUSED;
@@ -342,8 +374,10 @@ void local_serve_waiting(struct upstream_local *local)
         serve_next(local);
     }
     local->serving = false;
-    if (!list_empty(&local->waiting))
-        loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
+    if (list_empty(&local->waiting))
+        return;
+    note_short(local);
+    loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
 }
 
 // For the upstream alone: not for a client that sends slowly.

@@ -182,6 +182,9 @@ static void check_mode(struct config_decoder *decoder, const struct config_node 
         config_fail_at(decoder, node, STR("master"), "add the master's name", "mode sentinel needs master");
     if (is_cluster && redis->url.database)
         config_fail_at(decoder, node, STR("url"), "write /0", "a cluster has only database 0");
+    if (is_cluster && str_find(redis->key_prefix, '{') < redis->key_prefix.n)
+        config_fail_at(decoder, node, STR("key_prefix"), "write it without {",
+                       "in a cluster, what is in braces chooses a key's slot");
 }
 
 static void check_redis(struct config_decoder *decoder, const struct config_node *node, void *target)
@@ -269,7 +272,8 @@ static const struct config_field fields[] = {
      .offset = offsetof(struct redis_settings, key_prefix),
      .fallback = "\"sallyport:\"",
      .accept = accept_prefix,
-     .doc = "Every key and every channel begins with it."},
+     .doc = "Every key and every channel begins with it. In a cluster it has no {, since the first braces "
+            "of a key choose its slot."},
     {0},
 };
 

@@ -192,7 +192,7 @@ static void look_here(struct serve_client *c, struct bucket_question *question)
         for (uint32_t j = 0; j < tier->quota_count; j++, i++) {
             struct hash128 key = limit_quota_key(question->key, tier->quotas[j].unit);
             question->told[i].rule = question->queries[i].rule;
-            limit_table_find(question->table, key, &question->told[i].state);
+            is_known |= limit_table_find(question->table, key, &question->told[i].state);
         }
     }
     reply_bucket(c, question, is_known, now_us);
@@ -248,6 +248,19 @@ static void reply_silence(struct serve_client *c)
         c, &(struct serve_problem){503, STR("limiter_unavailable"), STR("Redis does not answer")});
 }
 
+// What is full has no key there.
+static bool has_taken(const struct bucket_question *question, uint64_t now_us)
+{
+    for (uint32_t i = 0; i < question->count; i++) {
+        const struct limit_told *told = &question->told[i];
+        const struct window *window = &told->rule.window;
+        if (told->rule.is_window ? window_remaining(window, told->state) < window->tokens
+                                 : !bucket_is_full(told->state, now_us))
+            return true;
+    }
+    return false;
+}
+
 static void on_told(void *context, const struct limit_told *told)
 {
     struct asking *asking = context;
@@ -258,7 +271,7 @@ static void on_told(void *context, const struct limit_told *told)
         if (told)
             memcpy(question->told, told, question->count * sizeof *told);
         if (told)
-            reply_bucket(c, question, !bucket_is_full(told[0].state, asking->asked_us), asking->asked_us);
+            reply_bucket(c, question, has_taken(question, asking->asked_us), asking->asked_us);
         else
             reply_silence(c);
     }

@@ -222,7 +222,12 @@ def test_grpc(limited):
 
 
 def test_the_admin_api_shows_and_resets_a_bucket(limited):
-    made = limited({"two": limit(2, key=["identity", "route"]), "all": limit(5, key="global")}, [route("a", "two", "all")])
+    made = limited({"two": limit(2, key=["identity", "route"]), "all": limit(5, key="global"),
+                    "quota": {"key": "global", "default": {"in_flight": 5, "quotas": ["3/month"]}}},
+                   [route("a", "two", "all"), route("b", "quota")])
+    for known in (False, True):
+        assert json.loads(made.bucket("quota").body)["known"] is known
+        assert made.ask("/b").status == 200
     assert made.statuses("/a", 3) == [200, 200, 429]
     shown = made.bucket("two", "client_ip:127.0.0.1", "a")
     assert shown.status == 200

@@ -282,8 +282,12 @@ def test_what_clients_are_told(fleet):
 
 
 def test_the_admin_api_shows_and_resets_a_bucket(fleet, redis):
-    made = fleet(2, {"q": {"key": "client_ip", "default": {"rate": SLOW, "burst": 5, "quotas": ["3/month"]}}})
+    made = fleet(2, {"q": {"key": "client_ip", "default": {"rate": SLOW, "burst": 5, "quotas": ["3/month"]}},
+                     "quota": {"key": "client_ip", "default": {"in_flight": 5, "quotas": ["3/month"]}}})
     first, second = made.gateways
+    for known in (False, True):
+        assert json.loads(ask(first.admin_port, "/api/v1/limits/quota?key=127.0.0.1").body)["known"] is known
+        assert made.ask(first, "/quota").status == 200
     path = "/api/v1/limits/q?key=127.0.0.1"
     assert json.loads(ask(second.admin_port, path).body)["known"] is False
     for _ in range(3):

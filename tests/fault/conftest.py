@@ -54,11 +54,12 @@ def gateway(tmp_path):
 
 
 def upstreams(**ports):
-    """The `upstreams` section for name=port or name=(port, settings)."""
+    """The `upstreams` section for name=port or name=(port, settings). Services fail on purpose, one time after the other: a
+    breaker would answer in their place."""
     section = {}
     for name, value in ports.items():
         port, settings = value if isinstance(value, tuple) else (value, {})
-        section[name] = {"targets": [{"address": f"127.0.0.1:{port}"}], **settings}
+        section[name] = {"targets": [{"address": f"127.0.0.1:{port}"}], "circuit_breaker": {"enabled": False}, **settings}
     return section
 
 

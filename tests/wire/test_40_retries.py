@@ -106,7 +106,8 @@ def test_a_failing_service_sees_a_fifth_more(wire, failure):
         one.join()
     seconds = time.monotonic() - began
     load = len(wire.service.requests) / (threads * each)
-    assert 1.1 <= load <= 1.2 + 5 / (threads * each) + seconds / (threads * each), load
+    borrowed, let_off = 10, seconds   # docs/RETRIES.md, "The budget"
+    assert 1.1 <= load <= 1.2 + (borrowed + let_off) / (threads * each), load
 
 
 # ---- the request's time ----

@@ -79,7 +79,8 @@ void upstream_fini(struct upstream *upstream); // drops the references to endpoi
 // Requests that it is given at a time: limits.requests, or fewer where that is adaptive. Any thread.
 uint32_t upstream_requests_limit(const struct upstream *upstream);
 
-// Whether somebody was held up for want of a place or a connection, in the last second: in this upstream; in any.
+// Whether somebody was held up for want of a place or a connection, in the last second: in this upstream; in
+// any.
 bool upstream_is_short(const struct upstream *upstream, uint64_t now_ms);
 bool upstream_any_short(uint64_t now_ms);
 

@@ -14,7 +14,6 @@
 #include "observe/metrics.h"
 #include "upstream/upstream_config.h"
 
-#include <stdalign.h>
 #include <stdatomic.h>
 
 // A tenth, at random, is taken off the time out, so that what was ejected together does not come back
@@ -25,10 +24,10 @@ enum { EJECTOR_LINE = 64 }; // of the cache
 
 struct ejector {                // zero it
     _Atomic(uint64_t) until_us; // read by every pick; in the past: since when it is back; 0: never was out
-    // Written by every request, so not in the line above.
-    alignas(EJECTOR_LINE) _Atomic(uint64_t) window; // requests << 32 | good ones, of this interval
-    _Atomic(uint32_t) failures, connect_failures;   // in a row
-    _Atomic(uint64_t) row_began_us;                 // of the first of `failures`
+    char apart[EJECTOR_LINE];   // what follows is written by every request
+    _Atomic(uint64_t) window;   // requests << 32 | good ones, of this interval
+    _Atomic(uint32_t) failures, connect_failures; // in a row
+    _Atomic(uint64_t) row_began_us;               // of the first of `failures`
     // Written under the lock.
     _Atomic(uint64_t) ejected_us; // when it was last ejected
     _Atomic(uint32_t) times;      // how often it was ejected, less what it has made good

@@ -52,9 +52,8 @@ static uint32_t metric_id_of(struct str upstream_name, struct str name)
 static struct endpoint *endpoint_new(struct str upstream_name, struct str name, const struct addr *addr,
                                      uint64_t hash)
 {
-    struct entry *entry = aligned_alloc(alignof(struct entry), sizeof *entry);
+    struct entry *entry = calloc(1, sizeof *entry);
     check(entry);
-    memset(entry, 0, sizeof *entry);
     entry->hash = hash;
     list_push_back(bucket_of(hash), &entry->node);
     struct endpoint *endpoint = &entry->endpoint;

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import breaking
 import checks
 import full
 import limits
@@ -85,6 +86,7 @@ MODES = {
     "h2": SeriesComparison("HTTP/2 and gRPC: sallyport and its peers", series.h2, "h2"),
     "full": SeriesComparison("Callers known, told and limited: sallyport and its peers", full.full, "full"),
     "limits": SeriesComparison("Rate limits: sallyport and its peers", limits.limits, "address"),
+    "breaking": Check("What breaker, ejection and retries cost, and an answer at once", breaking.breaking),
     "routes": Check("10 routes and 10,000", checks.routes),
     "scale": Check("One worker and two", checks.scale),
     "reload": Check("Start and reload", checks.reload),

@@ -26,6 +26,8 @@ MODES = {
     "header": "HTTP/1.1 without TLS; a limit for each value of a header",
     "exact": "HTTP/1.1 without TLS; a limit for each client's address, in Redis",
     "leased": "the same, with tokens that are fetched ahead",
+    "unguarded": "HTTP/1.1 without TLS; no breaker, no ejection, no retries",
+    "open": "HTTP/1.1 without TLS; as plain, for a breaker that is held open",
 }
 
 # The load that fits: its program, and what it is told besides.

@@ -118,6 +118,18 @@ struct str arena_copy(struct arena *arena, struct str s)
     return (struct str){p, s.n};
 }
 
+struct str arena_join(struct arena *arena, const struct str *parts, size_t count)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count; i++)
+        n += parts[i].n;
+    char *text = arena_alloc(arena, n + 1), *at = text;
+    for (size_t i = 0; i < count; i++)
+        at = parts[i].n ? mempcpy(at, parts[i].p, parts[i].n) : at;
+    *at = '\0';
+    return (struct str){text, n};
+}
+
 struct str arena_printf(struct arena *arena, const char *format, ...)
 {
     va_list args, again;

@@ -211,11 +211,8 @@ static struct str print_ip(struct arena *arena, const struct ip *ip)
 
 static struct str join(struct arena *arena, struct str a, struct str separator, struct str b)
 {
-    char *text = arena_alloc(arena, a.n + separator.n + b.n + 1);
-    memcpy(text, a.p, a.n);
-    memcpy(text + a.n, separator.p, separator.n);
-    memcpy(text + a.n + separator.n, b.p, b.n);
-    return (struct str){text, a.n + separator.n + b.n};
+    const struct str parts[] = {a, separator, b};
+    return arena_join(arena, parts, countof(parts));
 }
 
 // What a trusted peer said before, all lines of it.

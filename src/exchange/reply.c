@@ -99,6 +99,27 @@ static void error_in_grpc(struct exchange *x, enum end_cause cause, unsigned sta
 
 // ---- the answers ----
 
+// RFC 9457.
+static struct str problem(struct exchange *x, const struct end_row *row, unsigned status, struct str detail)
+{
+    char digits[20];
+    struct str title = status == row->status ? row->title : http_reason(status);
+    const struct str parts[] = {
+        STR("{\"type\":\"about:blank\",\"title\":\""),
+        title,
+        STR("\",\"status\":"),
+        {digits, u64_print(status, digits)},
+        STR(",\"detail\":\""),
+        quote(&x->arena, detail.n ? detail : row->detail),
+        STR("\",\"instance\":\""),
+        quote(&x->arena, x->request_id),
+        STR("\",\"code\":\""),
+        row->code,
+        STR("\"}\n"),
+    };
+    return arena_join(&x->arena, parts, countof(parts));
+}
+
 // headers: more of them.
 static void answer_error(struct exchange *x, enum end_cause cause, unsigned status, struct str detail,
                          struct headers *headers)
@@ -109,14 +130,7 @@ static void answer_error(struct exchange *x, enum end_cause cause, unsigned stat
     }
     const struct end_row *row = end_row(cause);
     struct response_head head = {.status = status ? status : row->status, .headers = *headers};
-    struct str title = status && status != row->status ? http_reason(status) : row->title;
-    struct str escaped = quote(&x->arena, detail.n ? detail : row->detail),
-               id = quote(&x->arena, x->request_id);
-    struct str body =
-        arena_printf(&x->arena,
-                     "{\"type\":\"about:blank\",\"title\":\"%.*s\",\"status\":%u,\"detail\":\"%.*s\","
-                     "\"instance\":\"%.*s\",\"code\":\"%.*s\"}\n",
-                     STR_ARG(title), head.status, STR_ARG(escaped), STR_ARG(id), STR_ARG(row->code));
+    struct str body = problem(x, row, head.status, detail);
     headers_add(&head.headers, &x->arena, STR("Content-Type"), STR("application/problem+json"));
     say_when(x, head.status, &head.headers);
     if (cause == END_METHOD_NOT_ALLOWED)

@@ -62,13 +62,6 @@ static bool next_piece(const struct expansion *expansion, struct str *rest, stru
 
 // ---- rewrite ----
 
-static struct str join(struct arena *arena, struct str a, struct str b)
-{
-    char *p = arena_alloc(arena, a.n + b.n + 1);
-    char *end = mempcpy(mempcpy(p, a.p, a.n), b.p, b.n);
-    return str_range(p, end);
-}
-
 // As Gateway API's ReplacePrefixMatch: /foo → /xyz/ makes /foo/bar /xyz/bar, and an emptied path is "/".
 static struct str replace_prefix(const struct path_match *matched, struct str by, struct str path,
                                  struct arena *arena)
@@ -80,7 +73,8 @@ static struct str replace_prefix(const struct path_match *matched, struct str by
         by.n--;
     if (!by.n)
         return rest.n ? rest : STR("/");
-    return rest.n ? join(arena, by, rest) : by;
+    const struct str parts[] = {by, rest};
+    return rest.n ? arena_join(arena, parts, countof(parts)) : by;
 }
 
 static struct str expand_path(const struct expansion *expansion, struct str text, struct arena *arena)

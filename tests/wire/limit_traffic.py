@@ -68,6 +68,7 @@ class Seen:
         self.mode, self.gateways = mode, gateways
         self.is_shared, self.is_atomic = mode != "local", mode == "exact"
         self.takes, self.refusals, self.rules = defaultdict(list), defaultdict(list), {}
+        self.lines = defaultdict(set)   # on which tokens may be waiting for what another limit says
         self.admitted = self.refused = 0
 
     def key(self, use, gateway, name):
@@ -78,6 +79,8 @@ class Seen:
         uses = [(use, name, self.key(use, line.gateway, name)) for use in line.stream.uses(line.cost) for name in use.rules]
         for use, name, key in uses:
             self.rules[key] = use.rules[name]
+            if len(uses) > 1:
+                self.lines[key].add(line)
         if answer.status == 200:
             self.admitted += 1
             self.note_takes(line, uses)
@@ -114,13 +117,14 @@ class Seen:
             takes, refusals = self.takes[key], self.refusals[key]
             held = 0
             if self.mode == "leased":
-                held = held_ahead(rule.most, self.gateways, max(take.tokens for take in takes if take.needs))
+                dearest = max(take.tokens for take in takes if take.needs)
+                held = held_ahead(rule.most, self.gateways, dearest) + len(self.lines[key]) * dearest
             over, spare = rule.most_over(takes, held), rule.most_spare(takes, refusals) - held
             admitted = sum(take.needs and not take.is_lent for take in takes)
             told = f"{'/'.join(map(str, key))}: {rule}: {admitted} admitted, {float(-over):.3f} tokens below the bound"
             if refusals:
                 told += f"; {len(refusals)} refused, {float(-spare):.3f} tokens too few at the one that had most"
-            print(told + (f" ({held} may be held by gateways)" if held else ""))
+            print(told + (f" ({held} may be held by gateways and waiting requests)" if held else ""))
             if over > 0 or spare >= 0:
                 found.append(told)
         return found

@@ -46,9 +46,9 @@ def processor_seconds(pid):
 
 
 def memory_bounds(used, wanted, limit=1 << 30):
-    """Bounds between which what is used makes this pressure."""
+    """Bounds between which what is used makes this pressure, and some growth (AddressSanitizer's) little more."""
     share = used / limit
-    width = 1.2 * share
+    width = 1.8 * share
     soft = share - width * wanted / 3
     return {"memory_limit": limit, "memory": {"soft": soft, "hard": soft + width}}
 
@@ -63,7 +63,7 @@ def test_low_priorities_are_turned_away_first(make, upstream):
     assert pressure(gateway, "memory") == 0
     gateway.reload(gateway.complete(config(upstream, memory_bounds(resident(gateway), 1.5)), None))
     gateway.wait_log("overload: memory: .* normal priority are turned away")
-    until(lambda: 1.2 < pressure(gateway, "memory") < 1.8, lambda: f"some pressure: {pressure(gateway, 'memory')}")
+    until(lambda: 1.2 < pressure(gateway, "memory") < 1.95, lambda: f"some pressure: {pressure(gateway, 'memory')}")
     until(lambda: ask(gateway.port, "/low").status == 503, "a worker that knows of it")
 
     refused = ask(gateway.port, "/low")
@@ -80,7 +80,7 @@ def test_low_priorities_are_turned_away_first(make, upstream):
     h2.close()
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
         assert ask(gateway.status_port, path).status == 200
-    assert 1.2 < json.loads(ask(gateway.admin_port, "/api/v1/info").body)["overload"]["memory"] < 1.8
+    assert 1.2 < json.loads(ask(gateway.admin_port, "/api/v1/info").body)["overload"]["memory"] < 1.95
     counts = gateway.metrics()
     assert counts['sallyport_overload_shed_total{priority="low"}'] >= 80
     assert counts['sallyport_overload_shed_total{priority="normal"}'] >= 10

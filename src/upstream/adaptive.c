@@ -183,6 +183,8 @@ void adaptive_note(struct adaptive *adaptive, const struct adaptive_batch *batch
                    uint64_t now_us)
 {
     struct adaptive_batch *window = &adaptive->window;
+    if (now_us < adaptive->began_us) // another worker's clock was ahead: they are read once a turn
+        now_us = adaptive->began_us;
     if (adaptive->limit <= 0) {
         adaptive->limit = most;
         adaptive->began_us = now_us;

@@ -12,8 +12,11 @@ static double clamp(double value, double least, double most)
     return value < least ? least : value > most ? most : value;
 }
 
+// Clocks of workers are read once a turn: one may be behind what another has seen.
 static void catch_up(struct retry_account *account, double allowed, double earned, uint64_t now_us)
 {
+    if (now_us < account->at_us)
+        now_us = account->at_us;
     double seconds = account->at_us ? (double)(now_us - account->at_us) / 1e6 : 0;
     account->earned = clamp(account->earned + earned, -RETRY_RESERVE, 1 + allowed);
     account->lent = clamp(account->lent - seconds, 0, RETRY_RESERVE);

@@ -85,6 +85,17 @@ static void test_a_reserve_for_who_is_asked_now_and_then(void **state)
     assert_in_range(retries_of(&account, 0.2, &begun, 1000, 100, &now_us), 190, 200);
 }
 
+// Two workers whose clocks are a turn apart take by turns: no time passes by that.
+static void test_a_clock_that_is_behind_lends_nothing(void **state)
+{
+    (void)state;
+    struct retry_account account = {0};
+    uint32_t taken = 0;
+    for (uint64_t i = 0; i < 100; i++)
+        taken += retry_account_take(&account, 0.2, 1, 0, true, 1000000 + i % 2);
+    assert_int_equal(taken, RETRY_RESERVE);
+}
+
 static void test_few_requests_are_all_tried_again(void **state)
 {
     (void)state;
@@ -260,6 +271,7 @@ int main(void)
         cmocka_unit_test(test_a_failing_upstream_gets_a_fifth_more),
         cmocka_unit_test(test_quiet_times_save_little),
         cmocka_unit_test(test_a_reserve_for_who_is_asked_now_and_then),
+        cmocka_unit_test(test_a_clock_that_is_behind_lends_nothing),
         cmocka_unit_test(test_few_requests_are_all_tried_again),
         cmocka_unit_test(test_no_bound_and_nothing),
         cmocka_unit_test(test_every_span),

@@ -167,7 +167,8 @@ def test_all_workers_share_one_view(stage):
 
 
 def test_every_status_is_good_or_bad(stage):
-    statuses = itertools.cycle([503, 503, 503, 503, 404])
+    # One fewer than might be: a slow worker may note its answer after the other one has noted the next.
+    statuses = itertools.cycle([503, 503, 503, 404])
     stage.mood["a"] = lambda: next(statuses)
     stage.ask("mixed", 60)
     assert stage.ejected("mixed") == set()   # a 4xx is an answer: it ends the row

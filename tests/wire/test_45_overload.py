@@ -61,9 +61,9 @@ def test_low_priorities_are_turned_away_first(make, upstream):
     gateway = make(config(upstream, {"enabled": True})).start()
     assert all(ask(gateway.port, f"/{each}").status == 200 for each in PRIORITIES)
     assert pressure(gateway, "memory") == 0
-    gateway.reload(gateway.complete(config(upstream, memory_bounds(resident(gateway), 1.5)), None))
+    gateway.reload(gateway.complete(config(upstream, memory_bounds(resident(gateway), 1.3)), None))
     gateway.wait_log("overload: memory: .* normal priority are turned away")
-    until(lambda: 1.2 < pressure(gateway, "memory") < 1.95, lambda: f"some pressure: {pressure(gateway, 'memory')}")
+    until(lambda: 1.1 < pressure(gateway, "memory") < 1.9, lambda: f"some pressure: {pressure(gateway, 'memory')}")
     until(lambda: ask(gateway.port, "/low").status == 503, "a worker that knows of it")
 
     refused = ask(gateway.port, "/low")
@@ -80,7 +80,8 @@ def test_low_priorities_are_turned_away_first(make, upstream):
     h2.close()
     for path in ("/livez", "/readyz", "/healthz", "/metrics"):
         assert ask(gateway.status_port, path).status == 200
-    assert 1.2 < json.loads(ask(gateway.admin_port, "/api/v1/info").body)["overload"]["memory"] < 1.95
+    shown = json.loads(ask(gateway.admin_port, "/api/v1/info").body)["overload"]["memory"]
+    assert abs(shown - pressure(gateway, "memory")) < 0.3   # AddressSanitizer keeps what is freed: it has grown meanwhile
     counts = gateway.metrics()
     assert counts['sallyport_overload_shed_total{priority="low"}'] >= 80
     assert counts['sallyport_overload_shed_total{priority="normal"}'] >= 10

@@ -119,6 +119,7 @@ struct counters {
 // An address it listens on.
 struct door {
     struct listener listener;
+    int fd;       // the listening socket: the listener lets go of it while the door is closed
     bool control; // serves /_control/ alone, and is open in every outage
     bool closed;
 };

@@ -122,7 +122,7 @@ static void announce(const struct door *door)
 {
     struct addr addr = {.length = sizeof addr.local};
     char text[ADDR_TEXT_MAX];
-    if (getsockname(door->listener.source.fd, &addr.any, &addr.length) < 0)
+    if (getsockname(door->fd, &addr.any, &addr.length) < 0)
         return;
     addr_print(&addr, text);
     printf(door->control ? "control on %s\n" : "listening on %s\n", text);

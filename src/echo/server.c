@@ -3,7 +3,6 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -86,7 +85,7 @@ bool echo_listen(struct echo *echo, const struct addr *addr, bool control, struc
     if (fd < 0)
         return false;
     struct door *door = &echo->doors[echo->door_count];
-    *door = (struct door){.listener.on_accept = on_accept, .control = control};
+    *door = (struct door){.listener.on_accept = on_accept, .fd = fd, .control = control};
     if (listener_start(&door->listener, &echo->loop, fd) != ERR_OK) {
         err_system(err, "--listen", "epoll");
         return false;
@@ -104,25 +103,23 @@ static bool is_tcp(int fd)
     return getsockname(fd, (struct sockaddr *)&at, &length) == 0 && at.ss_family != AF_UNIX;
 }
 
-// A listening socket that is shut down answers with resets and keeps its port; it can listen again.
-static void door_close(struct echo *echo, struct door *door)
+// A listening socket that is shut down answers with resets and keeps its port; it can listen again. Until
+// then epoll would tell of it (EPOLLHUP) in every turn.
+static void door_close(struct door *door)
 {
-    int fd = door->listener.source.fd;
     door->closed = true;
-    if (!is_tcp(fd))
+    if (!is_tcp(door->fd))
         return;
-    loop_modify(&echo->loop, &door->listener.source, 0);
-    shutdown(fd, SHUT_RDWR);
+    listener_stop(&door->listener);
+    shutdown(door->fd, SHUT_RDWR);
 }
 
-static void door_open(struct echo *echo, struct door *door)
+static void door_open(struct door *door)
 {
-    int fd = door->listener.source.fd;
     door->closed = false;
-    if (!is_tcp(fd))
-        return;
-    check(listen(fd, SOMAXCONN) == 0);
-    loop_modify(&echo->loop, &door->listener.source, EPOLLIN);
+    if (is_tcp(door->fd))
+        check(listen(door->fd, SOMAXCONN) == 0 &&
+              listener_start(&door->listener, door->listener.loop, door->fd) == ERR_OK);
 }
 
 void echo_refuse(struct echo *echo, bool refuse)
@@ -132,7 +129,7 @@ void echo_refuse(struct echo *echo, bool refuse)
     echo->refusing = refuse;
     for (unsigned i = 0; i < echo->door_count; i++)
         if (!echo->doors[i].control)
-            (refuse ? door_close : door_open)(echo, &echo->doors[i]);
+            (refuse ? door_close : door_open)(&echo->doors[i]);
     list_each (&echo->clients, node) {
         struct client *c = container_of(node, struct client, node);
         if (refuse && !c->control)

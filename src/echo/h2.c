@@ -56,6 +56,15 @@ void h2_reset_stream(struct client *s, uint32_t error)
     h2_flush(s->h2);
 }
 
+// For what has left, or is kept or dropped: as much more may come.
+static void open_window(struct client *s)
+{
+    if (!s->unread || s->deaf || s->out.blocked)
+        return;
+    nghttp2_session_consume_stream(s->h2->session, s->stream, s->unread);
+    s->unread = 0;
+}
+
 void h2_stream_run(struct client *s)
 {
     for (unsigned spans = 0; !s->conn.closed && client_step_answer(s); spans++) {
@@ -66,6 +75,7 @@ void h2_stream_run(struct client *s)
     }
     if (s->conn.closed)
         return;
+    open_window(s);
     if (s->out.broken)
         h2_reset_stream(s, NGHTTP2_INTERNAL_ERROR);
     else if (s->answer != ANSWER_NONE)
@@ -254,7 +264,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     if (!s || s->state != REQUEST_BODY)
         return 0;
     client_note_body(s, (struct str){(const char *)data, size});
-    s->unread += (uint32_t)size; // the window opens when what it became has left: h2_read
+    s->unread += (uint32_t)size; // the window opens when what it became has left: open_window
     return 0;
 }
 
@@ -315,18 +325,11 @@ void h2_end(struct client *carrier)
     free(h2);
 }
 
-// Each stream goes on; the window of those that have room for more is opened.
 static void run_streams(struct h2 *h2)
 {
     h2->busy = true; // or one could be closed here while it is the next
-    list_each (&h2->streams, node) {
-        struct client *s = container_of(node, struct client, node);
-        h2_stream_run(s);
-        if (s->unread && !s->deaf && !s->out.blocked && s->stream) {
-            nghttp2_session_consume_stream(h2->session, s->stream, s->unread);
-            s->unread = 0;
-        }
-    }
+    list_each (&h2->streams, node)
+        h2_stream_run(container_of(node, struct client, node));
     h2->busy = false;
 }
 

@@ -10,7 +10,6 @@
 #include "echo/echo.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #define OK_HEAD   "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 #define RAW(text) .raw = {text, sizeof(text) - 1}
@@ -54,7 +53,7 @@ static enum misbehaved act_refuse_stream(struct client *c, uint64_t value)
 
 static enum misbehaved act_refuse(struct client *c, uint64_t value)
 {
-    struct outage_settings settings = {.schedule = {.kinds = 1, .for_ms = value}};
+    struct outage_settings settings = {.schedule = {.kinds = 1, .for_ms = value ? value : 1}};
     check(misbehave_parse(STR("refuse"), &settings.kinds[0].row, &settings.kinds[0].value));
     outage_begin(c->echo, &settings);
     return act_reset(c, value);
@@ -322,17 +321,6 @@ static const struct misbehaviour *find_row(struct str name)
     return NULL;
 }
 
-static double ratio_of(struct str query)
-{
-    struct str text;
-    char copy[16];
-    if (!query_get(query, STR("ratio"), &text) || text.n >= sizeof copy)
-        return 1;
-    memcpy(copy, text.p, text.n);
-    copy[text.n] = 0;
-    return strtod(copy, NULL);
-}
-
 static bool conditions_hold(struct client *c, const struct key_count *key)
 {
     struct str query = c->wishes;
@@ -340,7 +328,7 @@ static bool conditions_hold(struct client *c, const struct key_count *key)
         return false;
     if (key && key->misbehaved >= query_u64(query, STR("times"), UINT64_MAX, UINT64_MAX))
         return false;
-    double ratio = ratio_of(query);
+    double ratio = query_share(query, STR("ratio"), 1);
     return ratio >= 1 || rand_unit(&c->echo->rand) < ratio;
 }
 

@@ -11,23 +11,7 @@
 //   path=PREFIX                only requests of these paths (not "refuse")
 #include "echo/echo.h"
 
-#include <stdlib.h>
-
 // ---- the text
-
-static double query_share(struct str query, struct str name, double fallback)
-{
-    struct str text;
-    char copy[24], *end;
-    if (!query_get(query, name, &text))
-        return fallback;
-    if (!text.n || text.n >= sizeof copy)
-        return -1;
-    memcpy(copy, text.p, text.n);
-    copy[text.n] = 0;
-    double share = strtod(copy, &end);
-    return *end || !(share >= 0 && share <= 1) ? -1 : share;
-}
 
 static bool parse_kinds(struct str text, struct outage_settings *settings)
 {

@@ -2,6 +2,8 @@
 
 #include "http/chars.h"
 
+#include <stdlib.h>
+
 bool query_next(struct str *rest, struct str name, struct str *value)
 {
     while (rest->n) {
@@ -26,6 +28,20 @@ uint64_t query_u64(struct str query, struct str name, uint64_t fallback, uint64_
     struct str text;
     uint64_t value;
     return query_get(query, name, &text) && str_to_u64(text, max, &value) ? value : fallback;
+}
+
+double query_share(struct str query, struct str name, double fallback)
+{
+    struct str text;
+    char copy[24], *end;
+    if (!query_get(query, name, &text))
+        return fallback;
+    if (!text.n || text.n >= sizeof copy)
+        return -1;
+    memcpy(copy, text.p, text.n);
+    copy[text.n] = 0;
+    double share = strtod(copy, &end);
+    return *end || !(share >= 0 && share <= 1) ? -1 : share;
 }
 
 struct str query_decode(struct str value, struct arena *arena)

@@ -8,11 +8,13 @@ void schedule_init(struct schedule *schedule, const struct schedule_settings *se
     rand_init_seed(&schedule->rand, settings->seed);
 }
 
+#define DRAWN_MAX_MS 1e12 // 30 years: a share near nothing asks for more than a number holds
+
 // At least 1 ms, so that time goes on.
 static uint64_t draw_ms(struct rand *rand, double mean_ms)
 {
     double ms = -log1p(-rand_unit(rand)) * mean_ms;
-    return ms < 1 ? 1 : (uint64_t)(ms + 0.5);
+    return ms < 1 ? 1 : ms < DRAWN_MAX_MS ? (uint64_t)(ms + 0.5) : (uint64_t)DRAWN_MAX_MS;
 }
 
 static bool next_of_shape(struct schedule *schedule, struct burst *burst)

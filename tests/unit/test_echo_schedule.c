@@ -108,6 +108,23 @@ static void test_the_last_burst_ends_with_the_schedule(void **state)
     assert_int_equal(burst.until_ms, 150);
 }
 
+// Of a share near nothing there is none to be seen, and the sums stay in order.
+static void test_a_share_near_nothing(void **state)
+{
+    (void)state;
+    struct schedule_settings settings = {
+        .shape = SCHEDULE_RANDOM, .share = 1e-300, .mean_ms = 1000, .seed = 1, .kinds = 1};
+    struct schedule schedule;
+    struct burst burst;
+    uint64_t before_ms = 0;
+    schedule_init(&schedule, &settings);
+    for (unsigned i = 0; i < 100000; i++) {
+        assert_true(schedule_next(&schedule, &burst));
+        assert_true(burst.from_ms >= before_ms + 1000000 && burst.until_ms > burst.from_ms);
+        before_ms = burst.until_ms;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +133,7 @@ int main(void)
         cmocka_unit_test(test_flapping),
         cmocka_unit_test(test_until_told_otherwise_or_for_a_time),
         cmocka_unit_test(test_the_last_burst_ends_with_the_schedule),
+        cmocka_unit_test(test_a_share_near_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,12 @@
 """One gateway for most tests of this directory (wire.py). Each test that asks for it begins with every upstream in its
 plain state and ends with: no exchange lives, no connection is lent, the worker process is the same.
 """
+import contextlib
+
 import pytest
 
 from certificates import Pki
+from echo_program import Echo
 from gateway import Gateway
 from h2_wire import H2Wire
 from secure import SecureWire
@@ -52,6 +55,27 @@ def h2_wire(whole_h2_wire):
     whole_h2_wire.begin()
     yield whole_h2_wire
     whole_h2_wire.end()
+
+
+@pytest.fixture(scope="module")
+def whole_echo():
+    with Echo("--seed", "7") as echo:
+        yield echo
+
+
+@pytest.fixture
+def echo(whole_echo):
+    """sallyport-echo by itself."""
+    yield whole_echo
+    whole_echo.control("outage?end=1")
+    whole_echo.control("load?reset=1")
+
+
+@pytest.fixture
+def make_echo():
+    """Echo(options…), ended whatever happens."""
+    with contextlib.ExitStack() as made:
+        yield lambda *options: made.enter_context(Echo(*options))
 
 
 @pytest.fixture

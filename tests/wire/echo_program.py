@@ -1,7 +1,6 @@
 """build/sallyport-echo as a test's service, and a client that sees bytes."""
 import json
 import os
-import signal
 import socket
 import subprocess
 import urllib.request
@@ -11,7 +10,7 @@ DEADLINE_S = 20
 
 
 class Echo:
-    """Serves on a free port, is told what to do on another (--control)."""
+    """Serves on a free port, is told what to do on another (--control). A context: it ends with it, whatever happens."""
 
     def __init__(self, *args):
         self.process = subprocess.Popen(
@@ -28,11 +27,20 @@ class Echo:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.control_port}/_control/{path}", timeout=DEADLINE_S) as answer:
             return json.load(answer)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failure, *_):
+        status = self.stop()
+        assert failure or status == 0, f"ended with status {status}"
+
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(DEADLINE_S)
-        self.process.stdout.close()
-        return status
+        self.process.terminate()
+        try:
+            return self.process.wait(DEADLINE_S)
+        finally:
+            self.process.kill()   # only what is still there
+            self.process.stdout.close()
 
 
 class Raw:

@@ -17,13 +17,6 @@ from echo_program import BUILD, DEADLINE_S, Echo, get, head_of
 PERIOD = b"abcdefghijklmnopqrstuvwxyz"
 
 
-@pytest.fixture(scope="module")
-def echo():
-    program = Echo("--seed", "7")
-    yield program
-    assert program.stop() == 0
-
-
 @pytest.fixture
 def http(echo):
     with httpx.Client(base_url=echo.url, timeout=DEADLINE_S) as client:
@@ -429,11 +422,8 @@ def test_only_on_a_reused_connection(raw):
 
 def test_ratio_is_repeatable():
     def draw():
-        program = Echo("--seed", "42")
-        with httpx.Client(base_url=program.url, timeout=DEADLINE_S) as http:
-            answers = [http.get("/?misbehave=status=500&ratio=0.4").status_code for _ in range(40)]
-        assert program.stop() == 0
-        return answers
+        with Echo("--seed", "42") as program, httpx.Client(base_url=program.url, timeout=DEADLINE_S) as http:
+            return [http.get("/?misbehave=status=500&ratio=0.4").status_code for _ in range(40)]
 
     first = draw()
     assert first == draw() and {200, 500} == set(first)

@@ -1,25 +1,15 @@
 """sallyport-echo over HTTP/2 without TLS, and gRPC: the same paths, the same misbehaviour, stream by stream."""
 import os
-import time
 
 import grpc
 import httpx
 import pytest
 
-from echo_program import DEADLINE_S, Echo
+from echo_program import DEADLINE_S
+from gateway import until
+from h2_peers import INITIAL_WINDOW, H2Client
 
-
-@pytest.fixture(scope="module")
-def program():
-    program = Echo("--seed", "7")
-    yield program
-    assert program.stop() == 0
-
-
-@pytest.fixture
-def echo(program):
-    yield program
-    program.control("outage?end=1")
+H2_STREAM_WINDOW = 256 * 1024   # what sallyport-echo opens at first
 
 
 @pytest.fixture
@@ -32,6 +22,15 @@ def http(echo):
 def call(echo):
     with grpc.insecure_channel(f"127.0.0.1:{echo.port}") as channel:
         yield channel.unary_unary("/test.Echo/Call")
+
+
+@pytest.fixture
+def session(echo):
+    """It opens no window by itself."""
+    client = H2Client(echo.port, settings={INITIAL_WINDOW: 0})
+    client.auto = False
+    yield client
+    client.close()
 
 
 def code_of(call, **options):
@@ -77,9 +76,20 @@ def test_one_stream_hangs_and_the_others_do_not(echo):
             http.get("/?misbehave=hang", timeout=0.1)
         assert http.get("/bytes/1").text == "a"
         assert echo.control("load")["in_flight"] == 1
-    deadline = time.monotonic() + DEADLINE_S
-    while echo.control("load")["in_flight"]:
-        assert time.monotonic() < deadline
+    until(lambda: echo.control("load")["in_flight"] == 0, "let go")
+
+
+def test_a_client_that_opens_its_window_late(echo, session):
+    """Its body is taken no faster than the answer leaves, and goes on as soon as that does."""
+    body = os.urandom(1_000_000)
+    stream = session.begin_request("/echo", "POST", end=False)
+    stream.send(body[:H2_STREAM_WINDOW])
+    session.ping()
+    assert stream.got == 0
+    with session.changed:
+        session.h2.increment_flow_control_window(2 * len(body), stream.id)
+    session.wake()
+    assert stream.send(body[H2_STREAM_WINDOW:], end=True).whole().body == body
 
 
 def test_every_row_answers_or_ends(echo, http):

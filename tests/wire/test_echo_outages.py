@@ -1,26 +1,15 @@
 """sallyport-echo out of order: what its outages look like to a client, and what it counts of the load on it."""
 import contextlib
 import http.client
+import os
+import pathlib
 import time
 
 import httpx
 import pytest
 
-from echo_program import DEADLINE_S, Echo, Raw, get, head_of
-
-
-@pytest.fixture(scope="module")
-def program():
-    program = Echo()
-    yield program
-    assert program.stop() == 0
-
-
-@pytest.fixture
-def echo(program):
-    yield program
-    program.control("outage?end=1")
-    program.control("load?reset=1")
+from echo_program import DEADLINE_S, Echo, Raw, get
+from gateway import until
 
 
 @pytest.fixture
@@ -31,14 +20,6 @@ def connect(echo):
             open_ones.callback(raw.close)
             return raw
         yield connect
-
-
-def until(condition, what):
-    deadline = time.monotonic() + DEADLINE_S
-    while not (got := condition()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.005)
-    return got
 
 
 def status(echo, path="/", **fields):
@@ -72,6 +53,17 @@ def test_refusing_resets_what_is_open_and_comes_back(echo, connect):
         echo.control("outage?end=1")
 
 
+def test_refusing_takes_no_time(echo):
+    def cpu_ticks():
+        fields = pathlib.Path(f"/proc/{echo.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    echo.control("outage?misbehave=refuse")
+    before = cpu_ticks()
+    time.sleep(0.5)   # nothing happens: that takes waiting to see
+    assert cpu_ticks() - before < os.sysconf("SC_CLK_TCK") / 10
+
+
 def test_refusing_for_a_time_on_request(echo, connect):
     began = time.monotonic()
     assert connect().send(get("/?misbehave=refuse=150")).rest() == (b"", True)
@@ -83,14 +75,12 @@ def test_refusing_for_a_time_on_request(echo, connect):
 
 def test_a_unix_socket_refuses_too(tmp_path):
     path = tmp_path / "echo.sock"
-    program = Echo("--listen", f"unix:{path}", "--outage", "misbehave=refuse")
     transport = httpx.HTTPTransport(uds=str(path))
-    with httpx.Client(transport=transport) as client:
+    with Echo("--listen", f"unix:{path}", "--outage", "misbehave=refuse") as program, httpx.Client(transport=transport) as client:
         with pytest.raises(httpx.TransportError):
             client.get("http://echo/")
         program.control("outage?end=1")
         assert client.get("http://echo/").status_code == 200
-    assert program.stop() == 0
 
 
 def test_the_control_door_serves_nothing_else(echo):
@@ -224,9 +214,8 @@ def test_refusing_on_a_schedule(echo):
 
 
 def test_out_from_the_start():
-    program = Echo("--outage", "misbehave=status=503&path=/orders")
-    assert (status(program, "/orders"), status(program)) == (503, 200)
-    assert program.stop() == 0
+    with Echo("--outage", "misbehave=status=503&path=/orders") as program:
+        assert (status(program, "/orders"), status(program)) == (503, 200)
 
 
 @pytest.mark.parametrize("text", [

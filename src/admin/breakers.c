@@ -24,8 +24,8 @@ static void print_breaker(struct json *json, const struct upstream *upstream,
     json_field_string(json, "state", str_of(breaker_state_name(now.state)));
     json_field_string(json, "forced", force_name(now.force));
     json_field_string(json, "reason", str_of(breaker_reason_name(now.reason)));
-    if (now.since_us && now_us > now.since_us)
-        json_field_u64(json, "since_ms", (now_us - now.since_us) / 1000);
+    if (now.since_us)
+        json_field_u64(json, "since_ms", clock_elapsed_us(now.since_us, now_us) / 1000);
     if (now.state == BREAKER_OPEN && now.force == BREAKER_AUTOMATIC)
         json_field_u64(json, "half_open_in_ms", breaker_wait_us(&now, now_us) / 1000);
     json_field_u64(json, "openings", now.entered[BREAKER_OPEN]);

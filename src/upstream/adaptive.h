@@ -65,8 +65,8 @@ struct adaptive { // zero it
     uint64_t patience_us;
 };
 
-// Adds what was measured; when that ends a window, the limit may change. most: limits.requests. now_us never
-// goes back.
+// Adds what was measured; when that ends a window, the limit may change. most: limits.requests. now_us may
+// lie before an earlier one.
 void adaptive_note(struct adaptive *adaptive, const struct adaptive_batch *batch, uint32_t most,
                    uint64_t now_us);
 // The limit in force: from 1 to most.

@@ -1,6 +1,7 @@
 #include "upstream/balance.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "upstream/hash_ring.h"
 
 #include <xxhash.h>
@@ -46,9 +47,10 @@ static uint64_t slow_start_scale(const struct balance *balance, const struct bal
                                  uint64_t now_us)
 {
     uint64_t since = available_since_us(at->endpoint, now_us);
-    if (!since || (now_us > since && now_us - since >= balance->slow_start_us))
+    uint64_t elapsed_us = clock_elapsed_us(since, now_us);
+    if (!since || elapsed_us >= balance->slow_start_us)
         return WEIGHT_SCALE;
-    uint64_t scale = now_us > since ? (now_us - since) * WEIGHT_SCALE / balance->slow_start_us : 0;
+    uint64_t scale = elapsed_us * WEIGHT_SCALE / balance->slow_start_us;
     return scale < WEIGHT_SCALE / 10 ? WEIGHT_SCALE / 10 : scale;
 }
 
@@ -155,7 +157,7 @@ static double decay(uint64_t elapsed_us)
 
 static double latency_of(const struct balance_endpoint *at, uint64_t now_us)
 {
-    return at->ewma_us * decay(now_us > at->ewma_at_us ? now_us - at->ewma_at_us : 0);
+    return at->ewma_us * decay(clock_elapsed_us(at->ewma_at_us, now_us));
 }
 
 // Peak EWMA: latency × (active + 1), active in units of a middle weight. What has not been measured yet gets
@@ -252,7 +254,7 @@ void balance_ended(struct balance *balance, uint32_t index, uint64_t latency_us,
     if (!latency_us || balance->policy != BALANCE_EWMA)
         return;
     double latency = (double)latency_us;
-    double keep = decay(now_us > at->ewma_at_us ? now_us - at->ewma_at_us : 0);
+    double keep = decay(clock_elapsed_us(at->ewma_at_us, now_us));
     // A peak counts at once, calm only by and by.
     at->ewma_us = latency > at->ewma_us ? latency : at->ewma_us * keep + latency * (1 - keep);
     at->ewma_at_us = now_us;

@@ -1,13 +1,9 @@
 #include "upstream/breaker.h"
 
 #include "base/check.h"
+#include "base/clock.h"
 
 #include <string.h>
-
-static uint64_t elapsed_us(uint64_t since_us, uint64_t now_us)
-{
-    return now_us > since_us ? now_us - since_us : 0; // workers' clocks are not read at the same moment
-}
 
 // ---- the window ----
 
@@ -124,9 +120,9 @@ void breaker_tick(struct breaker *breaker, const struct breaker_rules *rules, ui
         enter_anew(breaker, BREAKER_HALF_OPEN, BREAKER_TIME_OVER, breaker->until_us);
     if (breaker->state == BREAKER_HALF_OPEN && has_enough_probes(breaker, rules)) // fewer are asked for now
         enter_anew(breaker, BREAKER_RAMPING, BREAKER_PROBES_GOOD, now_us);
-    if (breaker->state == BREAKER_RAMPING && elapsed_us(breaker->since_us, now_us) >= rules->ramp_us)
+    if (breaker->state == BREAKER_RAMPING && clock_elapsed_us(breaker->since_us, now_us) >= rules->ramp_us)
         enter(breaker, BREAKER_CLOSED, BREAKER_TIME_OVER, breaker->since_us + rules->ramp_us);
-    if (breaker->state == BREAKER_CLOSED && elapsed_us(breaker->since_us, now_us) >= rules->max_open_us)
+    if (breaker->state == BREAKER_CLOSED && clock_elapsed_us(breaker->since_us, now_us) >= rules->max_open_us)
         breaker->openings = 0;
 }
 
@@ -162,7 +158,7 @@ static bool take_probe(struct breaker *breaker, const struct breaker_rules *rule
 
 static double ramp_share(const struct breaker *breaker, const struct breaker_rules *rules, uint64_t now_us)
 {
-    double share = (double)elapsed_us(breaker->since_us, now_us) / (double)rules->ramp_us;
+    double share = (double)clock_elapsed_us(breaker->since_us, now_us) / (double)rules->ramp_us;
     return share > BREAKER_RAMP_SHARE ? share : BREAKER_RAMP_SHARE;
 }
 
@@ -213,7 +209,8 @@ static enum breaker_reason judge(const struct breaker *breaker, const struct bre
         return BREAKER_FAILURES;
     if (sum.slow && sum.slow >= rules->slow_ratio * sum.calls)
         return BREAKER_SLOWNESS;
-    if (breaker->bad_in_a_row >= enough && elapsed_us(breaker->bad_since_us, now_us) >= breaker->slice_us)
+    if (breaker->bad_in_a_row >= enough &&
+        clock_elapsed_us(breaker->bad_since_us, now_us) >= breaker->slice_us)
         return BREAKER_NOTHING_GOOD;
     return BREAKER_BEGAN;
 }
@@ -255,7 +252,7 @@ uint64_t breaker_wait_us(const struct breaker *breaker, uint64_t now_us)
 {
     if (breaker->force != BREAKER_AUTOMATIC || breaker->state != BREAKER_OPEN)
         return 0;
-    return elapsed_us(now_us, breaker->until_us);
+    return clock_elapsed_us(now_us, breaker->until_us);
 }
 
 const char *breaker_state_name(enum breaker_state state)

@@ -1,5 +1,7 @@
 #include "upstream/outlier.h"
 
+#include "base/clock.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,7 +52,7 @@ static void say_back(const struct endpoint *endpoint, uint64_t since_us, uint64_
 {
     log_info("upstream", "%.*s: %.*s is no longer ejected after %llu ms: %s",
              STR_ARG(endpoint->upstream_name), STR_ARG(endpoint->name),
-             (unsigned long long)((now_us - since_us) / 1000), why);
+             (unsigned long long)(clock_elapsed_us(since_us, now_us) / 1000), why);
 }
 
 static void say_out(const struct endpoint *endpoint, uint64_t until_us, uint64_t now_us, struct str why)
@@ -92,15 +94,24 @@ static void eject(const struct upstream *upstream, struct endpoint *endpoint, co
     say_out(endpoint, until_us, now_us, finding->why);
 }
 
+// Says that it is back, when it is and the log does not say so yet. A worker may have ejected it again since
+// somebody looked.
+static void announce_return(struct endpoint *endpoint, uint64_t now_us, const char *why)
+{
+    pthread_mutex_lock(&deciding);
+    uint64_t since_us = load(endpoint->ejector.ejected_us);
+    bool is_back = !ejector_is_out(&endpoint->ejector, now_us) && take_announcement(endpoint);
+    pthread_mutex_unlock(&deciding);
+    if (is_back)
+        say_back(endpoint, since_us, now_us, why);
+}
+
 static void readmit(struct endpoint *endpoint, uint64_t now_us, const char *why)
 {
     pthread_mutex_lock(&deciding);
     ejector_readmit(&endpoint->ejector, now_us);
-    uint64_t since_us = load(endpoint->ejector.ejected_us);
-    bool was_out = take_announcement(endpoint);
     pthread_mutex_unlock(&deciding);
-    if (was_out)
-        say_back(endpoint, since_us, now_us, why);
+    announce_return(endpoint, now_us, why);
 }
 
 // ---- what is told of endpoints ----
@@ -195,7 +206,7 @@ void outlier_settle(const struct upstream *upstream, uint64_t now_us)
         if (out && why)
             readmit(endpoint, now_us, why);
         else if (!out && load(endpoint->ejector.announced))
-            readmit(endpoint, now_us, "its time is over");
+            announce_return(endpoint, now_us, "its time is over");
     }
 }
 

@@ -8,7 +8,9 @@
 #include "upstream/outlier.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
 enum { DEPTH_OF_TWO = 4, DEPTH_OF_THREE = 3, RUNS = 60 }; // a tenth of the work, at ten times its price
@@ -595,6 +597,72 @@ static void test_who_is_out_is_not_ejected_again(void **state)
     world_fini(&w);
 }
 
+// The sweep finds an endpoint's time over at the moment at which a worker ejects it again: that stands.
+static void *settle(void *argument)
+{
+    struct racer *racer = argument;
+    for (unsigned i = 0; i < RACES; i++) {
+        pthread_barrier_wait(racer->barrier);
+        outlier_settle(&racer->w->upstream, racer->w->now_us);
+        pthread_barrier_wait(racer->barrier);
+    }
+    return NULL;
+}
+
+static void test_a_return_and_an_ejection(void **state)
+{
+    (void)state;
+    static struct world w;
+    pthread_barrier_t barrier;
+    pthread_t thread;
+    unsigned undone = 0;
+    world_init(&w, 2, 0);
+    struct ejector *ejector = &w.endpoints[0].ejector;
+    struct upstream_outcome outcome = outcome_of_result(EJECTOR_BAD, &w.endpoints[0]);
+    struct racer racer = {.w = &w, .barrier = &barrier};
+    pthread_barrier_init(&barrier, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, settle, &racer), 0);
+    for (unsigned i = 0; i < RACES; i++) {
+        ejector_forget(ejector);
+        ejector_eject(ejector, &brisk, EJECTED_CONSECUTIVE_FAILURES, 0, w.now_us - 20 * SECOND, 0);
+        for (int k = 1; k < brisk.consecutive_failures; k++)
+            outlier_note(&w.upstream, &outcome, w.now_us, w.now_us, &w.rand, w.metrics);
+        pthread_barrier_wait(&barrier);
+        outlier_note(&w.upstream, &outcome, w.now_us, w.now_us, &w.rand, w.metrics);
+        undone += !ejector_is_out(ejector, w.now_us);
+        pthread_barrier_wait(&barrier);
+        undone += !ejector_is_out(ejector, w.now_us);
+    }
+    pthread_join(thread, NULL);
+    pthread_barrier_destroy(&barrier);
+    assert_int_equal(undone, 0);
+    world_fini(&w);
+}
+
+// A worker's clock is ahead of that of the thread that lets the endpoint back in.
+static void test_the_log_of_a_clock_that_is_behind(void **state)
+{
+    (void)state;
+    static struct world w;
+    world_init(&w, 2, 0);
+    ejector_eject(&w.endpoints[0].ejector, &brisk, EJECTED_CONSECUTIVE_FAILURES, 0, w.now_us + 1000, 0);
+    w.settings.outlier.max_ejected = 0;
+    FILE *log = tmpfile();
+    int before = dup(STDERR_FILENO);
+    assert_true(log && before >= 0 && dup2(fileno(log), STDERR_FILENO) >= 0);
+    log_set_level(LOG_INFO);
+    outlier_settle(&w.upstream, w.now_us);
+    log_set_level(LOG_ERROR);
+    assert_true(dup2(before, STDERR_FILENO) >= 0);
+    char line[256] = "";
+    rewind(log);
+    assert_non_null(fgets(line, sizeof line, log));
+    assert_non_null(strstr(line, "u: e is no longer ejected after 0 ms: outliers are no longer ejected"));
+    close(before);
+    fclose(log);
+    world_fini(&w);
+}
+
 // ---- what is bad ----
 
 static void test_what_is_bad(void **state)
@@ -685,6 +753,8 @@ int main(void)
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_races),
         cmocka_unit_test(test_who_is_out_is_not_ejected_again),
+        cmocka_unit_test(test_a_return_and_an_ejection),
+        cmocka_unit_test(test_the_log_of_a_clock_that_is_behind),
         cmocka_unit_test(test_what_is_bad),
         cmocka_unit_test(test_sweep),
     };

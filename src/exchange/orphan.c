@@ -13,13 +13,13 @@ static void take_informational(struct exchange *x, struct response_head *head)
     (void)x, (void)head;
 }
 
-// What nobody will ask for again ends with the turn: it may be a stream without end.
+// What has become too long to be kept may be a stream without end. step_relay ends it, told by the timer:
+// this may not end x.
 static enum flow take_body(struct exchange *x, struct str span)
 {
     (void)span;
-    if (!x->policy.outlives_client) {
-        x->deadline_us = exchange_now_us(x);
-        x->client_deadline = true; // not the upstream's fault
+    if (exchange_is_forsaken(x)) {
+        x->wait_until_us = exchange_now_us(x);
         exchange_arm(x);
     }
     return FLOW_MORE;
@@ -72,6 +72,11 @@ bool exchange_outlive_client(struct exchange *x, enum end_cause cause)
     client->finished(context);
     upstream_call_resume(&x->call);
     return true;
+}
+
+bool exchange_is_forsaken(const struct exchange *x)
+{
+    return x->client == &nobody && !x->policy.outlives_client;
 }
 
 static void end(struct exchange *x)

@@ -357,8 +357,7 @@ static enum step_result step_shape(struct exchange *x)
 // Woken by on_end, a failure or the timer; bodies flow by themselves (relay.c).
 static enum step_result step_relay(struct exchange *x)
 {
-    (void)x;
-    return STEP_WAIT;
+    return exchange_is_forsaken(x) ? end(x, x->cause, STR_NULL) : STEP_WAIT;
 }
 
 static enum step_result step_finish(struct exchange *x)

@@ -72,6 +72,8 @@ void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str de
 // The client has gone: the front is told that x has ended, but it goes on for nobody. False: there is no
 // reason for that, or it still has need of its client.
 bool exchange_outlive_client(struct exchange *x, enum end_cause cause);
+// Its client has gone, and nobody will ask for its answer any more.
+bool exchange_is_forsaken(const struct exchange *x);
 
 // ---- watch.c ----
 

@@ -272,6 +272,7 @@ def test_a_stream_without_end_ends_with_its_client(wire, key):
         except OSError:
             over.set()
     wire.service.upstream.program(script)
+    before = wire.ends("client_gone")
     gone = wire.raw()
     gone.send(request("/pay", "POST", key, body=b"1"))
     gone.exactly(20)
@@ -279,6 +280,7 @@ def test_a_stream_without_end_ends_with_its_client(wire, key):
     assert over.wait(30)
     refused(until(lambda: (lambda got: got if b"in_progress" not in got.body else None)(
         wire.raw().ask(request("/pay", "POST", key, body=b"1"))), "its end"), 409, "idempotency_not_replayable")
+    until(lambda: wire.ends("client_gone") == before + 1, "its end told as its client's")
 
 
 def test_an_ordinary_request_ends_with_its_client(wire):

@@ -40,16 +40,16 @@ struct str http_idempotency_key(const struct request_head *head)
 {
     if (head->method != METHOD_POST && head->method != METHOD_PATCH)
         return STR_NULL;
-    struct str key = STR_NULL;
+    const struct header *only = NULL;
     for (uint32_t i = 0; i < head->headers.count; i++) {
         const struct header *header = &head->headers.v[i];
         if (header->id != HEADER_IDEMPOTENCY_KEY)
             continue;
-        if (key.n || header->value.n > IDEMPOTENCY_KEY_BYTES)
+        if (only)
             return STR_NULL;
-        key = header->value;
+        only = header;
     }
-    return key;
+    return only && only->value.n <= IDEMPOTENCY_KEY_BYTES ? only->value : STR_NULL;
 }
 
 bool http_request_repeatable(const struct request_head *head)

@@ -65,8 +65,8 @@ def wire(whole_retries):
 
 @pytest.mark.parametrize("method, key, times", [
     ("POST", [KEY], 3), ("PATCH", [KEY], 3), ("POST", [], 1), ("PATCH", [], 1),
-    ("POST", ["Idempotency-Key: "], 1), ("POST", [KEY, KEY], 1), ("POST", ["Idempotency-Key: " + "k" * 256], 1),
-    ("POST", ["Idempotency-Key: " + "k" * 255], 3), ("BREW", [KEY], 1)])
+    ("POST", ["Idempotency-Key: "], 1), ("POST", [KEY, KEY], 1), ("POST", ["Idempotency-Key: ", KEY], 1),
+    ("POST", ["Idempotency-Key: " + "k" * 256], 1), ("POST", ["Idempotency-Key: " + "k" * 255], 3), ("BREW", [KEY], 1)])
 @pytest.mark.parametrize("failure", [503, None], ids=["status", "reset"])
 def test_a_key_makes_a_post_repeatable(wire, method, key, times, failure):
     wire.service.respond(lambda number: 200 if number == 3 else failure)

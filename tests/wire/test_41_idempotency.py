@@ -169,7 +169,7 @@ def test_other_methods_have_no_use_for_it(wire, key, method):
 
 @pytest.mark.parametrize("path, fields", [
     ("/must", []), ("/pay", ["Idempotency-Key: "]), ("/pay", ["Idempotency-Key: " + "k" * 256]),
-    ("/pay", ["Idempotency-Key: a", "Idempotency-Key: a"])])
+    ("/pay", ["Idempotency-Key: a", "Idempotency-Key: a"]), ("/pay", ["Idempotency-Key: ", "Idempotency-Key: a"])])
 def test_without_a_good_key(wire, path, fields):
     refused(wire.raw().ask(request(path, "POST", *fields, body=b"1")), 400, "idempotency_key_required")
     assert not wire.service.requests

@@ -1,5 +1,4 @@
 """Faults on every side of a gateway. The gateways, peers and waits are those of tests/wire."""
-import json
 import pathlib
 import sys
 
@@ -7,7 +6,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "wire"))
 
-from gateway import Gateway, ask, until   # noqa: E402
+from gateway import Gateway   # noqa: E402
 
 
 class Watched(Gateway):
@@ -17,16 +16,6 @@ class Watched(Gateway):
         super().start(**more)
         self.first = self.worker()
         return self
-
-    def workers_info(self):
-        return json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]
-
-    def at_rest(self):
-        return all(state["answers"] and not state["exchanges"] and not state["lent_connections"]
-                   for state in self.workers_info())
-
-    def wait_rest(self):
-        until(self.at_rest, lambda: f"rest: {ask(self.admin_port, '/api/v1/exchanges').body}\n{self.log()}")
 
     def check(self):
         """At rest, and no worker process has died."""

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 
-from gateway import Gateway, ask, until
+from gateway import Gateway, ask
 from h2_peers import H2Client, Reset
 from peers import Incomplete, Raw, Upstream, answer, request
 
@@ -182,15 +182,14 @@ class AuthWire:
         return self.gateway.metrics()
 
     def at_rest(self):
-        states = json.loads(ask(self.gateway.admin_port, "/api/v1/info").body)["workers"]
-        return all(state["answers"] and not state["exchanges"] and not state["lent_connections"] for state in states)
+        return self.gateway.at_rest()
 
     def end(self):
         for client in [*self.kept.values(), *self.clients]:
             client.close()
         self.kept.clear()
         self.clients.clear()
-        until(self.at_rest, lambda: f"rest: {ask(self.gateway.admin_port, '/api/v1/exchanges').body}")
+        self.gateway.wait_rest()
         self.upstream.check()
 
     def __enter__(self):

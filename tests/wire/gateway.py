@@ -326,6 +326,17 @@ class Gateway:
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
                 for line in text.splitlines() if line and not line.startswith("#")}
 
+    def workers_info(self):
+        return json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]
+
+    def at_rest(self):
+        """No worker is busy, nothing is under way, nothing is lent."""
+        states = self.workers_info()
+        return states and all(state["answers"] and not state["exchanges"] and not state["lent_connections"] for state in states)
+
+    def wait_rest(self):
+        until(self.at_rest, lambda: f"rest: {ask(self.admin_port, '/api/v1/exchanges').body}\n{self.log()}")
+
     def reload(self, config=None, good=True):
         """HUP, and until it has had its effect."""
         if config is not None:

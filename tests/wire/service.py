@@ -1,6 +1,7 @@
 """An upstream that speaks HTTP/1.1 or HTTP/2, and answers by the number of the request."""
 from h2_peers import INTERNAL_ERROR, H2Upstream
 from peers import Upstream, answer
+from wire import Wire
 
 PROTOCOLS = ["http/1.1", "h2"]
 
@@ -60,3 +61,22 @@ class Service:
     @property
     def requests(self):
         return self.upstream.requests
+
+
+class ServiceWire(Wire):
+    """A gateway that many tests share, in front of one service."""
+
+    UPSTREAMS = {}
+
+    def __init__(self, directory, protocol):
+        self.protocol = protocol
+        self.service = Service(protocol)
+        super().__init__(directory)
+
+    def end(self):
+        super().end()
+        self.service.upstream.check()
+
+    def __exit__(self, *more):
+        self.service.upstream.close()
+        super().__exit__(*more)

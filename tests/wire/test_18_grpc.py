@@ -69,17 +69,13 @@ class Stage:
         lines = lambda: [line for line in self.log.read_text().splitlines() if want in line]   # noqa: E731
         return json.loads(until(lines, "the line")[0])
 
-    def at_rest(self):
-        state, = json.loads(ask(self.gateway.admin_port, "/api/v1/info").body)["workers"]
-        return state["answers"] and not state["exchanges"] and not state["lent_connections"]
-
     def end(self):
         for client in self.clients:
             client.close()
         self.clients.clear()
         for service in self.services.values():
             service.release.set()
-        until(self.at_rest, lambda: f"rest: {ask(self.gateway.admin_port, '/api/v1/exchanges').body}")
+        self.gateway.wait_rest()
         for service in self.services.values():
             service.release.clear()
             service.calls.clear()

@@ -8,22 +8,15 @@ import pytest
 
 from gateway import NO_BREAKER, ask
 from peers import Raw, request
-from service import PROTOCOLS, Service
-from wire import Wire
+from service import PROTOCOLS, ServiceWire
 
 KEY = 'Idempotency-Key: "8e03978e-40d5-43dd-bc93-6894a57f9324"'
 TRUSTED, STRANGER = "127.0.0.9", "127.0.1.1"
 TIMEOUT = "X-Request-Timeout-Ms"
 
 
-class Retries(Wire):
+class Retries(ServiceWire):
     LISTENERS = {"plain": {}, "trusted": {"trusted_proxies": [TRUSTED + "/32"], "underscores": "allow"}}
-    UPSTREAMS = {}
-
-    def __init__(self, directory, protocol):
-        self.protocol = protocol
-        self.service = Service(protocol)
-        super().__init__(directory)
 
     def config(self):
         def upstream(*services, **retries):
@@ -42,15 +35,11 @@ class Retries(Wire):
         return [route("again"), route("budget"), route("patient", timeout="5s"),
                 {**route("endless", timeout="0s"), "upstream": "again"}]
 
-    def at_rest(self):
-        return all(one["answers"] and not one["exchanges"] and not one["lent_connections"] for one in self.info()["workers"])
-
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def whole_retries(request, tmp_path_factory):
     with Retries(tmp_path_factory.mktemp("retries"), request.param) as wire:
         yield wire
-        wire.service.upstream.close()
 
 
 @pytest.fixture
@@ -58,7 +47,6 @@ def wire(whole_retries):
     whole_retries.begin()
     yield whole_retries
     whole_retries.end()
-    whole_retries.service.upstream.check()
 
 
 # ---- Idempotency-Key ----

@@ -9,8 +9,7 @@ import pytest
 from gateway import NO_BREAKER, Gateway, until
 from h2_peers import H2Client
 from peers import Raw, request
-from service import PROTOCOLS, Service
-from wire import Wire
+from service import PROTOCOLS, Service, ServiceWire
 
 OTHER_ADDRESS = "127.0.1.1"
 _keys = iter(range(1, 1 << 30))
@@ -22,14 +21,8 @@ def key():
     return f'Idempotency-Key: "key-{next(_keys)}"'
 
 
-class Idempotency(Wire):
+class Idempotency(ServiceWire):
     LISTENERS = {"plain": {}}
-    UPSTREAMS = {}
-
-    def __init__(self, directory, protocol):
-        self.protocol = protocol
-        self.service = Service(protocol)
-        super().__init__(directory)
 
     def config(self):
         return {**super().config(), "workers": 2, "upstreams": {"service": {
@@ -46,15 +39,11 @@ class Idempotency(Wire):
                 route("short", idempotency={"ttl": "1s"}),
                 route("free")]
 
-    def at_rest(self):
-        return all(one["answers"] and not one["exchanges"] and not one["lent_connections"] for one in self.info()["workers"])
-
 
 @pytest.fixture(scope="module", params=PROTOCOLS)
 def whole_idempotency(request, tmp_path_factory):
     with Idempotency(tmp_path_factory.mktemp("idempotency"), request.param) as wire:
         yield wire
-        wire.service.upstream.close()
 
 
 @pytest.fixture
@@ -63,12 +52,28 @@ def wire(whole_idempotency):
     whole_idempotency.service.respond(lambda number: 201)
     yield whole_idempotency
     whole_idempotency.end()
-    whole_idempotency.service.upstream.check()
+
+
+@pytest.fixture
+def release(wire):
+    """The service waits for it before it answers."""
+    event = threading.Event()
+    wire.service.respond(lambda number: event.wait(30) and 201)
+    yield event
+    event.set()
 
 
 def refused(got, status, code):
     assert got.status == status and got.get("Content-Type") == "application/problem+json"
     assert got.json["code"] == code and got.get("Idempotent-Replayed") is None
+
+
+def answer_of(ask):
+    """What is said to a request once the first one with its key is over."""
+    def over():
+        got = ask()
+        return None if b"idempotency_in_progress" in got.body else got
+    return until(over, "the end of the first request")
 
 
 # ---- the first answer again ----
@@ -184,13 +189,7 @@ def test_without_a_key_where_none_is_required(wire, key):
 
 # ---- at the same time ----
 
-def test_while_the_first_is_under_way(wire, key):
-    release = threading.Event()
-
-    def status(number):
-        release.wait(30)
-        return 201
-    wire.service.respond(status)
+def test_while_the_first_is_under_way(wire, release, key):
     first = wire.raw()
     first.send(request("/pay", "POST", key, body=b"1"))
     until(lambda: wire.service.requests, "the first request")
@@ -206,14 +205,8 @@ def test_while_the_first_is_under_way(wire, key):
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["no_answer_yet", "in_the_answer"])
-def test_a_client_that_goes_finds_its_answer(wire, key, begun):
+def test_a_client_that_goes_finds_its_answer(wire, release, key, begun):
     """The request is carried out to its end, and its answer kept for when the client comes back."""
-    release = threading.Event()
-
-    def status(number):
-        release.wait(30)
-        return 201
-    wire.service.respond(status)
     if begun:
         wire.service.begin_and_wait(release)
     gone = wire.raw()
@@ -225,20 +218,13 @@ def test_a_client_that_goes_finds_its_answer(wire, key, begun):
     until(lambda: wire.raw().ask(request("/pay", "POST", key, body=b"2")).status == 422, "it is still under way")
     refused(wire.raw().ask(request("/pay", "POST", key, body=b"1")), 409, "idempotency_in_progress")
     release.set()
-    got = until(lambda: (lambda got: got if got.status == 201 else None)(wire.raw().ask(request("/pay", "POST", key, body=b"1"))),
-                "the answer")
-    assert got.body == b"done" and got.get("Idempotent-Replayed") == "true"
+    got = answer_of(lambda: wire.raw().ask(request("/pay", "POST", key, body=b"1")))
+    assert got.status == 201 and got.body == b"done" and got.get("Idempotent-Replayed") == "true"
     assert len(wire.service.requests) == 1
 
 
-def test_a_client_of_http_2(wire, key):
+def test_a_client_of_http_2(wire, release, key):
     """Its body is gathered, its stream may be cancelled, and the answer is there for HTTP/1.1, too."""
-    release = threading.Event()
-
-    def status(number):
-        release.wait(30)
-        return 201
-    wire.service.respond(status)
     client = H2Client(wire.ports["plain"])
     try:
         stream = client.send_request("/pay", "POST", key, body=b"x" * 4096)
@@ -246,9 +232,8 @@ def test_a_client_of_http_2(wire, key):
         stream.cancel()
         until(lambda: client.ask("/pay", "POST", key, body=b"y").status == 422, "it is still under way")
         release.set()
-        got = until(lambda: (lambda got: got if got.status == 201 else None)(client.ask("/pay", "POST", key, body=b"x" * 4096)),
-                    "the answer")
-        assert bytes(got.body) == b"done" and got.get("idempotent-replayed") == "true"
+        got = answer_of(lambda: client.ask("/pay", "POST", key, body=b"x" * 4096))
+        assert got.status == 201 and bytes(got.body) == b"done" and got.get("idempotent-replayed") == "true"
         assert wire.raw().ask(request("/pay", "POST", key, body=b"x" * 4096)).get("Idempotent-Replayed") == "true"
         assert client.ask("/pay", "POST", key, body=b"x" * 4097).status == 413
         assert len(wire.service.requests) == 1
@@ -278,18 +263,12 @@ def test_a_stream_without_end_ends_with_its_client(wire, key):
     gone.exactly(20)
     gone.reset()
     assert over.wait(30)
-    refused(until(lambda: (lambda got: got if b"in_progress" not in got.body else None)(
-        wire.raw().ask(request("/pay", "POST", key, body=b"1"))), "its end"), 409, "idempotency_not_replayable")
+    got = answer_of(lambda: wire.raw().ask(request("/pay", "POST", key, body=b"1")))
+    refused(got, 409, "idempotency_not_replayable")
     until(lambda: wire.ends("client_gone") == before + 1, "its end told as its client's")
 
 
-def test_an_ordinary_request_ends_with_its_client(wire):
-    release = threading.Event()
-
-    def status(number):
-        release.wait(30)
-        return 201
-    wire.service.respond(status)
+def test_an_ordinary_request_ends_with_its_client(wire, release):
     before = wire.ends("client_gone")
     gone = wire.raw()
     gone.send(request("/pay", "POST", body=b"1"))

@@ -120,8 +120,7 @@ class Wire:
             return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
     def at_rest(self):
-        state, = self.info()["workers"]
-        return state["answers"] and not state["exchanges"] and not state["lent_connections"]
+        return self.gateway.at_rest()
 
     def pooled(self, upstream):
         """Connections without a request."""
@@ -136,7 +135,7 @@ class Wire:
         for client in self.clients:
             client.close()
         self.clients.clear()
-        until(self.at_rest, lambda: f"rest: {ask(self.gateway.admin_port, '/api/v1/exchanges').body}")
+        self.gateway.wait_rest()
         assert self.gateway.workers() == [self.worker], self.gateway.log()
         for upstream in self.upstreams.values():
             upstream.check()

@@ -1,8 +1,7 @@
 """The test's side of faulty.c: which calls of a gateway's worker process fail."""
-import mmap
-import os
 import struct
 
+import preload
 from gateway import BUILD
 
 FIELDS = ["kind", "pid", "skip", "times", "error", "failed"]
@@ -20,15 +19,10 @@ def sanitizer():
 class Faults:
     def __init__(self, directory):
         self.path = directory / "faulty"
-        self.path.write_bytes(bytes(mmap.PAGESIZE))
-        self.file = open(self.path, "r+b")
-        self.map = mmap.mmap(self.file.fileno(), mmap.PAGESIZE)
+        self.map = preload.shared_page(self.path)
 
     def environment(self):
-        env = {"FAULTY": str(self.path), "LD_PRELOAD": str(LIBRARY)}
-        if sanitizer() == "asan":   # its runtime would insist on being first
-            env["ASAN_OPTIONS"] = os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
-        return env
+        return preload.environment(LIBRARY, "FAULTY", self.path)
 
     def set(self, **values):
         for name, value in values.items():

@@ -3,16 +3,15 @@
 //
 // malloc, calloc, realloc and aligned_alloc count as one kind. Sanitizers bring their own allocator, which
 // this cannot take over; the other kinds work under them too.
+#include "../peers/shared_page.h"
+
 #include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -33,14 +32,7 @@ static struct control *control;
 
 __attribute__((constructor)) static void map_control(void)
 {
-    const char *path = getenv("FAULTY");
-    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *map = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (map != MAP_FAILED)
-        control = map;
+    control = map_shared_page("FAULTY", sizeof *control);
 }
 
 static bool in_worker_thread(void)

@@ -1,13 +1,11 @@
 // LD_PRELOADed into a program: its clocks show another time, as the file named by CLOCK says. The test maps
 // the same file and changes it while the program runs (tests/wire/clocks.py).
+#include "shared_page.h"
+
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 // Shared with the test; int64_t each, by clock: CLOCK_REALTIME, CLOCK_MONOTONIC.
 struct control {
@@ -20,14 +18,7 @@ static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void map_control(void)
 {
-    const char *path = getenv("CLOCK");
-    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *map = mmap(NULL, sizeof *control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    if (map != MAP_FAILED)
-        control = map;
+    control = map_shared_page("CLOCK", sizeof *control);
 }
 
 __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct timespec *t)

@@ -1,11 +1,10 @@
 """Programs whose clocks are wrong, by a preloaded library (tests/peers/clock.c)."""
 import datetime
 import json
-import mmap
-import os
 import struct
 import time
 
+import preload
 from gateway import BUILD, ask, until
 
 LIBRARY = BUILD / "tests" / "peers" / "clock.so"
@@ -18,14 +17,10 @@ class Clock:
     jump(), as one does that is set right; the other clock never does. environment: the program's."""
 
     def __init__(self, file, ahead_s):
-        self.file = file
-        file.write_bytes(bytes(mmap.PAGESIZE))
-        with open(file, "r+b") as opened:
-            self.map = mmap.mmap(opened.fileno(), mmap.PAGESIZE)
+        self.map = preload.shared_page(file)
         self.jumps = ahead_s if isinstance(ahead_s, list) else [ahead_s]
         self.next = 0
-        self.environment = {"CLOCK": str(file), "LD_PRELOAD": str(LIBRARY), "ASAN_OPTIONS":   # ASan would insist on being first
-                            os.environ.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"}
+        self.environment = preload.environment(LIBRARY, "CLOCK", file)
         if len(self.jumps) == 1:
             self.set(MONOTONIC, ahead_s)
         self.jump()

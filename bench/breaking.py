@@ -3,7 +3,6 @@ Mode breaking: what breaker, ejection and retry budget cost a request while all 
 breaker gives at once.
 """
 
-import contextlib
 import http.client
 import json
 import statistics
@@ -13,7 +12,7 @@ import series
 import targets
 from harness import BenchError
 from report import number, table
-from sidebyside import NOISE_SHARE, Round, measure_saturated, noise
+from sidebyside import measure_saturated, noise_words, run_modes
 
 GATEWAY = checks.GATEWAY
 
@@ -43,21 +42,15 @@ def measure_slice(session, rounds, options, say):
         expected = row["requests"] if case == "open" else 0
         if row["server_errors"] != expected:
             raise BenchError(f"{case}: {row['server_errors']} of {row['requests']} answers were 5xx")
-        words = f"  {case:10} {row['cpu_us_per_request']:6.2f} us/request {row['rps']:7.0f} requests/s"
-        say(words + (f"  (noise: others used {100 * row['foreign_share']:.0f} % of its core)" if noise(row) > NOISE_SHARE else ""))
+        say(f"  {case:10} {row['cpu_us_per_request']:6.2f} us/request {row['rps']:7.0f} requests/s" + noise_words(row))
     return rows
 
 
 def run(session, options, say):
     origin = targets.start_origin(session)
-    slices = []
-    for round_ in range(options.rounds):
-        with contextlib.ExitStack() as stack:
-            rounds = {case: stack.enter_context(Round(session, [GATEWAY], origin, case)) for case in CASES}
-            force_open(rounds["open"].programs[GATEWAY])
-            for part in range(options.slices):
-                say(f"round {round_ + 1}/{options.rounds}, slice {part + 1}/{options.slices}")
-                slices.append(measure_slice(session, rounds, options, say))
+    slices = run_modes(session, dict.fromkeys(CASES, [GATEWAY]), dict.fromkeys(CASES, origin), options,
+                       lambda rounds: measure_slice(session, rounds, options, say), say,
+                       begin=lambda rounds: force_open(rounds["open"].programs[GATEWAY]))
     session.stop(origin[0])
     return slices
 

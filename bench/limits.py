@@ -4,7 +4,6 @@ one and beside the limits of other proxies.
 """
 
 import collections
-import contextlib
 import random
 import re
 import statistics
@@ -15,7 +14,7 @@ import series
 import targets
 from harness import BenchError, Load, measure_load
 from report import number, table
-from sidebyside import NOISE_SHARE, Round, measure_saturated, noise
+from sidebyside import measure_saturated, noise_words, run_modes
 
 GATEWAY = checks.GATEWAY
 CALLERS = 10_000
@@ -76,29 +75,28 @@ def describe(case, name, row, options):
             f"at {options.rate}/s {opened['cpu_us_per_request']:6.2f} us/request, p99 {opened['latency_us']['p99']:6.0f} us"
     if closed["errors"] + opened["errors"]:
         words += f"  {closed['errors'] + opened['errors']} ERRORS"
-    if noise(closed) > NOISE_SHARE:
-        words += f"  (noise: others used {100 * closed['foreign_share']:.0f} % of its core)"
-    return words
+    return words + noise_words(closed)
 
 
 def run(session, names, options, say):
     """Slices, and how many decisions were made without Redis."""
     origin = targets.start_origin(session)
-    slices, degraded = [], 0
-    for round_ in range(options.rounds):
-        with contextlib.ExitStack() as stack:
-            rounds = {case: stack.enter_context(Round(
-                session, [name for name in names if case in targets.TARGETS[name].modes], origin, case)) for case in CASES}
-            for running in rounds["header"].programs.values():
-                greet_all(session, running)
-            for part in range(options.slices):
-                say(f"round {round_ + 1}/{options.rounds}, slice {part + 1}/{options.slices}")
-                slices.append(measure_slice(session, rounds, options, say))
-            for case in targets.IN_REDIS:
-                if GATEWAY in names:
-                    degraded += full.counts(rounds[case].programs[GATEWAY], DEGRADED)["degraded"]
+    degraded = []
+
+    def greet(rounds):
+        for running in rounds["header"].programs.values():
+            greet_all(session, running)
+
+    def count(rounds):
+        for case in targets.IN_REDIS if GATEWAY in names else ():
+            degraded.append(full.counts(rounds[case].programs[GATEWAY], DEGRADED)["degraded"])
+
+    slices = run_modes(
+        session, {case: [name for name in names if case in targets.TARGETS[name].modes] for case in CASES},
+        dict.fromkeys(CASES, origin), options, lambda rounds: measure_slice(session, rounds, options, say), say,
+        begin=greet, end=count)
     session.stop(origin[0])
-    return slices, degraded
+    return slices, sum(degraded)
 
 
 # --- the connection to Redis -----------------------------------------------------------------------------------------

@@ -3,13 +3,12 @@ The comparisons over TLS and HTTP/2. A series is one kind of load on one configu
 measured of every program, one after the other, so that what is compared are neighbours in time, as in sidebyside.py.
 """
 
-import contextlib
 import statistics
 
 import checks
 import targets
 from report import drawing, number, table
-from sidebyside import NOISE_SHARE, Round, measure_memory, measure_saturated, noise
+from sidebyside import NOISE_SHARE, Round, measure_memory, measure_saturated, noise_words, run_modes
 
 GATEWAY = checks.GATEWAY
 
@@ -82,9 +81,7 @@ def describe(name, series, result):
         words += f"  {result['errors']} ERRORS"
     if result["reconnects"]:
         words += f"  {result['reconnects']} connections closed by it"
-    if noise(result) > NOISE_SHARE:
-        words += f"  (noise: others used {100 * result['foreign_share']:.0f} % of its core)"
-    return words
+    return words + noise_words(result)
 
 
 def measure_slice(session, rounds, all_series, options, say):
@@ -104,20 +101,13 @@ def measure_slice(session, rounds, all_series, options, say):
 
 
 def run(session, names, options, all_series, say):
-    """A list of slices. All programs in all configurations are up during a round, and those not measured sleep."""
-    slices = []
     modes = {}
     for series in all_series:
         wanted = modes.setdefault(series.mode, [])
         wanted += [name for name in series.names(names) if name not in wanted]
     origins = {mode: targets.start_origin(session, mode=mode) for mode in modes}
-    for number_ in range(options.rounds):
-        with contextlib.ExitStack() as stack:
-            rounds = {mode: stack.enter_context(Round(session, wanted, origins[mode], mode))
-                      for mode, wanted in modes.items()}
-            for part in range(options.slices):
-                say(f"round {number_ + 1}/{options.rounds}, slice {part + 1}/{options.slices}")
-                slices.append(measure_slice(session, rounds, all_series, options, say))
+    slices = run_modes(session, modes, origins, options,
+                       lambda rounds: measure_slice(session, rounds, all_series, options, say), say)
     for program, _ in origins.values():
         session.stop(program)
     return slices

@@ -4,6 +4,7 @@ be compared. In each round all of them are started; then they are measured in sh
 and again, each alone while the others sleep. What is compared is always neighbours in time.
 """
 
+import contextlib
 import statistics
 
 import targets
@@ -16,6 +17,10 @@ TRIES = 3
 
 def noise(result):
     return result["foreign_share"] + max(0.0, BUSY_ENOUGH - result["core_busy"])
+
+
+def noise_words(result):
+    return f"  (noise: others used {100 * result['foreign_share']:.0f} % of its core)" if noise(result) > NOISE_SHARE else ""
 
 
 def measure_saturated(session, port, root, args, tool="load"):
@@ -68,6 +73,26 @@ class Round:
             targets.stop(self.session, running)
 
 
+def run_modes(session, wanted, origins, options, measure, say, begin=None, end=None):
+    """
+    A list of slices, each what measure(rounds) gives. wanted: {mode: names}, origins: {mode: origin}, rounds: {mode: Round}.
+    All programs in all modes are up during a round, and those not measured sleep; begin(rounds) is before its first slice,
+    end(rounds) after the last one.
+    """
+    slices = []
+    for number in range(options.rounds):
+        with contextlib.ExitStack() as stack:
+            rounds = {mode: stack.enter_context(Round(session, names, origins[mode], mode)) for mode, names in wanted.items()}
+            if begin:
+                begin(rounds)
+            for part in range(options.slices):
+                say(f"round {number + 1}/{options.rounds}, slice {part + 1}/{options.slices}")
+                slices.append(measure(rounds))
+            if end:
+                end(rounds)
+    return slices
+
+
 def measure_slice(session, at, options):
     """{name: saturated and at the fixed rate}, one target after the other."""
     common = ["--seconds", str(options.seconds), "--connections", str(options.connections)]
@@ -90,9 +115,7 @@ def describe(name, row, options):
         words += f"  {closed['errors'] + opened['errors']} ERRORS"
     if closed["reconnects"] + opened["reconnects"]:
         words += f"  {closed['reconnects'] + opened['reconnects']} connections closed by it"
-    if name != "direct" and noise(closed) > NOISE_SHARE:
-        words += f"  (noise: others used {100 * closed['foreign_share']:.0f} % of its core)"
-    return words
+    return words if name == "direct" else words + noise_words(closed)
 
 
 def run(session, names, options, say):

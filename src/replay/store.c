@@ -11,8 +11,8 @@ static const struct str purpose = {"idempotency:", 12};
 
 struct replay_store {
     struct replay_store_needs needs;
-    struct redis_fleet *fleet; // NULL: none
-    struct str prefix;         // on the heap
+    struct redis_keeper redis;
+    struct str prefix; // on the heap
 };
 
 struct replay_question {
@@ -63,12 +63,14 @@ static struct str print_ms(uint64_t us, char digits[static 20])
 static void tell(struct replay_store *store, const struct command *command)
 {
     struct arena arena;
+    if (!store->redis.fleet) // a reload took Redis away while the request was under way
+        return;
     arena_init(&arena, NULL);
     struct str key = key_of(store, command->name, &arena);
     struct str argv[4 + countof(command->values)] = {STR("EVAL"), str_of(command->script), STR("1"), key};
     memcpy(argv + 4, command->values, sizeof command->values);
-    redis_fleet_command(store->fleet, key, argv, 4 + command->count, command->deadline_us, command->context,
-                        command->on_reply);
+    redis_fleet_command(store->redis.fleet, key, argv, 4 + command->count, command->deadline_us,
+                        command->context, command->on_reply);
     arena_reset(&arena);
 }
 
@@ -81,13 +83,12 @@ static void on_done(void *context, enum redis_failure failure, const struct resp
 
 static void drop_in_redis(struct replay_store *store, struct replay_hash name, const char *running)
 {
-    if (store->fleet)
-        tell(store, &(struct command){.script = drop_script,
-                                      .name = name,
-                                      .values = {{running, REPLAY_RUNNING_BYTES}},
-                                      .count = 1,
-                                      .deadline_us = AFTERWARDS_US,
-                                      .on_reply = on_done});
+    tell(store, &(struct command){.script = drop_script,
+                                  .name = name,
+                                  .values = {{running, REPLAY_RUNNING_BYTES}},
+                                  .count = 1,
+                                  .deadline_us = AFTERWARDS_US,
+                                  .on_reply = on_done});
 }
 
 static void keep_in_redis(struct replay_store *store, const struct replay_asking *asking, struct str answer,
@@ -100,15 +101,13 @@ static void keep_in_redis(struct replay_store *store, const struct replay_asking
     at = mempcpy(at, asking->print.bytes, REPLAY_HASH_BYTES);
     if (answer.n)
         memcpy(at, answer.p, answer.n);
-    if (store->fleet)
-        tell(store,
-             &(struct command){
-                 .script = keep_script,
-                 .name = asking->name,
-                 .values = {{asking->running, REPLAY_RUNNING_BYTES}, {value, n}, print_ms(ttl_us, digits)},
-                 .count = 3,
-                 .deadline_us = AFTERWARDS_US,
-                 .on_reply = on_done});
+    tell(store, &(struct command){
+                    .script = keep_script,
+                    .name = asking->name,
+                    .values = {{asking->running, REPLAY_RUNNING_BYTES}, {value, n}, print_ms(ttl_us, digits)},
+                    .count = 3,
+                    .deadline_us = AFTERWARDS_US,
+                    .on_reply = on_done});
 }
 
 // ---- what it answers ----
@@ -209,9 +208,9 @@ enum replay_state replay_claim(struct replay_store *store, struct replay_asking 
         return heed(store, asking);
     enum replay_state here = replay_table_claim(asking->name, asking->print, now_us, asking->until_us,
                                                 asking->arena, &asking->token, &asking->answer);
-    if (here != REPLAY_NEW || asking->where == REPLAY_LOCAL || !store->fleet)
+    if (here != REPLAY_NEW || asking->where == REPLAY_LOCAL || !store->redis.fleet)
         return here;
-    if (!redis_fleet_is_up(store->fleet))
+    if (!redis_fleet_is_up(store->redis.fleet))
         return without_redis(store, asking);
     ask(store, asking, now_us);
     return REPLAY_WAIT;
@@ -248,22 +247,19 @@ struct replay_store *replay_store_new(const struct replay_store_needs *needs)
     struct replay_store *store = calloc(1, sizeof *store);
     check(store);
     store->needs = *needs;
+    redis_keeper_init(&store->redis, needs->loop);
     return store;
 }
 
-static void use_fleet(struct replay_store *store, struct redis_fleet *fleet, struct str prefix)
+static void use_prefix(struct replay_store *store, struct str prefix)
 {
-    struct redis_fleet *before = store->fleet;
-    store->fleet = fleet;
     free((char *)(uintptr_t)store->prefix.p);
     store->prefix = (struct str){str_dup(prefix), prefix.n};
-    if (before)
-        redis_fleet_free(before);
 }
 
 void replay_store_free(struct replay_store *store)
 {
-    use_fleet(store, NULL, STR_NULL);
+    redis_keeper_fini(&store->redis);
     free((char *)(uintptr_t)store->prefix.p);
     free(store);
 }
@@ -272,24 +268,14 @@ void replay_store_update(struct replay_store *store, const struct redis_settings
                          const struct addr *addrs, unsigned addr_count)
 {
     static const struct redis_fleet_events none = {0};
-    struct redis_fleet *fleet = NULL;
-    struct err err = {0};
-    if (settings) {
-        fleet = redis_fleet_new(&(struct redis_fleet_options){.access = {.loop = store->needs.loop,
-                                                                         .tls_slot = store->needs.tls_slot,
-                                                                         .settings = settings,
-                                                                         .addrs = addrs,
-                                                                         .addr_count = addr_count,
-                                                                         .metrics = store->needs.metrics},
-                                                              .purpose = "idempotency",
-                                                              .events = &none},
-                                &err);
-        if (!fleet)
-            log_error("idempotency", "%s: %s: on_redis_down decides", err.where, err.what);
-    }
-    if (fleet && store->fleet && redis_fleet_is_same(fleet, store->fleet)) {
-        redis_fleet_free(fleet);
-        return;
-    }
-    use_fleet(store, fleet, settings ? settings->key_prefix : STR_NULL);
+    const struct redis_fleet_options options = {.access = {.loop = store->needs.loop,
+                                                           .tls_slot = store->needs.tls_slot,
+                                                           .settings = settings,
+                                                           .addrs = addrs,
+                                                           .addr_count = addr_count,
+                                                           .metrics = store->needs.metrics},
+                                                .purpose = "idempotency",
+                                                .events = &none};
+    if (redis_keeper_update(&store->redis, &options) && settings)
+        use_prefix(store, settings->key_prefix);
 }

@@ -18,7 +18,7 @@
 
 #include "base/rand.h"
 #include "base/ticket.h"
-#include "redis/fleet.h"
+#include "redis/keeper.h"
 #include "replay/replay.h"
 
 enum replay_where { REPLAY_AUTO, REPLAY_REDIS, REPLAY_LOCAL };

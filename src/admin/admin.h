@@ -2,8 +2,9 @@
 // Reads through public headers; changes only by asking the host for a reload or a drain.
 //
 //   status: GET /livez /readyz /healthz /metrics /jwks.json
-//   admin:  GET /api/v1/config|routes|upstreams|limits|exchanges|info   POST /api/v1/reload|drain|explain
-//          GET and POST /api/v1/revocations   GET, PUT and DELETE /api/v1/breakers
+//   admin:  GET /api/v1/config|routes|upstreams|limits|idempotency|stale|exchanges|info
+//          POST /api/v1/reload|drain|explain
+//          GET and POST /api/v1/revocations   GET, PUT and DELETE /api/v1/breakers   DELETE /api/v1/stale
 //
 // What lives in workers (metrics, exchanges) is asked for by a task posted to each worker's loop; the answer
 // waits for all of them, at most ADMIN_COLLECT_MS, then goes out with what has come.

@@ -119,6 +119,7 @@ static void print_upstream(struct json *json, const struct upstream *upstream,
     json_field_string(json, "name", upstream->name);
     print_settings(json, &upstream_object, upstream->settings, "name", &arena);
     json_field_u64(json, "requests_limit", upstream_requests_limit(upstream));
+    json_field_u64(json, "requests_waiting", upstream_requests_waiting(upstream));
     json_key(json, STR("endpoints"));
     json_array(json);
     for (uint32_t i = 0; i < upstream->target_count; i++) {

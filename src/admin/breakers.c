@@ -58,7 +58,7 @@ static bool refuse(struct serve_client *c, unsigned status, const char *why)
     return false;
 }
 
-static const struct upstream *upstream_named(const struct gateway *gateway, struct str name)
+const struct upstream *upstream_named(const struct gateway *gateway, struct str name)
 {
     for (uint32_t i = 0; i < gateway->upstream_count; i++)
         if (str_eq(gateway->upstreams[i]->name, name))
@@ -146,21 +146,32 @@ static void force(struct serve_client *c, const struct breaker_choice *choice, e
     reply_breakers(c, choice, 1);
 }
 
+const char *breaker_force_read(struct str body, struct arena *arena, enum breaker_force *how)
+{
+    const char *why = NULL;
+    const struct json_value *object = json_parse(body, arena, &why);
+    const struct json_value *word = object ? json_get(object, STR("force")) : NULL;
+    struct str text = json_is_string(word) ? word->text : STR_NULL;
+    if (str_eq(text, STR("open")))
+        *how = BREAKER_FORCED_OPEN;
+    else if (str_eq(text, STR("closed")))
+        *how = BREAKER_FORCED_CLOSED;
+    else
+        return why ? why : "expected {\"force\": \"open\"} or {\"force\": \"closed\"}";
+    return NULL;
+}
+
 void api_breaker_force(struct serve_client *c)
 {
     struct breaker_choice choice;
-    const char *why = NULL;
+    enum breaker_force how = BREAKER_AUTOMATIC;
     if (!read_choice(c, &choice))
         return;
-    const struct json_value *body = json_parse(serve_body(c), &c->arena, &why);
-    const struct json_value *word = body ? json_get(body, STR("force")) : NULL;
-    struct str text = json_is_string(word) ? word->text : STR_NULL;
-    if (str_eq(text, STR("open")))
-        force(c, &choice, BREAKER_FORCED_OPEN);
-    else if (str_eq(text, STR("closed")))
-        force(c, &choice, BREAKER_FORCED_CLOSED);
+    const char *why = breaker_force_read(serve_body(c), &c->arena, &how);
+    if (why)
+        refuse(c, 400, why);
     else
-        refuse(c, 400, why ? why : "expected {\"force\": \"open\"} or {\"force\": \"closed\"}");
+        force(c, &choice, how);
 }
 
 void api_breaker_let_go(struct serve_client *c)

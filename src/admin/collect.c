@@ -13,8 +13,11 @@ static void gather_metrics(struct collect_part *part)
 
 static void count_active(struct collect_part *part, const struct exchange *x)
 {
-    if (x->call.local && x->call.endpoint && x->call.endpoint->index < part->active_count)
-        part->active[x->call.endpoint->index]++;
+    const struct upstream_call *calls[] = {x->call, x->hedge};
+    for (unsigned i = 0; i < countof(calls); i++)
+        if (calls[i] && calls[i]->local && calls[i]->endpoint &&
+            calls[i]->endpoint->index < part->active_count)
+            part->active[calls[i]->endpoint->index]++;
 }
 
 static void gather_load(struct collect_part *part)

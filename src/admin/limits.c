@@ -8,6 +8,8 @@
 #include "http/grpc.h"
 #include "net/proxy_protocol.h"
 #include "net/tls.h"
+#include "replay/copies.h"
+#include "replay/table.h"
 #include "route/route_regex.h"
 #include "upstream/grpc_health.h"
 #include "upstream/hash_ring.h"
@@ -41,6 +43,11 @@ static const struct bound bounds[] = {
     LIMIT(TLS_TICKET_KEPT, "keys", "older ones that still open tickets"),
     LIMIT(H2_STREAMS, "streams", "at once on one HTTP/2 connection"),
     LIMIT(H2_STREAM_WINDOW, "bytes", "of a body over HTTP/2 that waits"),
+    LIMIT(H2_FIRST_WINDOW, "bytes", "of an HTTP/2 upstream's answer, until its client takes what comes"),
+    LIMIT(CLIENT_ROOM_BYTES, "bytes",
+          "of answers that an HTTP/2 client has not taken, in all: then they come in sips"),
+    LIMIT(CLIENT_ROOM_SIP_BYTES, "bytes", "of each answer then, at a time"),
+    LIMIT(CLIENT_ROOM_GRANT_BYTES, "bytes", "by which an upstream's window is widened at least"),
     LIMIT(H2_CONNECTION_WINDOW, "bytes", "of all bodies of an HTTP/2 connection that wait"),
     LIMIT(H2_TABLE_BYTES, "bytes", "of HPACK's dynamic tables"),
     LIMIT(H2_CONTINUATIONS, "frames", "that continue one header block (VU#421644)"),
@@ -83,6 +90,13 @@ static const struct bound bounds[] = {
     LIMIT(RETRIES_AT_LEAST, "retries", "in flight, whatever the budget makes of few requests"),
     LIMIT(RETRY_RESERVE, "retries", "that few requests may borrow; one a second is given back"),
     LIMIT(IDEMPOTENCY_KEY_BYTES, "bytes", "of an Idempotency-Key"),
+    LIMIT(REPLAY_ENTRIES, "requests",
+          "with an Idempotency-Key that are remembered; the oldest answer makes room"),
+    LIMIT(REPLAY_BYTES, "bytes", "of the answers to them"),
+    LIMIT(COPIES_RESOURCES, "URIs", "of which copies are kept for fallback.stale"),
+    LIMIT(COPIES_BYTES, "bytes", "of these copies"),
+    LIMIT(COPY_BYTES, "bytes", "of one copy"),
+    LIMIT(COPY_VARIANTS, "copies", "of one URI"),
     LIMIT(BACKOFF_DOUBLINGS, "doublings", "of retries.backoff"),
     LIMIT(CONTINUE_WAIT_MS, "ms", "for an upstream's 100, which it need not send"),
     LIMIT(REQUEST_ID_MAX, "bytes", "of a trusted peer's request id: a longer one is replaced"),

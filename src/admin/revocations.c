@@ -16,8 +16,7 @@ static bool take_text(const struct json_value *member, struct str *text)
     return json_is_string(member) && member->text.n;
 }
 
-// NULL: *entry is good; else what is wrong.
-static const char *read_entry(struct str body, struct arena *arena, int64_t now_s, struct deny_entry *entry)
+const char *revocation_read(struct str body, struct arena *arena, int64_t now_s, struct deny_entry *entry)
 {
     const char *why = NULL;
     const struct json_value *object = json_parse(body, arena, &why);
@@ -78,7 +77,7 @@ void api_revoke(struct serve_client *c)
     struct admin_host *host = host_of(c);
     struct deny_entry entry;
     struct str body = serve_body(c);
-    const char *why = read_entry(body, &c->arena, (int64_t)(clock_wall_us() / 1000000), &entry);
+    const char *why = revocation_read(body, &c->arena, (int64_t)(clock_wall_us() / 1000000), &entry);
     unsigned status = 400;
     if (!why) {
         switch (host->revoke(host, &entry)) {

@@ -67,6 +67,9 @@ void api_breaker_let_go(struct serve_client *c);
 void api_limits(struct serve_client *c);
 void api_bucket(struct serve_client *c);
 void api_bucket_reset(struct serve_client *c);
+void api_idempotency(struct serve_client *c);
+void api_stale(struct serve_client *c);
+void api_stale_drop(struct serve_client *c);
 void api_exchanges(struct serve_client *c);
 void api_info(struct serve_client *c);
 void api_reload(struct serve_client *c);
@@ -74,6 +77,13 @@ void api_drain(struct serve_client *c);
 void api_explain(struct serve_client *c);
 void api_revocations(struct serve_client *c);
 void api_revoke(struct serve_client *c);
+
+// ---- what bodies say: NULL, or what is wrong with them. Pure. ----
+
+// {"force": "open"} or {"force": "closed"}.
+const char *breaker_force_read(struct str body, struct arena *arena, enum breaker_force *how);
+// A token, or all tokens of a subject (docs/ADMIN.md). Texts of *entry are in body or in arena.
+const char *revocation_read(struct str body, struct arena *arena, int64_t now_s, struct deny_entry *entry);
 
 struct str admin_state_name(enum admin_state state);
 // explain_request, which also tells the upstreams that the request may go to: at most EXPLAIN_UPSTREAMS of
@@ -87,5 +97,7 @@ struct explained {
 bool explain_members(const struct gateway *gateway, struct str method, struct str url,
                      const struct str_map *headers, struct json *out, struct explained *explained,
                      struct err *err);
+// Of the configuration in force; NULL: none has this name.
+const struct upstream *upstream_named(const struct gateway *gateway, struct str name);
 // One endpoint's state: {address, up, …}. active: requests in flight, -1: not known.
 void print_endpoint(struct json *json, const struct upstream_target *target, int64_t active);

@@ -45,8 +45,9 @@ static uint32_t count_up(const struct upstream *upstream)
 static uint32_t count_ejected(const struct upstream *upstream)
 {
     uint32_t ejected = 0;
+    uint64_t now_us = clock_monotonic_us();
     for (uint32_t i = 0; i < upstream->target_count; i++)
-        ejected += ejector_is_out(&upstream->targets[i].endpoint->ejector, clock_monotonic_us());
+        ejected += ejector_is_out(&upstream->targets[i].endpoint->ejector, now_us);
     return ejected;
 }
 
@@ -199,7 +200,7 @@ static void list_breakers(const struct gateway *gateway, struct metrics_process 
             continue;
         struct metrics_breaker_changes *of_this = &changes[change_count++];
         of_this->upstream = upstream->metric_id;
-        for (unsigned state = 0; state < METRIC_BREAKER_STATES; state++)
+        for (unsigned state = 0; state < BREAKER_STATES; state++)
             of_this->to[state] =
                 atomic_load_explicit(&upstream->breaker_tally->entered[state], memory_order_relaxed);
     }
@@ -209,16 +210,17 @@ static void list_breakers(const struct gateway *gateway, struct metrics_process 
     process->breaker_change_count = change_count;
 }
 
-static size_t list_limits(const struct gateway *gateway, struct metrics_requests_limit **limits)
+static void list_requests(const struct gateway *gateway, struct metrics_process *process, struct arena *arena)
 {
-    *limits = calloc(gateway->upstream_count + 1, sizeof **limits);
-    check(*limits);
-    for (uint32_t i = 0; i < gateway->upstream_count; i++) {
+    uint32_t count = gateway->upstream_count;
+    struct metrics_requests *requests = arena_array(arena, struct metrics_requests, count + 1);
+    for (uint32_t i = 0; i < count; i++) {
         const struct upstream *upstream = gateway->upstreams[i];
-        (*limits)[i] =
-            (struct metrics_requests_limit){upstream->metric_id, upstream_requests_limit(upstream)};
+        requests[i] = (struct metrics_requests){upstream->metric_id, upstream_requests_limit(upstream),
+                                                upstream_requests_waiting(upstream)};
     }
-    return gateway->upstream_count;
+    process->requests = requests;
+    process->requests_count = count;
 }
 
 static void on_metrics(struct serve_client *c, struct collection *collection)
@@ -228,7 +230,6 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     struct metrics *total = metrics_new();
     struct metrics_endpoint *endpoints;
     struct metrics_certificate *certificates;
-    struct metrics_requests_limit *limits;
     struct metrics_process process = host->process;
     struct buf body = {0};
     metrics_reserve(total);
@@ -244,14 +245,12 @@ static void on_metrics(struct serve_client *c, struct collection *collection)
     process.certificate_count = list_certificates(host->gateway, &certificates);
     process.certificates = certificates;
     list_breakers(host->gateway, &process, &c->arena);
-    process.limit_count = list_limits(host->gateway, &limits);
-    process.limits = limits;
+    list_requests(host->gateway, &process, &c->arena);
     metrics_print(total, &process, endpoints, count, openmetrics, &body);
     serve_reply(c, 200, serve_metrics_type(openmetrics), buf_str(&body));
     buf_free(&body);
     free(endpoints);
     free(certificates);
-    free(limits);
     metrics_free(total);
 }
 

@@ -66,8 +66,7 @@ void reply_oauth_error(struct serve_client *c, unsigned status, struct str error
 
 void reply_retry(struct serve_client *c, unsigned status, struct str error, uint64_t retry_s)
 {
-    struct serve_field after = {STR("Retry-After"),
-                                arena_printf(&c->arena, "%llu", (unsigned long long)retry_s)};
+    struct serve_field after = {STR("Retry-After"), arena_u64(&c->arena, retry_s)};
     reply_error(c, status, error, status == 429 ? STR("too many failed logins") : STR("try again later"),
                 &after);
 }

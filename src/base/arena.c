@@ -130,6 +130,13 @@ struct str arena_join(struct arena *arena, const struct str *parts, size_t count
     return (struct str){text, n};
 }
 
+struct str arena_u64(struct arena *arena, uint64_t value)
+{
+    enum { DIGITS = 20 };
+    char *digits = arena_alloc(arena, DIGITS);
+    return (struct str){digits, u64_print(value, digits)};
+}
+
 struct str arena_printf(struct arena *arena, const char *format, ...)
 {
     va_list args, again;

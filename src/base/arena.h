@@ -41,7 +41,8 @@ void *arena_zalloc(struct arena *arena, size_t size);
 struct str arena_copy(struct arena *arena, struct str s);
 // The parts one after the other; the str has a NUL behind it.
 struct str arena_join(struct arena *arena, const struct str *parts, size_t count);
-// printf into the arena; the same.
+struct str arena_u64(struct arena *arena, uint64_t value); // in decimal
+// printf into the arena, with a NUL behind it.
 struct str arena_printf(struct arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define arena_new(arena, type)          ((type *)arena_zalloc((arena), sizeof(type)))

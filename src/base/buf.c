@@ -70,6 +70,25 @@ bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max)
     return true;
 }
 
+bool buf_acquire_exactly(struct buf *buf, size_t n)
+{
+    check(!buf->base && n && n <= UINT32_MAX);
+    buf->base = malloc(n);
+    buf->start = buf->end = 0;
+    buf->cap = buf->base ? (uint32_t)n : 0;
+    return buf->base;
+}
+
+void buf_fit(struct buf *buf, struct buf_pool *pool)
+{
+    struct buf fitted = {0};
+    if (!buf_len(buf) || buf_len(buf) > buf->cap / 2 || !buf_acquire_exactly(&fitted, buf_len(buf)))
+        return;
+    buf_put(&fitted, buf_str(buf));
+    block_release(buf->base, buf->cap, pool);
+    *buf = fitted;
+}
+
 void buf_pool_fini(struct buf_pool *pool)
 {
     while (pool->first) {

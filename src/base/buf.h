@@ -46,6 +46,10 @@ void buf_release(struct buf *buf, struct buf_pool *pool);
 // Makes room for n more bytes: moves the content to the front, then grows on the heap up to max bytes in all.
 // False when that is not enough.
 must_check bool buf_reserve(struct buf *buf, struct buf_pool *pool, size_t n, size_t max);
+// Content that will stay for long gives back what it does not need of its block, if memory allows.
+void buf_fit(struct buf *buf, struct buf_pool *pool);
+// As buf_reserve for a buffer that holds no memory, without a byte too much.
+must_check bool buf_acquire_exactly(struct buf *buf, size_t n);
 void buf_pool_fini(struct buf_pool *pool);
 
 // Text building, on the heap, for what is not on the request path (admin, metrics, documents): grows as it

@@ -13,4 +13,5 @@ _Noreturn void check_failed(const char *expression, const char *file, int line);
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #define likely(c)                       __builtin_expect(!!(c), 1)
 #define unlikely(c)                     __builtin_expect(!!(c), 0)
+#define seldom                          __attribute__((cold, noinline)) // so that its callers need no stack for it
 #define CACHE_LINE                      64

@@ -81,6 +81,8 @@ static size_t escape_control(unsigned char c, char *out)
 
 size_t json_escape(struct str s, char *out)
 {
+    if (json_copy_plain(out, s))
+        return s.n;
     char *at = out;
     while (s.n) {
         unsigned char c = (unsigned char)s.p[0];

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/swar.h"
 
 #include <stdbool.h>
 
@@ -43,3 +44,52 @@ void json_raw(struct json *json, struct str text);
 // length.
 enum { JSON_ESCAPE_MAX = 6 };
 size_t json_escape(struct str s, char *out);
+
+// Copies a vector; returns -1 where a byte is special, as json_special_bytes finds it, but exactly.
+static inline swar_vector json_copy_vector(char *out, const char *from)
+{
+    swar_vector v = swar_load_vector(from);
+    memcpy(out, &v, sizeof v);
+    return (v < 0x20) | (v == '"') | (v == '\\') | (v == 0x7f); // beyond ASCII is negative
+}
+
+// High bits set where a byte is a control, a quote, a backslash, DEL or beyond ASCII (and perhaps in bytes
+// above a true hit, which only costs the slow way).
+static inline uint64_t json_special_bytes(uint64_t v)
+{
+    uint64_t quote = v ^ SWAR_EACH('"'), backslash = v ^ SWAR_EACH('\\');
+    uint64_t below =
+        (v - SWAR_EACH(0x20)) | (quote - SWAR_EACH(1)) | (backslash - SWAR_EACH(1)) | (v + SWAR_EACH(1));
+    return (below | v) & SWAR_EACH(0x80);
+}
+
+// Copies s to out; false when some byte needs an escape (what was copied is then worth nothing). Reads and
+// writes nothing beyond s.n bytes: the last word overlaps the one before.
+static inline bool json_copy_plain(char *out, struct str s)
+{
+    if (s.n >= SWAR_VECTOR) {
+        size_t last = s.n - SWAR_VECTOR;
+        swar_vector special = json_copy_vector(out + last, s.p + last);
+        for (size_t i = 0; i < last; i += SWAR_VECTOR)
+            special |= json_copy_vector(out + i, s.p + i);
+        return swar_is_zero(special);
+    }
+    if (s.n >= 8) {
+        uint64_t first = swar_load8(s.p), last = swar_load8(s.p + s.n - 8);
+        memcpy(out, &first, 8);
+        memcpy(out + s.n - 8, &last, 8);
+        return !(json_special_bytes(first) | json_special_bytes(last));
+    }
+    if (s.n >= 4) {
+        uint32_t first = swar_load4(s.p), last = swar_load4(s.p + s.n - 4);
+        memcpy(out, &first, 4);
+        memcpy(out + s.n - 4, &last, 4);
+        return !json_special_bytes(first | (uint64_t)last << 32);
+    }
+    uint64_t v = SWAR_EACH('x');
+    for (size_t i = 0; i < s.n; i++) {
+        out[i] = s.p[i];
+        v = v << 8 | (unsigned char)s.p[i];
+    }
+    return !json_special_bytes(v);
+}

@@ -4,18 +4,19 @@
 
 struct quota *quota_at(struct quota_table *table, uint32_t index)
 {
-    if (index >= table->count) {
-        table->v = realloc(table->v, (index + 1) * sizeof(struct quota *));
-        check(table->v);
-        while (table->count <= index)
-            table->v[table->count++] = NULL;
+    void **place = kept_at(&table->quotas, index);
+    if (!*place) {
+        struct quota *quota = aligned_alloc(CACHE_LINE, CACHE_LINE); // nothing else shares its line
+        check(quota);
+        *quota = (struct quota){0};
+        *place = quota;
     }
-    if (!table->v[index]) {
-        table->v[index] = aligned_alloc(CACHE_LINE, CACHE_LINE); // nothing else shares its line
-        check(table->v[index]);
-        *table->v[index] = (struct quota){0};
-    }
-    return table->v[index];
+    return *place;
+}
+
+bool quota_is_cut(int64_t limit, unsigned workers)
+{
+    return limit > (int64_t)QUOTA_EXACT_PER_WORKER * workers;
 }
 
 uint32_t quota_part(int64_t limit, unsigned slot, unsigned workers)
@@ -30,7 +31,7 @@ static void leave(struct quota_share *share)
         atomic_fetch_sub(&share->quota->used, share->used);
 }
 
-void quota_set_exact(struct quota_share *share, struct quota *quota, int64_t limit)
+static void set_exact(struct quota_share *share, struct quota *quota, int64_t limit)
 {
     leave(share);
     share->quota = quota;
@@ -41,8 +42,8 @@ void quota_set_exact(struct quota_share *share, struct quota *quota, int64_t lim
 
 void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot, unsigned workers)
 {
-    if (limit <= (int64_t)QUOTA_EXACT_PER_WORKER * workers) {
-        quota_set_exact(share, quota, limit);
+    if (!quota_is_cut(limit, workers)) {
+        set_exact(share, quota, limit);
         return;
     }
     leave(share);

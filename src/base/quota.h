@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/check.h"
+#include "base/kept.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -20,8 +21,7 @@ struct quota {
 // Quotas by a dense index, made when first asked for and kept for the life of the process, since what is in
 // use outlives a change of configuration. One thread.
 struct quota_table {
-    struct quota **v;
-    uint32_t count;
+    struct kept quotas;
 };
 
 struct quota *quota_at(struct quota_table *table, uint32_t index);
@@ -37,10 +37,10 @@ struct quota_share {
 // Begins, or follows a change of the limit: what is in use stays so.
 void quota_set(struct quota_share *share, struct quota *quota, int64_t limit, unsigned slot,
                unsigned workers);
-// The same, and exact however large the limit is, which may then be changed by writing to share->limit.
-void quota_set_exact(struct quota_share *share, struct quota *quota, int64_t limit);
 must_check bool quota_take(struct quota_share *share);
 void quota_give(struct quota_share *share);
 
+// Whether a limit is so large that each worker has a part of it for itself.
+bool quota_is_cut(int64_t limit, unsigned workers);
 // This worker's part of limit, so that all parts add up to it; at least one when limit is not 0.
 uint32_t quota_part(int64_t limit, unsigned slot, unsigned workers);

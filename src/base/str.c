@@ -1,5 +1,7 @@
 #include "base/str.h"
 
+#include "base/digits.h"
+
 #include "base/check.h"
 
 #include <stdlib.h>
@@ -82,17 +84,23 @@ bool str_to_u64(struct str s, uint64_t max, uint64_t *value)
     return true;
 }
 
+static size_t print_up_to_99(uint64_t value, char *out)
+{
+    if (value < 10) {
+        *out = (char)('0' + value);
+        return 1;
+    }
+    decimal_pair(out, value);
+    return 2;
+}
+
 size_t u64_print(uint64_t value, char *out)
 {
-    char digits[20];
-    size_t n = 0;
-    do {
-        digits[n++] = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    for (size_t i = 0; i < n; i++)
-        out[i] = digits[n - 1 - i];
-    return n;
+    if (value < 100)
+        return print_up_to_99(value, out);
+    size_t n = u64_print(value / 100, out);
+    decimal_pair(out + n, value % 100);
+    return n + 2;
 }
 
 char *str_dup(struct str s)

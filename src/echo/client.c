@@ -259,9 +259,8 @@ static bool read_body(struct client *c)
     if (c->deaf || c->out.blocked)
         return false;
     size_t consumed;
-    struct str span;
-    switch (body_read(&c->reader, c->in.base + c->in.start, buf_len(&c->in), &consumed, &span, &c->trailers,
-                      &c->arena)) {
+    struct str span, data = buf_str(&c->in);
+    switch (body_read(&c->reader, data.p, data.n, &consumed, &span, &c->trailers, &c->arena)) {
     case BODY_SPAN: client_note_body(c, span); break;
     case BODY_MORE:
         buf_consume(&c->in, consumed);

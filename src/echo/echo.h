@@ -236,6 +236,7 @@ void echo_run_again(struct echo *echo, struct client *c);
 struct str echo_date(struct echo *echo);
 // NULL when there are too many.
 struct key_count *echo_key(struct echo *echo, struct str key);
+void echo_forget_keys(struct echo *echo);
 
 // ---- client.c
 

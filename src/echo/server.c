@@ -1,10 +1,10 @@
 #include "echo/echo.h"
 
 #include "base/clock.h"
+#include "http/date.h"
 
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 static void run_again(struct loop_task *task)
@@ -145,12 +145,7 @@ void echo_fini(struct echo *echo)
     list_each (&echo->clients, node)
         client_close(container_of(node, struct client, node));
     loop_turn(&echo->loop, 0); // frees them
-    struct map_entry *entry;
-    for (size_t i = 0; map_next(&echo->keys, &i, &entry);) {
-        free((char *)(uintptr_t)entry->key.p);
-        free(entry->value);
-    }
-    map_fini(&echo->keys);
+    echo_forget_keys(echo);
     buf_free(&echo->json);
     buf_pool_fini(&echo->buffers);
     arena_spares_fini(&echo->spares);
@@ -161,13 +156,20 @@ struct str echo_date(struct echo *echo)
 {
     uint64_t second = echo->loop.now_us / 1000000;
     if (second != echo->date_second || !echo->date_length) {
-        time_t now = (time_t)(clock_wall_us() / 1000000);
-        struct tm tm;
-        gmtime_r(&now, &tm);
-        echo->date_length = strftime(echo->date, sizeof echo->date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+        echo->date_length = http_date_print((int64_t)(clock_wall_us() / 1000000), echo->date).n;
         echo->date_second = second;
     }
     return (struct str){echo->date, echo->date_length};
+}
+
+void echo_forget_keys(struct echo *echo)
+{
+    struct map_entry *entry;
+    for (size_t i = 0; map_next(&echo->keys, &i, &entry);) {
+        free((char *)(uintptr_t)entry->key.p);
+        free(entry->value);
+    }
+    map_fini(&echo->keys);
 }
 
 struct key_count *echo_key(struct echo *echo, struct str key)

@@ -218,6 +218,12 @@ static void grpc_end(struct client *c)
     answer_grpc(c, 0);
 }
 
+static void grpc_status_end(struct client *c)
+{
+    uint64_t status;
+    answer_grpc(c, str_to_u64(path_rest(c), 999, &status) ? (unsigned)status : GRPC_UNKNOWN);
+}
+
 // grpc.health.v1.HealthCheckResponse: field 1, SERVING 1 or NOT_SERVING 2.
 static void grpc_health_end(struct client *c)
 {
@@ -230,6 +236,8 @@ static void grpc_health_end(struct client *c)
 
 static const struct service grpc_services[] = {
     {SERVICE_PATH("/grpc.health.v1.Health/Check"), "gRPC: what /health says", .end = grpc_health_end},
+    {SERVICE_PATH("/status/*"), "gRPC: the call ends with status N, without a message",
+     .end = grpc_status_end},
     {SERVICE_PATH("*"), "gRPC: the messages back as they come", .body = grpc_body, .end = grpc_end},
 };
 

@@ -65,12 +65,6 @@ void deadline_prepare(struct exchange *x)
                        STR("X-Request-Timeout-Ms"), STR_NULL);
 }
 
-static struct str print_ms(uint64_t us, struct arena *arena)
-{
-    char *digits = arena_alloc(arena, 20);
-    return (struct str){digits, u64_print(us / 1000, digits)};
-}
-
 bool deadline_pass(struct exchange *x)
 {
     enum { LEAST_US = 1000 }; // 0 ms is no time to give to anybody
@@ -85,6 +79,6 @@ bool deadline_pass(struct exchange *x)
         headers_find(headers, HEADER_GRPC_TIMEOUT)->value =
             grpc_timeout_print(left_us, arena_alloc(&x->arena, GRPC_TIMEOUT_TEXT));
     else
-        headers_find(headers, HEADER_X_REQUEST_TIMEOUT_MS)->value = print_ms(left_us, &x->arena);
+        headers_find(headers, HEADER_X_REQUEST_TIMEOUT_MS)->value = arena_u64(&x->arena, left_us / 1000);
     return true;
 }

@@ -2,6 +2,7 @@
 #include "exchange/exchange.h"
 
 #include "base/clock.h"
+#include "exchange/stale.h"
 #include "exchange/steps.h"
 #include "http/grpc.h"
 
@@ -60,6 +61,7 @@ struct exchange *exchange_new(struct worker *worker, const struct gateway_listen
     memset(x, 0, offsetof(struct exchange, match));
     memset(&x->request_id, 0, sizeof *x - offsetof(struct exchange, request_id));
     x->match.route = NULL;
+    x->call = &x->first_call;
     x->worker = worker;
     x->slot = worker->free_slots[--worker->free_count];
     x->policy.ticket = exchange_new_ticket(x);
@@ -233,7 +235,7 @@ static void record_access(struct exchange *x, uint64_t duration_us)
         .protocol = x->request.minor == 0 && x->request.method_name.n ? STR("HTTP/1.0") : str_of(x->protocol),
         .route = route ? route->name : STR_NULL,
         .upstream = x->upstream ? x->upstream->name : STR_NULL,
-        .endpoint = x->call.endpoint ? x->call.endpoint->name : STR_NULL,
+        .endpoint = x->call->endpoint ? x->call->endpoint->name : STR_NULL,
         .consumer = x->policy.identity ? x->policy.identity->consumer : STR_NULL,
         .subject = x->policy.identity ? x->policy.identity->subject : STR_NULL,
         .trace_id = {x->trace_id, x->trace_id[0] ? sizeof x->trace_id : 0},
@@ -287,6 +289,8 @@ void exchange_release(struct exchange *x)
     if (x->policy.again)
         forget_policy(x);
     exchange_end_policies(x);
+    if (unlikely(x->copying != NULL))
+        stale_give_up(x);
     exchange_leave_upstream(x, x->cause);
     retry_place_leave(&x->retry_place);
     uint64_t duration_us = x->worker->loop.now_us - x->began_us;
@@ -322,6 +326,8 @@ void exchange_arm(struct exchange *x)
     uint64_t now_us = x->worker->loop.now_us, due_us = x->deadline_us ? x->deadline_us : UINT64_MAX;
     if (x->wait_until_us && x->wait_until_us < due_us)
         due_us = x->wait_until_us;
+    if (x->hedge_at_us && x->hedge_at_us < due_us)
+        due_us = x->hedge_at_us;
     if (x->upstream && silence_us(x)) {
         uint64_t silent_us = x->progress_us + silence_us(x);
         // While somebody else is waited for, look again later.
@@ -333,14 +339,28 @@ void exchange_arm(struct exchange *x)
         loop_timer_set(&x->worker->loop, &x->timer, due_us > now_us ? (due_us - now_us) / 1000 : 0);
 }
 
+// The time is over. Whether that is the service's fault: one that goes on with its answer has time enough,
+// and the route is for shorter ones.
+static bool owes_answer(const struct exchange *x, uint64_t now_us)
+{
+    if (x->step == STEP_SEND) // it connects, or waits in line, with no endpoint yet
+        return true;
+    bool goes_on = x->step == STEP_RELAY && now_us - x->progress_us <= (now_us - x->call->head_us) / 2;
+    return waits_for_upstream(x) && !goes_on;
+}
+
 static void on_timer(struct loop_timer *timer)
 {
     struct exchange *x = container_of(timer, struct exchange, timer);
     uint64_t now_us = x->worker->loop.now_us;
     if (x->deadline_us && now_us >= x->deadline_us) {
-        bool connects = x->step == STEP_SEND; // or it waits in line, with no endpoint yet
-        x->excused = x->client_deadline || !(connects || waits_for_upstream(x));
+        x->excused = x->client_deadline || !owes_answer(x, now_us);
         end_and_run(x, END_DEADLINE_EXCEEDED, STR_NULL);
+        return;
+    }
+    if (x->hedge_at_us && now_us >= x->hedge_at_us) {
+        hedge_start(x);
+        exchange_arm(x);
         return;
     }
     if (x->wait_until_us && now_us >= x->wait_until_us) {
@@ -376,7 +396,8 @@ void exchange_print(const struct exchange *x, struct json *out)
         json_field_string(out, "subject", x->policy.identity->subject);
     }
     json_field_string(out, "upstream", x->upstream ? x->upstream->name : STR_NULL);
-    json_field_string(out, "endpoint", x->call.local && x->call.endpoint ? x->call.endpoint->name : STR_NULL);
+    json_field_string(out, "endpoint",
+                      x->call->local && x->call->endpoint ? x->call->endpoint->name : STR_NULL);
     json_field_u64(out, "attempts", x->attempts);
     json_field_u64(out, "status", x->status);
     json_field_u64(out, "bytes_in", x->bytes_in);

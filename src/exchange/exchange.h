@@ -39,6 +39,11 @@ struct client_verbs {
     enum flow (*send_body)(struct exchange *x, struct str span);
     // The response is complete; trailers may be NULL. For a tunnel: half-close.
     void (*send_end)(struct exchange *x, const struct headers *trailers);
+    // All three at once, for an answer that is whole; the span is empty where no body may be sent. The body
+    // is given back when it has been sent or will not be, perhaps long after finished; without a lender it is
+    // lent for the call. False: memory is out.
+    bool (*send_whole)(struct exchange *x, struct response_head *head, struct lent body,
+                       const struct headers *trailers);
     void (*flush)(struct exchange *x);
     // Deliver the request body (the tunnel after 101) from now on, by exchange_body…; also after FLOW_FULL.
     void (*resume)(struct exchange *x);
@@ -85,8 +90,9 @@ struct exchange {
     struct gateway *gateway; // hold's: the snapshot it began with
     const struct gateway_listener *listener;
     const struct client_verbs *client;
-    void *client_context; // the front's
-    const char *protocol; // the client's
+    void *client_context;     // the front's
+    struct client_room *room; // of the client's connection; NULL: nothing bounds what it leaves
+    const char *protocol;     // the client's
     struct arena arena;
 
     struct ip peer;   // who is connected
@@ -109,7 +115,9 @@ struct exchange {
     bool policies_ended; // on_end has been called
 
     struct upstream *upstream;
-    struct upstream_call call;
+    struct upstream_call *call;  // the attempt whose answer goes on; never NULL
+    struct upstream_call *hedge; // a second one beside it (hedge.c); NULL: none
+    struct upstream_call first_call;
     const struct retry_settings *retries;
     struct str target; // the request target for the upstream
     unsigned attempts;
@@ -117,6 +125,8 @@ struct exchange {
     bool repeatable;                // the request may be sent twice
     bool fresh;                     // the next try takes a new connection
     bool stale_retried;             // a reused connection had died once
+    bool hedged;                    // a second attempt was made beside one
+    uint64_t hedge_at_us;           // when it is to be made; 0: not
     struct retry_place retry_place; // in the upstream's budget
     uint64_t retry_at_us;           // this attempt may be followed by another, then; 0: not asked, or no
     struct header *host;            // the Host field for upstreams
@@ -124,16 +134,19 @@ struct exchange {
     enum request_body_state body;
     bool continue_awaited; // Expect: 100-continue went upstream; its answer opens the body
     uint64_t body_bytes, body_limit;
-    struct buf replay;    // the request body so far, for another try
-    size_t replay_at;     // how much of it this try has been given
-    bool replay_lost;     // it did not fit, or must not be repeated
-    bool body_full;       // the upstream said FLOW_FULL
-    bool client_full;     // the client said FLOW_FULL
-    bool client_deadline; // deadline_us is the client's own (grpc-timeout)
-    bool excused;         // the deadline passed, but not for waiting for the upstream
+    struct buf replay;       // the request body so far, for another try
+    size_t replay_at;        // how much of it this try has been given
+    bool replay_lost;        // it did not fit, or must not be repeated
+    struct headers trailers; // of the request, once its body has ended
+    bool body_full;          // the upstream said FLOW_FULL
+    bool client_full;        // the client said FLOW_FULL
+    bool client_held_up;     // it once took nothing of the answer for long: who sends it may have given up
+    bool client_deadline;    // deadline_us is the client's own (grpc-timeout)
+    bool excused;            // the deadline passed, but not for waiting for the upstream
 
     enum reply_state reply;
     struct response_head *response; // the upstream's
+    struct stale_copying *copying;  // stale.c's: a copy is made of it; NULL: none
     bool tunnel, upstream_ended;
     bool grpc_ended; // the upstream has sent a grpc-status
     unsigned grpc_status;
@@ -164,6 +177,7 @@ void exchange_reject(struct exchange *x, enum end_cause cause, struct str detail
 // The request body, at most body_limit bytes (the front counts: exchange_body_fail). After FLOW_FULL the
 // front waits for resume. exchange_body does not free x; exchange_body_end may.
 enum flow exchange_body(struct exchange *x, struct str span);
+// trailers: in the exchange's arena, or NULL.
 void exchange_body_end(struct exchange *x, struct headers *trailers);
 // No more of the body is there at the moment: what is gathered goes out.
 void exchange_body_flush(struct exchange *x);

@@ -3,9 +3,8 @@
 #include "exchange/forward_names.h"
 #include "exchange/steps.h"
 
+#include "base/digits.h"
 #include "http/uri.h"
-
-#include <endian.h>
 
 enum {
     TRACEPARENT_LENGTH = 55, // 00-32-16-2
@@ -97,29 +96,11 @@ static void find_scheme(struct exchange *x)
         x->scheme = STR("https");
 }
 
-// Eight digits at once: each nibble gets a byte of its own, then its character.
-static void print_hex32(uint32_t value, char *out)
-{
-    uint64_t x = value;
-    x = (x << 16 | x) & 0x0000ffff0000ffff;
-    x = (x << 8 | x) & 0x00ff00ff00ff00ff;
-    x = (x << 4 | x) & 0x0f0f0f0f0f0f0f0f;
-    uint64_t letters = (x + 0x0606060606060606) >> 4 & 0x0101010101010101;
-    x = htobe64(x + 0x3030303030303030 + letters * ('a' - '0' - 10));
-    memcpy(out, &x, sizeof x);
-}
-
-static void print_hex(uint64_t value, char *out)
-{
-    print_hex32((uint32_t)(value >> 32), out);
-    print_hex32((uint32_t)value, out + 8);
-}
-
 static struct str new_request_id(struct exchange *x)
 {
     char *text = arena_alloc(&x->arena, 32);
-    print_hex(rand_u64(&x->worker->rand), text);
-    print_hex(rand_u64(&x->worker->rand), text + 16);
+    hex_print(rand_u64(&x->worker->rand), text);
+    hex_print(rand_u64(&x->worker->rand), text + 16);
     return (struct str){text, 32};
 }
 
@@ -185,8 +166,8 @@ static void identify_trace(struct exchange *x)
             return;
         }
     }
-    print_hex(rand_u64(&x->worker->rand) | 1, x->trace_id);
-    print_hex(rand_u64(&x->worker->rand), x->trace_id + 16);
+    hex_print(rand_u64(&x->worker->rand) | 1, x->trace_id);
+    hex_print(rand_u64(&x->worker->rand), x->trace_id + 16);
 }
 
 void forward_identify(struct exchange *x)
@@ -374,7 +355,7 @@ static void add_trace(struct exchange *x)
     memcpy(text, "00-", 3);
     memcpy(text + 3, x->trace_id, 32);
     text[35] = '-';
-    print_hex(rand_u64(&x->worker->rand) | 1, text + 36);
+    hex_print(rand_u64(&x->worker->rand) | 1, text + 36);
     memcpy(text + 52, rand_unit(&x->worker->rand) < trace_sample ? "-01" : "-00", 3);
     headers_add_as(&x->request.headers, &x->arena, HEADER_TRACEPARENT, STR("traceparent"),
                    (struct str){text, TRACEPARENT_LENGTH});
@@ -439,10 +420,10 @@ void forward_prepare_request(struct exchange *x)
     x->host = &x->request.headers.v[host_at]; // the array may have moved
 }
 
-void forward_set_host(struct exchange *x)
+void forward_set_host(struct exchange *x, const struct upstream_call *call)
 {
     const struct rewrite_settings *rewrite = &x->match.route->settings->rewrite;
-    struct str endpoint = x->call.endpoint->name;
+    struct str endpoint = call->endpoint->name;
     x->host->value = x->request.authority;
     if (x->match.route->settings->has_rewrite && rewrite->host_kind == REWRITE_HOST_NAME)
         x->host->value = rewrite->host;
@@ -456,7 +437,7 @@ void forward_set_host(struct exchange *x)
 static void add_server_timing(struct exchange *x, struct response_head *head)
 {
     uint64_t now_us = x->worker->loop.now_us, all_us = now_us - x->began_us;
-    uint64_t upstream_us = x->upstream_us + (x->call.ready_us ? now_us - x->call.ready_us : 0);
+    uint64_t upstream_us = x->upstream_us + (x->call->ready_us ? now_us - x->call->ready_us : 0);
     uint64_t own_us = all_us > upstream_us ? all_us - upstream_us : 0;
     headers_add(&head->headers, &x->arena, STR("Server-Timing"),
                 arena_printf(&x->arena, "gateway;dur=%llu.%03llu, upstream;dur=%llu.%03llu",

@@ -46,3 +46,20 @@ static inline enum forward_rule forward_rule(enum header_id id)
     };
     return id < sizeof rules ? (enum forward_rule)rules[id] : FORWARD_KEEP;
 }
+
+// What a service may go by as by the request line and Host. It comes from trusted peers only, but many of
+// those pass on what clients say under these names: it is a part of what was asked for. (Forwarded is, too,
+// but for who it says has asked.)
+static inline bool forward_steers(enum header_id id)
+{
+    static const bool steers[] = {
+        [HEADER_X_FORWARDED_PROTO] = true,  [HEADER_X_FORWARDED_HOST] = true,
+        [HEADER_X_FORWARDED_PORT] = true,   [HEADER_X_FORWARDED_PREFIX] = true,
+        [HEADER_X_FORWARDED_URI] = true,    [HEADER_X_FORWARDED_METHOD] = true,
+        [HEADER_X_FORWARDED_SERVER] = true, [HEADER_X_ORIGINAL_URL] = true,
+        [HEADER_X_REWRITE_URL] = true,      [HEADER_X_ORIGINAL_URI] = true,
+        [HEADER_X_ORIGINAL_METHOD] = true,  [HEADER_X_HTTP_METHOD_OVERRIDE] = true,
+        [HEADER_X_HTTP_METHOD] = true,      [HEADER_X_METHOD_OVERRIDE] = true,
+    };
+    return id < sizeof steers && steers[id];
+}

@@ -31,7 +31,7 @@ static void compile_listeners(struct gateway *gateway)
         check(addr_parse(settings[i].address, &listener->addr)); // gateway_settings_load has seen it
         listener->connections = quota_at(&connection_quotas, listener->metric_id);
         listener->port = ip_of(&listener->addr).port;
-        listener->port_text = arena_printf(&gateway->arena, "%u", listener->port);
+        listener->port_text = arena_u64(&gateway->arena, listener->port);
     }
     for (uint32_t i = 0; i < gateway->listener_count; i++)
         if (settings[i].redirect_to.n)
@@ -112,6 +112,7 @@ static bool compile_upstreams(struct gateway *gateway, struct config_report *rep
             report_failure(report, gateway->file, settings[i].line, settings[i].column,
                            arena_printf(report->arena, "upstreams.%.*s", STR_ARG(settings[i].name)), &err);
         map_put(&gateway->upstream_names, upstream->name, upstream);
+        gateway->keeps_copies |= upstream->stale_us > 0;
     }
     gateway->upstream_count = gateway->own_upstream_count;
     for (uint32_t i = 0; i < count; i++) // gateway_settings_load has seen that there is one

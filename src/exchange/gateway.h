@@ -36,6 +36,7 @@ struct gateway {
     struct upstream **upstreams;
     uint32_t upstream_count;     // all of them
     uint32_t own_upstream_count; // the configured ones, which come first; the rest are auth's
+    bool keeps_copies;           // one of them has stale_us
     struct route_table *routes;
     struct auth auth; // who may call, and what upstreams are told of it
     struct limits limits;

@@ -30,6 +30,14 @@ static void take_end(struct exchange *x, const struct headers *trailers)
     (void)x, (void)trailers;
 }
 
+static bool take_whole(struct exchange *x, struct response_head *head, struct lent body,
+                       const struct headers *trailers)
+{
+    (void)x, (void)head, (void)trailers;
+    lent_give_back(&body);
+    return true;
+}
+
 static void take_nothing(struct exchange *x)
 {
     (void)x;
@@ -45,11 +53,20 @@ static const struct client_verbs nobody = {
     .send_informational = take_informational,
     .send_body = take_body,
     .send_end = take_end,
+    .send_whole = take_whole,
     .flush = take_nothing,
     .resume = take_nothing,
     .abort = take_nothing,
     .finished = on_finished,
 };
+
+static void leave_client_room(struct exchange *x)
+{
+    x->room = NULL;
+    upstream_call_leave_client(x->call);
+    if (x->hedge)
+        upstream_call_leave_client(x->hedge);
+}
 
 bool exchange_outlive_client(struct exchange *x, enum end_cause cause)
 {
@@ -69,8 +86,9 @@ bool exchange_outlive_client(struct exchange *x, enum end_cause cause)
     x->tls = x->policy.tls = NULL;
     x->cause = cause;
     x->client_full = false;
+    leave_client_room(x);
     client->finished(context);
-    upstream_call_resume(&x->call);
+    upstream_call_resume(x->call);
     return true;
 }
 

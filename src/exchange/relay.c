@@ -1,5 +1,6 @@
 // Bodies on their way through: request body from the front to the upstream, response body back, each in
 // bounded memory. A side that is full says so once; the other side is told to go on when it has drained.
+#include "exchange/stale.h"
 #include "exchange/steps.h"
 
 #include <limits.h>
@@ -62,6 +63,11 @@ static bool is_replaying(const struct exchange *x)
     return x->replay_at < buf_len(&x->replay);
 }
 
+static void end_body(struct exchange *x)
+{
+    upstream_call_end(x->call, x->trailers.count ? &x->trailers : NULL);
+}
+
 bool relay_replay_body(struct exchange *x, size_t from)
 {
     enum { PIECE = 64 * 1024 }; // an output buffer takes one on top of what is blocked
@@ -70,12 +76,12 @@ bool relay_replay_body(struct exchange *x, size_t from)
         struct str rest = str_skip(buf_str(&x->replay), x->replay_at);
         struct str piece = {rest.p, rest.n < PIECE ? rest.n : PIECE};
         x->replay_at += piece.n;
-        x->body_full = upstream_call_body(&x->call, piece) == FLOW_FULL;
+        x->body_full = upstream_call_body(x->call, piece) == FLOW_FULL;
         if (x->body_full && is_replaying(x))
             return false;
     }
     if (x->body == BODY_ENDED)
-        upstream_call_end(&x->call, NULL);
+        end_body(x);
     return true;
 }
 
@@ -100,33 +106,35 @@ enum flow exchange_body(struct exchange *x, struct str span)
     x->progress_us = exchange_now_us(x);
     if (x->step == STEP_GATHER)
         return gather(x, span);
-    if (!x->call.link || is_replaying(x)) { // behind what is repeated first; resumed then
+    if (!x->call->link || is_replaying(x)) { // behind what is repeated first; resumed then
         if (!x->replay_lost)
             keep(x, span, buf_len(&x->replay) + span.n);
         return FLOW_FULL;
     }
     keep_for_replay(x, span);
-    x->body_full = upstream_call_body(&x->call, span) == FLOW_FULL;
+    x->body_full = upstream_call_body(x->call, span) == FLOW_FULL;
     return x->body_full ? FLOW_FULL : FLOW_MORE;
 }
 
 void exchange_body_flush(struct exchange *x)
 {
-    if (x->call.link)
-        upstream_call_flush(&x->call);
+    if (x->call->link)
+        upstream_call_flush(x->call);
 }
 
 void exchange_body_end(struct exchange *x, struct headers *trailers)
 {
     if (x->body != BODY_OPEN)
         return;
-    if (trailers)
+    if (trailers) {
         auth_strip(&x->gateway->auth, trailers);
+        x->trailers = *trailers;
+    }
     x->body = BODY_ENDED;
     x->progress_us = exchange_now_us(x);
-    if (x->call.link && !is_replaying(x)) {
-        upstream_call_end(&x->call, trailers);
-        upstream_call_flush(&x->call);
+    if (x->call->link && !is_replaying(x)) {
+        end_body(x);
+        upstream_call_flush(x->call);
     }
     if (x->step == STEP_GATHER) {
         exchange_run(x);
@@ -140,7 +148,7 @@ void exchange_body_end(struct exchange *x, struct headers *trailers)
 
 static struct exchange *exchange_of(struct upstream_call *call)
 {
-    struct exchange *x = container_of(call, struct exchange, call);
+    struct exchange *x = call->context;
     x->progress_us = exchange_now_us(x);
     return x;
 }
@@ -194,6 +202,8 @@ static enum flow on_body(struct upstream_call *call, struct str span)
     if (x->policy.on_response_body)
         x->policy.on_response_body(&x->policy, span);
     x->client_full = x->client->send_body(x, span) == FLOW_FULL;
+    if (unlikely(x->copying != NULL))
+        stale_hear_body(x, span);
     return x->client_full ? FLOW_FULL : FLOW_MORE;
 }
 
@@ -205,6 +215,9 @@ static void on_end(struct upstream_call *call, struct headers *trailers)
     if (x->grpc && trailers)
         note_grpc_status(x, trailers);
     x->policy.is_whole = !x->tunnel;
+    x->policy.trailers = half_open ? NULL : trailers; // they are gone by the time the other direction ends
+    if (unlikely(x->copying != NULL))
+        stale_keep(x);
     if (!half_open)
         exchange_end_policies(x);
     x->client->send_end(x, trailers);
@@ -217,7 +230,7 @@ static void on_end(struct upstream_call *call, struct headers *trailers)
 
 static void on_flush(struct upstream_call *call)
 {
-    struct exchange *x = exchange_of(call);
+    struct exchange *x = call->context; // what was read has made progress; when nothing was, nothing has
     x->client->flush(x);
 }
 
@@ -228,7 +241,7 @@ static void on_drain(struct upstream_call *call)
     if (is_replaying(x)) {
         if (!relay_replay_body(x, x->replay_at))
             return;
-        upstream_call_flush(&x->call);
+        upstream_call_flush(x->call);
     }
     if (x->body == BODY_OPEN && !x->body_full)
         x->client->resume(x);
@@ -254,7 +267,9 @@ const struct upstream_call_events exchange_call_events = {
 
 void exchange_client_drained(struct exchange *x)
 {
+    enum { LONG_US = 1000000 };
+    x->client_held_up |= x->client_full && exchange_now_us(x) - x->progress_us >= LONG_US;
     x->client_full = false;
     x->progress_us = exchange_now_us(x);
-    upstream_call_resume(&x->call);
+    upstream_call_resume(x->call);
 }

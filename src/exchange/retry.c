@@ -1,12 +1,13 @@
 // Another try, when it cannot make anything worse: before any byte of the response went out, for what may be
 // sent twice (RFC 9110 9.2.2, or by its Idempotency-Key) or was not sent at all, within attempts, the time of
 // the request and the upstream's budget.
+#include "exchange/stale.h"
 #include "exchange/steps.h"
 
-// A kept-alive connection that died before a byte of the response: the upstream had closed it, most likely.
-static bool was_stale(const struct exchange *x, enum end_cause cause)
+// Once a request such an end costs nothing: it is tried again.
+static bool is_free(const struct exchange *x, enum end_cause cause)
 {
-    return cause == END_UPSTREAM_RESET && x->call.reused && !x->call.response_begun && !x->stale_retried;
+    return !x->stale_retried && upstream_call_was_stale(x->call, cause);
 }
 
 static bool may_repeat(const struct exchange *x, enum end_cause cause)
@@ -14,7 +15,7 @@ static bool may_repeat(const struct exchange *x, enum end_cause cause)
     if (x->reply != REPLY_NONE || (x->body_bytes && x->replay_lost))
         return false;
     return cause == END_UPSTREAM_CONNECT_FAILED || cause == END_UPSTREAM_REFUSED_STREAM ||
-           upstream_call_unsent(&x->call) || x->repeatable;
+           upstream_call_unsent(x->call) || x->repeatable;
 }
 
 static bool is_wanted(const struct retry_settings *retries, enum end_cause cause)
@@ -49,7 +50,7 @@ bool exchange_may_retry(struct exchange *x, enum end_cause cause)
     if (!may_repeat(x, cause))
         return false;
     uint64_t now_us = exchange_now_us(x);
-    if (was_stale(x, cause)) // free: it was no fault of the upstream's
+    if (is_free(x, cause)) // free: it was no fault of the upstream's
         return true;
     unsigned counted = x->attempts - x->stale_retried;
     if (!end_row(cause)->retryable || !is_wanted(x->retries, cause) ||
@@ -68,13 +69,11 @@ void exchange_choose_retries(struct exchange *x)
     x->retries = route->retries ? route->retries : &x->upstream->settings->retries;
 }
 
-// The attempt is over: what it cost and how it ended.
-static void note_attempt(struct exchange *x, unsigned status)
+uint64_t exchange_record_attempt(struct exchange *x, const struct upstream_call *call, unsigned status)
 {
-    uint64_t began_us = x->call.ready_us;
-    uint64_t spent_us = began_us ? exchange_now_us(x) - began_us : 0;
-    x->upstream_us += spent_us;
+    uint64_t spent_us = call->ready_us ? exchange_now_us(x) - call->ready_us : 0;
     metrics_upstream(x->worker->metrics, x->upstream->metric_id, status, spent_us);
+    return spent_us;
 }
 
 static enum retry_reason reason_of(enum end_cause cause)
@@ -90,34 +89,37 @@ static enum retry_reason reason_of(enum end_cause cause)
 
 static struct attempt_end attempt_end_of(const struct exchange *x, enum end_cause cause)
 {
+    bool gave_up = (cause == END_UPSTREAM_RESET && upload_is_stalled(x)) ||
+                   (cause == END_UPSTREAM_TRUNCATED && x->client_held_up); // on the client, as it may
     return (struct attempt_end){
         .cause = cause,
         .status = x->response ? x->response->status : 0,
         .grpc_ended = x->grpc_ended,
         .grpc_status = x->grpc_status,
-        .excused = x->excused,
+        .excused = x->excused || gave_up,
         .client_deadline = x->client_deadline,
     };
 }
 
 static void leave(struct exchange *x, const struct attempt_end *end)
 {
-    if (!x->call.local)
+    if (!x->call->local)
         return;
-    note_attempt(x, end->status);
-    upstream_call_finish(&x->call, end);
+    x->upstream_us += exchange_record_attempt(x, x->call, end->status);
+    upstream_call_finish(x->call, end);
 }
 
 void exchange_leave_upstream(struct exchange *x, enum end_cause cause)
 {
     struct attempt_end end = attempt_end_of(x, cause);
+    hedge_settle(x);
     leave(x, &end);
 }
 
 void exchange_judge_upstream(struct exchange *x)
 {
     struct attempt_end end = attempt_end_of(x, END_OK);
-    upstream_call_judge(&x->call, &end);
+    upstream_call_judge(x->call, &end);
 }
 
 // ---- while the circuit breaker is open ----
@@ -142,14 +144,18 @@ static enum step_result fall_back(struct exchange *x)
 {
     static const struct attempt_end refused = {.cause = END_BREAKER_OPEN};
     const struct breaker_settings *breaker = &x->upstream->settings->circuit_breaker;
-    upstream_call_finish(&x->call, &refused);
+    upstream_call_finish(x->call, &refused);
     x->attempts--;
-    x->retry_after_s = retry_after_s(x->call.breaker_wait_us);
-    if (may_ask_fallback(x)) {
+    x->retry_after_s = retry_after_s(x->call->breaker_wait_us);
+    if (stale_answer(x)) {
+        x->cause = END_BREAKER_OPEN;
+        x->step = STEP_FINISH;
+    } else if (may_ask_fallback(x)) {
         x->upstream = x->upstream->fallback;
+        x->retry_after_s = 0; // it knows better
         exchange_choose_retries(x);
         x->step = STEP_PICK;
-    } else if (breaker->has_fallback && !breaker->fallback.upstream.n && !x->grpc) {
+    } else if (breaker->has_fallback && breaker->fallback.has_respond && !x->grpc) {
         x->cause = END_BREAKER_OPEN;
         x->step = STEP_FINISH;
         reply_respond(x, &breaker->fallback.respond);
@@ -161,14 +167,18 @@ static enum step_result fall_back(struct exchange *x)
 
 enum step_result exchange_try_again(struct exchange *x, enum end_cause cause)
 {
-    if (cause == END_BREAKER_OPEN)
-        return fall_back(x);
-    bool again = exchange_may_retry(x, cause), stale = again && was_stale(x, cause);
     struct attempt_end attempt = attempt_end_of(x, cause);
-    attempt.stale = stale;
-    leave(x, &attempt);
     x->response = NULL;
     x->grpc_ended = false;
+    if (x->hedge) {
+        attempt.stale = upstream_call_was_stale(x->call, cause); // it is sent once more already
+        return hedge_take_over(x, &attempt);
+    }
+    if (cause == END_BREAKER_OPEN)
+        return fall_back(x);
+    bool again = exchange_may_retry(x, cause), stale = again && is_free(x, cause);
+    attempt.stale = stale;
+    leave(x, &attempt);
     if (!again) {
         exchange_end(x, cause, STR_NULL);
         return STEP_MORE;

@@ -1,5 +1,6 @@
 // The path of a request, top to bottom. A step sets the next one and says MORE, WAIT or DONE.
 #include "exchange/steps.h"
+#include "exchange/stale.h"
 
 #include "http/grpc.h"
 
@@ -231,15 +232,19 @@ static uint64_t hash_key(const struct exchange *x)
 
 static enum step_result step_pick(struct exchange *x)
 {
-    struct upstream_call *call = &x->call;
+    struct upstream_call *call = x->call;
     x->wait_until_us = 0;
     x->attempts++;
     call->events = &exchange_call_events;
+    call->context = x;
     bool first = call->upstream != x->upstream; // try at it
     call->upstream = x->upstream;
     call->arena = &x->arena;
     call->method = x->request.method;
+    call->room = x->room;
+    call->deadline_us = x->deadline_us;
     upstream_enter(x->worker->upstreams, x->upstream, &x->retry_place);
+    hedge_plan(x);
     if (first) {
         call->tried = 0;
         x->fresh = false;
@@ -260,7 +265,7 @@ static enum step_result step_pick(struct exchange *x)
 static enum step_result step_send(struct exchange *x)
 {
     forward_prepare_request(x);
-    forward_set_host(x);
+    forward_set_host(x, x->call);
     if (!deadline_pass(x)) {
         x->excused = true; // it was not asked
         return end(x, END_DEADLINE_EXCEEDED, STR_NULL);
@@ -269,19 +274,19 @@ static enum step_result step_send(struct exchange *x)
     bool upgrade = request->upgrade.n > 0;
     if (x->body_bytes && x->replay_lost) // between two tries
         return end(x, END_OVERLOADED, STR("memory is short"));
-    if (!upstream_call_head(&x->call, request, x->target, request->framing, upgrade))
+    if (!upstream_call_head(x->call, request, x->target, request->framing, upgrade))
         return end(x, END_OVERLOADED, STR("memory is short"));
     x->step = STEP_AWAIT;
     bool replayed = relay_replay_body(x, 0);
     if (x->body == BODY_HELD && request->expect_continue) {
         x->continue_awaited = true;
-        upstream_call_flush(&x->call);
+        upstream_call_flush(x->call);
         return wait_for(x, CONTINUE_WAIT_MS * 1000);
     }
     if (replayed && (x->body == BODY_HELD || x->body == BODY_OPEN))
         relay_open_body(x);
-    if (x->call.link)
-        upstream_call_flush(&x->call);
+    if (x->call->link)
+        upstream_call_flush(x->call);
     exchange_arm(x);
     return STEP_WAIT;
 }
@@ -322,11 +327,14 @@ static enum step_result step_shape(struct exchange *x)
     struct response_head *head = x->response;
     if (is_unexpected_upgrade(x))
         return exchange_try_again(x, END_UPSTREAM_BAD_RESPONSE);
-    if (is_retried_status(x) && exchange_may_retry(x, END_UPSTREAM_STATUS))
+    if (is_retried_status(x) && (x->hedge || exchange_may_retry(x, END_UPSTREAM_STATUS)))
         return exchange_try_again(x, END_UPSTREAM_STATUS);
+    hedge_settle(x);
     x->status =
         x->request.extended_connect && head->status == 101 ? 200 : head->status; // as the client gets it
     x->tunnel = head->status == 101;
+    if (unlikely(stale_listens(x)))
+        stale_hear(x, head);
     forward_shape_response(x, head);
     struct policy_call *call = &x->policy;
     const struct route *route = x->match.route;
@@ -343,9 +351,8 @@ static enum step_result step_shape(struct exchange *x)
         return end(x, END_OVERLOADED, STR_NULL);
     exchange_watch(x);
     x->grpc_trailers = x->grpc && x->request.http2 && grpc_can_end_early(head);
-    if (x->tunnel || upstream_call_is_probe(&x->call))
-        exchange_judge_upstream(x); // how the attempt went is known long before it ends
     if (x->tunnel) {
+        exchange_judge_upstream(x); // how the attempt went is known long before it ends
         x->deadline_us = 0;
         x->body = BODY_HELD;
         exchange_arm(x); // other deadlines from now on

@@ -25,6 +25,8 @@ enum step_result exchange_try_again(struct exchange *x, enum end_cause cause);
 // Whether the exchange would try again. A yes is paid for out of the retry budget, once for each attempt.
 bool exchange_may_retry(struct exchange *x, enum end_cause cause);
 
+// What an attempt at the exchange's upstream has cost; status 0: it brought no answer. Returns microseconds.
+uint64_t exchange_record_attempt(struct exchange *x, const struct upstream_call *call, unsigned status);
 // Ends the attempt, if there is one, with this cause: its connection goes back or is closed.
 void exchange_leave_upstream(struct exchange *x, enum end_cause cause);
 // The head of an answer that may last.
@@ -37,6 +39,17 @@ static inline bool exchange_lacks_upgrade(const struct exchange *x, const struct
 {
     return x->request.extended_connect && upstream->settings->protocol == UPSTREAM_H2;
 }
+
+// ---- hedge.c: a second attempt beside one that is slow ----
+
+// An attempt begins: when another is to be made beside it.
+void hedge_plan(struct exchange *x);
+// It is time (x->hedge_at_us). From the loop.
+void hedge_start(struct exchange *x);
+// The attempt has an answer, or the exchange ends: there is no hedge from now on.
+void hedge_settle(struct exchange *x);
+// The attempt has failed, but there is x->hedge: which goes on instead. Sets the step.
+enum step_result hedge_take_over(struct exchange *x, const struct attempt_end *failed);
 
 // ---- exchange.c ----
 
@@ -64,6 +77,8 @@ void reply_redirect(struct exchange *x);
 // To the same place on the listener of redirect_to: 308, method and body are kept (RFC 9110 15.4.9).
 void reply_redirect_to_tls(struct exchange *x);
 void reply_respond(struct exchange *x, const struct respond_settings *respond);
+// What a service had answered. in: what its body is of.
+void reply_copy(struct exchange *x, const struct replay_answer *copy, struct shared *in);
 // The end of a gRPC answer that has begun (x->grpc_trailers).
 void reply_grpc_trailers(struct exchange *x, enum end_cause cause, struct str detail);
 
@@ -84,8 +99,11 @@ void exchange_watch(struct exchange *x);
 
 // Whether an upload that has had its place for so long has brought too little to keep it when others wait.
 bool upload_is_slow(uint64_t bytes, uint64_t us);
-// At the end of a turn: ends uploads that keep places of an upstream that is short of them.
-void upload_end_stalled(struct worker *worker);
+// The upstream is kept waiting by one.
+bool upload_is_stalled(const struct exchange *x);
+// At the end of a turn, while others are held up: ends uploads that keep places of an upstream that is short
+// of them, passes over those that are probes, and judges probes whose answer lasts by its head.
+void upload_look_at_stalled(struct worker *worker);
 
 // ---- forward.c: what goes to upstreams and to clients besides what the peers said ----
 
@@ -95,8 +113,8 @@ void forward_identify(struct exchange *x);
 bool forward_make_target(struct exchange *x);
 // Makes the request head ready for upstreams, once.
 void forward_prepare_request(struct exchange *x);
-// The Host field for this attempt's endpoint.
-void forward_set_host(struct exchange *x);
+// The Host field for the attempt's endpoint.
+void forward_set_host(struct exchange *x, const struct upstream_call *call);
 // Makes a response head ready for the client.
 void forward_shape_response(struct exchange *x, struct response_head *head);
 

@@ -4,7 +4,6 @@
 #include "exchange/steps.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     SPARE_BUFFERS = 256, // blocks of 16 KiB kept for the next bursts
@@ -29,7 +28,7 @@ static void on_turn_end(struct loop_hook *hook)
     access_log_tick(&worker->log, worker->loop.now_us);
     count_dropped_lines(worker);
     overload_turn(&worker->overload, &worker->loop);
-    upload_end_stalled(worker);
+    upload_look_at_stalled(worker);
 }
 
 static void wake_exchange(void *context, struct ticket ticket)
@@ -63,6 +62,7 @@ struct worker *worker_new(unsigned slot, unsigned count, struct gateway *gateway
     struct upstream_worker_needs needs = {
         .loop = &worker->loop,
         .buffers = &worker->buffers,
+        .blocks = &worker->blocks,
         .rand = &worker->rand,
         .metrics = worker->metrics,
         .slot = slot,
@@ -114,8 +114,15 @@ void worker_free(struct worker *worker)
     free(worker->free_slots);
     buf_pool_fini(&worker->buffers);
     arena_spares_fini(&worker->spares);
+    block_pool_fini(&worker->blocks);
     loop_fini(&worker->loop);
     free(worker);
+}
+
+static void take_back(struct lender *lender)
+{
+    struct gateway_hold *hold = container_of(lender, struct gateway_hold, lender);
+    worker_release(hold->worker, hold);
 }
 
 void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer)
@@ -133,13 +140,14 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
     worker->overload.settings = &gateway->settings.overload;
     worker->hold = calloc(1, sizeof *worker->hold);
     check(worker->hold);
-    worker->hold->gateway = gateway;
+    *worker->hold =
+        (struct gateway_hold){.gateway = gateway, .worker = worker, .lender.take_back = take_back};
     if (writer != worker->log.writer) {
         count_dropped_lines(worker);
         access_log_switch(&worker->log, writer);
         worker->log_dropped = 0;
     }
-    if (before && before->exchanges == 0) {
+    if (before && before->users == 0) {
         gateway_unref(before->gateway);
         free(before);
     }
@@ -147,16 +155,22 @@ void worker_update(struct worker *worker, struct gateway *gateway, struct access
 
 struct gateway_hold *worker_hold(struct worker *worker)
 {
-    worker->hold->exchanges++;
+    worker->hold->users++;
     return worker->hold;
 }
 
 void worker_release(struct worker *worker, struct gateway_hold *hold)
 {
-    if (--hold->exchanges || hold == worker->hold)
+    if (--hold->users || hold == worker->hold)
         return;
     gateway_unref(hold->gateway);
     free(hold);
+}
+
+struct lent worker_lend(struct gateway_hold *hold, struct str part)
+{
+    hold->users++;
+    return (struct lent){part, &hold->lender};
 }
 
 void worker_drain(struct worker *worker)
@@ -170,11 +184,8 @@ struct str worker_date(struct worker *worker, uint64_t wall_us)
 {
     uint64_t second = wall_us / 1000000;
     if (second != worker->date_second) {
-        time_t t = (time_t)second;
-        struct tm utc;
-        gmtime_r(&t, &utc);
-        strftime(worker->date_text, sizeof worker->date_text, "%a, %d %b %Y %H:%M:%S GMT", &utc);
+        http_date_print((int64_t)second, worker->date_text);
         worker->date_second = second;
     }
-    return (struct str){worker->date_text, sizeof "Mon, 01 Jan 2026 00:00:00 GMT" - 1};
+    return (struct str){worker->date_text, HTTP_DATE_BYTES - 1};
 }

@@ -1,17 +1,22 @@
 // A worker: one thread, one loop, and everything that a request needs without asking another thread.
 #pragma once
 
+#include "base/block_pool.h"
+#include "base/lent.h"
 #include "exchange/gateway.h"
 #include "exchange/overload.h"
+#include "http/date.h"
 #include "loop/loop.h"
 
 struct exchange;
 
-// A worker's reference to a snapshot, with its exchanges counted by the worker alone: one atomic count for
-// all workers would be a cache line that each request writes twice.
+// A worker's reference to a snapshot, with its exchanges, and what of it is lent, counted by the worker
+// alone: one atomic count for all workers would be a cache line that each request writes twice.
 struct gateway_hold {
     struct gateway *gateway;
-    uint32_t exchanges;
+    uint32_t users;
+    struct worker *worker;
+    struct lender lender;
 };
 
 struct worker {
@@ -19,6 +24,7 @@ struct worker {
     struct loop loop;
     struct buf_pool buffers;
     struct arena_spares spares;
+    struct block_pool blocks; // of HTTP/2 sessions, either side
     struct rand rand;
     struct metrics *metrics;
     struct access_log log;
@@ -37,7 +43,7 @@ struct worker {
     bool draining;       // answers carry Connection: close, health says draining
 
     uint64_t date_second; // the Date field's cached second and its text
-    char date_text[32];
+    char date_text[HTTP_DATE_BYTES];
 
     // Live exchanges by slot, for the admin API and for a bug's last words.
     struct exchange **slots;
@@ -63,6 +69,8 @@ void worker_free(struct worker *worker);
 // The snapshot in force, for one more exchange.
 struct gateway_hold *worker_hold(struct worker *worker);
 void worker_release(struct worker *worker, struct gateway_hold *hold);
+// What lies in its snapshot, to send: it stays there until that is given back.
+struct lent worker_lend(struct gateway_hold *hold, struct str part);
 
 // A new snapshot is in force; takes over the caller's reference.
 void worker_update(struct worker *worker, struct gateway *gateway, struct access_writer *writer);

@@ -15,6 +15,8 @@ static void on_turn_end(struct loop_hook *hook)
         now_us < front->relieved_us + OVERLOAD_RELIEF_US)
         return;
     front->relieved_us = now_us;
+    if (pressed[OVERLOAD_DESCRIPTORS])
+        upstream_worker_close_idle(front->worker->upstreams, OVERLOAD_PATIENCE_US / 1000);
     struct list rest;
     list_init(&rest);
     list_move_all(&front->clients, &rest);

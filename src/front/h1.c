@@ -6,7 +6,6 @@
 void h1_set_state(struct client *c, enum client_state state)
 {
     c->h1.state = (uint8_t)state;
-    client_set_active(c, state != CLIENT_IDLE);
     c->since_us = c->conn.loop->now_us;
 }
 
@@ -354,4 +353,6 @@ void h1_run(struct client *c)
         }
     }
     c->h1.running = false;
+    if (c->h1.state != CLIENT_CLOSED)
+        client_set_active(c, c->h1.state != CLIENT_IDLE);
 }

@@ -63,7 +63,7 @@ static bool send_head(struct exchange *x, struct response_head *head)
         c->close_after = true; // without its 100 the client may send the body or not
     c->h1.continue_due = false;
     // While the body flows on to an upstream nobody knows; else an unread body costs the connection.
-    if (c->front->draining || (!body_is_over(c, x) && !x->call.link && !short_enough_to_drain(c)))
+    if (c->front->draining || (!body_is_over(c, x) && !x->call->link && !short_enough_to_drain(c)))
         c->close_after = true;
     if (c->h1.tunnel) {
         headers_add(&head->headers, &x->arena, STR("Upgrade"), x->request.upgrade);
@@ -110,6 +110,24 @@ static void send_end(struct exchange *x, const struct headers *trailers)
     after_send(c);
     if (c->h1.tunnel)
         client_shutdown(c);
+}
+
+static bool send_whole(struct exchange *x, struct response_head *head, struct lent body,
+                       const struct headers *trailers)
+{
+    struct client *c = client_of(x);
+    bool sent = send_head(x, head);
+    // What is small is quicker to copy, and behind chunks there is more to say.
+    if (sent && body.lender && body.span.n > OUT_GATHER && !c->h1.chunked_reply) {
+        out_lend(&c->out, body);
+    } else {
+        if (sent && body.span.n)
+            send_body(x, body.span);
+        lent_give_back(&body);
+    }
+    if (sent)
+        send_end(x, trailers);
+    return sent;
 }
 
 static void flush(struct exchange *x)
@@ -179,6 +197,7 @@ const struct client_verbs h1_verbs = {
     .send_informational = send_informational,
     .send_body = send_body,
     .send_end = send_end,
+    .send_whole = send_whole,
     .flush = flush,
     .resume = resume,
     .abort = abort_reply,

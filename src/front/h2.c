@@ -396,8 +396,9 @@ static nghttp2_session *open_session(struct front *front, struct h2_client *h2)
         front->h2_callbacks = h2_callbacks_new();
     if (!front->h2_options)
         front->h2_options = h2_options();
+    nghttp2_mem memory = h2_memory(&front->worker->blocks);
     if (!front->h2_callbacks || !front->h2_options ||
-        nghttp2_session_server_new2(&session, front->h2_callbacks, h2, front->h2_options) != 0)
+        nghttp2_session_server_new3(&session, front->h2_callbacks, h2, front->h2_options, &memory) != 0)
         return NULL;
     uint32_t header_bytes = h2->client->listener->limits.head_bytes;
     if (h2_submit_settings(session, false, header_bytes) == 0)

@@ -6,8 +6,8 @@
 // nghttp2 may not be entered from its own callbacks, and an exchange may answer at once from whatever it is
 // told. So a callback writes down what happened to its stream and puts it among the due; when nghttp2 has
 // returned, the due are settled. Heads are serialised when they are sent, for their fields lie in the
-// exchange's arena; DATA is framed, and the socket written, once a turn by late work, or sooner when there is
-// much.
+// exchange's arena, and with them the bodies of answers that are whole; other DATA is framed, and the socket
+// written, once a turn by late work, or sooner when there is much.
 #pragma once
 
 #include "front/client.h"
@@ -35,7 +35,7 @@ struct h2_stream {
 
     // The response.
     struct buf pending;   // of the body: not framed yet
-    struct str span;      // and behind it, lent for one call
+    struct lent lent;     // and behind it; without a lender for one call
     uint64_t stalled_us;  // since when pending has made no progress; 0: nothing waits
     struct h2_tail *tail; // trailers that outlive the exchange
     bool full;            // FLOW_FULL was said
@@ -64,6 +64,7 @@ struct h2_client {
     nghttp2_session *session;
     struct list streams, due, late_streams;
     uint32_t stream_count;
+    struct client_room room; // for what streams hold of their responses
     struct loop_late late;
     struct h2_guard guard;
     struct h2_frames frames;

@@ -55,11 +55,37 @@ static void submit_failed(struct h2_stream *s, int error)
         s->h2->failure = NGHTTP2_INTERNAL_ERROR;
 }
 
+// ---- what waits for the client ----
+
+static void release_pending(struct h2_stream *s)
+{
+    s->h2->room.held_bytes -= s->pending.cap;
+    buf_release(&s->pending, buffers_of(s));
+}
+
+// A whole block is quicker to have, but most of it may stay empty.
+static bool reserve_pending(struct h2_stream *s, size_t n)
+{
+    if (!s->pending.base && unlikely(client_room_is_full(&s->h2->room)) && n < BUF_BLOCK)
+        return buf_acquire_exactly(&s->pending, n);
+    return buf_reserve(&s->pending, buffers_of(s), n, OUT_MAX);
+}
+
+static bool keep(struct h2_stream *s, struct str span)
+{
+    uint32_t before = s->pending.cap;
+    if (!reserve_pending(s, span.n))
+        return false;
+    s->h2->room.held_bytes += s->pending.cap - before;
+    buf_put(&s->pending, span);
+    return true;
+}
+
 // ---- DATA ----
 
 static size_t unsent(const struct h2_stream *s)
 {
-    return buf_len(&s->pending) + s->span.n;
+    return buf_len(&s->pending) + s->lent.span.n;
 }
 
 size_t h2_waiting(const struct h2_stream *s)
@@ -122,10 +148,10 @@ static ssize_t read_data(nghttp2_session *session, int32_t id, uint8_t *buf, siz
 
 static struct str take_unsent(struct h2_stream *s, size_t n)
 {
-    struct str pending = buf_str(&s->pending), *from = pending.n ? &pending : &s->span;
+    struct str pending = buf_str(&s->pending), *from = pending.n ? &pending : &s->lent.span;
     struct str piece = {from->p, from->n < n ? from->n : n};
-    if (from == &s->span)
-        s->span = str_skip(s->span, piece.n);
+    if (from == &s->lent.span)
+        s->lent.span = str_skip(s->lent.span, piece.n);
     else
         s->pending.start += (uint32_t)piece.n; // the bytes stay where they are until they are copied
     return piece;
@@ -148,7 +174,9 @@ int h2_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *
         n -= piece.n;
     }
     if (!buf_len(&s->pending))
-        buf_release(&s->pending, buffers_of(s));
+        release_pending(s);
+    if (!s->lent.span.n)
+        lent_give_back(&s->lent);
     s->stalled_us = h2_waiting(s) || (s->end_due && !s->data_done) ? now_us(s) : 0;
     if ((s->full && !h2_waiting(s)) || (s->tail && s->data_done) || (s->end_sent && !s->ended))
         h2_stream_due(s);
@@ -168,8 +196,8 @@ static void watch_stall(struct h2_stream *s)
 
 void h2_drop_reply(struct h2_stream *s)
 {
-    buf_release(&s->pending, buffers_of(s));
-    s->span = STR_NULL;
+    release_pending(s);
+    lent_give_back(&s->lent);
     s->stalled_us = 0;
     free(s->tail);
     s->tail = NULL;
@@ -253,20 +281,26 @@ static enum framing open_tunnel(struct h2_stream *s, struct response_head *head)
     return FRAMING_NONE;
 }
 
-static bool send_head(struct exchange *x, struct response_head *head)
+// False: memory is out.
+static bool submit_head(struct exchange *x, struct h2_stream *s, struct response_head *head)
 {
-    struct h2_stream *s = stream_of(x);
-    if (is_over(s))
-        return true;
     enum framing framing = head->status == 101 ? open_tunnel(s, head) : reply_framing(s, x, head);
     s->continue_due = false;
     nghttp2_nv *nv = arena_alloc(&x->arena, h2_fields_max(&head->headers) * sizeof *nv);
     size_t count = h2_response_fields(head, framing, &x->arena, nv);
     nghttp2_data_provider body = {.source.ptr = s, .read_callback = read_data};
     int error = nghttp2_submit_response(s->h2->session, s->id, nv, count, s->has_data ? &body : NULL);
-    if (error)
+    s->end_sent = !error && !s->has_data;
+    return !error;
+}
+
+static bool send_head(struct exchange *x, struct response_head *head)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s))
+        return true;
+    if (!submit_head(x, s, head))
         return false;
-    s->end_sent = !s->has_data;
     h2_serialise(s->h2);
     h2_wake(s->h2);
     return true;
@@ -288,25 +322,31 @@ static void send_informational(struct exchange *x, struct response_head *head)
     submit_informational(s, nv, h2_response_fields(head, FRAMING_NONE, &x->arena, nv));
 }
 
-static bool keep(struct h2_stream *s, struct str span)
+// What was lent for one call and did not leave. False: memory is out.
+static bool keep_rest(struct h2_stream *s)
 {
-    if (!buf_reserve(&s->pending, buffers_of(s), span.n, OUT_MAX))
-        return false;
-    buf_put(&s->pending, span);
-    return true;
+    struct str rest = s->lent.span;
+    if (s->lent.lender || !rest.n)
+        return true;
+    s->lent.span = STR_NULL;
+    return keep(s, rest);
 }
 
 // Frames what there is from where it lies; what the client's window or the socket does not take is kept.
 static bool send_now(struct h2_stream *s, struct str span)
 {
-    s->span = span;
+    s->lent.span = span;
     submit_failed(s, nghttp2_session_resume_data(s->h2->session, s->id));
     h2_serialise(s->h2);
     h2_wake(s->h2);
     s->full = h2_waiting(s);
-    span = s->span;
-    s->span = STR_NULL;
-    return !span.n || keep(s, span);
+    return keep_rest(s);
+}
+
+// Small pieces are framed together, unless there is no room to wait for more.
+static bool gathers(const struct h2_stream *s, size_t n)
+{
+    return s->full || (buf_len(&s->pending) + n <= OUT_GATHER && likely(!client_room_is_full(&s->h2->room)));
 }
 
 static enum flow send_body(struct exchange *x, struct str span)
@@ -314,8 +354,7 @@ static enum flow send_body(struct exchange *x, struct str span)
     struct h2_stream *s = stream_of(x);
     if (is_over(s) || !s->has_data || !span.n)
         return FLOW_MORE;
-    bool gathers = s->full || buf_len(&s->pending) + span.n <= OUT_GATHER;
-    if (!(gathers ? keep(s, span) : send_now(s, span))) {
+    if (!(gathers(s, span.n) ? keep(s, span) : send_now(s, span))) {
         h2_reset(s, NGHTTP2_INTERNAL_ERROR); // memory is out
         return FLOW_MORE;
     }
@@ -336,6 +375,48 @@ static void send_end(struct exchange *x, const struct headers *trailers)
         stream_late(s);
     if (!s->end_sent && !s->reset)
         watch_stall(s);
+}
+
+// nghttp2 is asked once, for a head behind which the body lies already, with the end of the response.
+static bool send_without_trailers(struct exchange *x, struct h2_stream *s, struct response_head *head,
+                                  struct lent body)
+{
+    s->lent = body;
+    if (!submit_head(x, s, head))
+        return false;
+    s->end_due = true;
+    h2_serialise(s->h2);
+    h2_wake(s->h2);
+    if (!s->end_sent && !s->reset)
+        watch_stall(s);
+    return true;
+}
+
+static bool send_with_trailers(struct exchange *x, struct h2_stream *s, struct response_head *head,
+                               struct lent body, const struct headers *trailers)
+{
+    bool sent = send_head(x, head);
+    s->lent = body;
+    if (sent)
+        send_end(x, trailers);
+    return sent;
+}
+
+static bool send_whole(struct exchange *x, struct response_head *head, struct lent body,
+                       const struct headers *trailers)
+{
+    struct h2_stream *s = stream_of(x);
+    if (is_over(s)) {
+        lent_give_back(&body);
+        return true;
+    }
+    bool sent =
+        trailers ? send_with_trailers(x, s, head, body, trailers) : send_without_trailers(x, s, head, body);
+    if (!sent || !s->has_data)
+        lent_give_back(&s->lent);
+    if (!keep_rest(s))
+        h2_reset(s, NGHTTP2_INTERNAL_ERROR);
+    return sent;
 }
 
 static void flush(struct exchange *x)
@@ -384,6 +465,7 @@ const struct client_verbs h2_verbs = {
     .send_head = send_head,
     .send_informational = send_informational,
     .send_body = send_body,
+    .send_whole = send_whole,
     .send_end = send_end,
     .flush = flush,
     .resume = resume,

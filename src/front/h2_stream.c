@@ -28,6 +28,7 @@ static struct h2_stream *new_stream(struct h2_client *h2, int32_t id)
     }
     *s = (struct h2_stream){.h2 = h2, .x = x, .id = id};
     x->client_context = s;
+    x->room = &h2->room;
     list_init(&s->due);
     list_init(&s->late);
     list_push_back(&h2->streams, &s->node);

@@ -2,13 +2,19 @@
 
 #include "base/check.h"
 
-static void put_field(struct buf *buf, struct str name, struct str value)
+// Room has been reserved for all that is put, so the place goes from one to the next.
+static char *put(char *at, struct str s)
 {
-    buf_put(buf, name);
-    buf_put(buf, STR(": "));
+    return mempcpy(at, s.p, s.n);
+}
+
+static char *put_field(char *at, struct str name, struct str value)
+{
+    at = put(at, name);
+    at = put(at, STR(": "));
     if (value.n) // an empty one may be STR_NULL
-        buf_put(buf, value);
-    buf_put(buf, STR("\r\n"));
+        at = put(at, value);
+    return put(at, STR("\r\n"));
 }
 
 size_t h1_headers_size(const struct headers *headers)
@@ -33,7 +39,7 @@ static bool follows(const struct header *header, const char *end)
 }
 
 // Fields that were received one behind the other and are still as they came leave in one copy.
-static void put_fields(struct buf *buf, const struct headers *headers)
+static char *put_fields(char *at, const struct headers *headers)
 {
     const struct header *v = headers->v;
     for (uint32_t i = 0, count = headers->count; i < count;) {
@@ -41,7 +47,7 @@ static void put_fields(struct buf *buf, const struct headers *headers)
         if (header->id == HEADER_GONE)
             continue;
         if (!is_span(header)) {
-            put_field(buf, header->name, header->value);
+            at = put_field(at, header->name, header->value);
             continue;
         }
         const char *end = header->value.p + header->value.n;
@@ -49,25 +55,33 @@ static void put_fields(struct buf *buf, const struct headers *headers)
             end = v[i].value.p + v[i].value.n;
             i++;
         }
-        buf_put(buf, str_range(header->name.p, end));
-        buf_put(buf, STR("\r\n"));
+        at = put(at, str_range(header->name.p, end));
+        at = put(at, STR("\r\n"));
     }
+    return at;
 }
 
-static void put_number_field(struct buf *buf, struct str start, uint64_t value)
+static char *put_framing(char *at, enum framing framing, uint64_t content_length)
 {
-    char digits[20];
-    buf_put(buf, start);
-    buf_put(buf, (struct str){digits, u64_print(value, digits)});
-    buf_put(buf, STR("\r\n"));
+    if (framing == FRAMING_CHUNKED)
+        return put(at, STR("Transfer-Encoding: chunked\r\n"));
+    if (framing != FRAMING_LENGTH)
+        return at;
+    at = put(at, STR("Content-Length: "));
+    at += u64_print(content_length, at);
+    return put(at, STR("\r\n"));
 }
 
-static void put_framing(struct buf *buf, enum framing framing, uint64_t content_length)
+static char *end_of(const struct buf *buf)
 {
-    if (framing == FRAMING_LENGTH)
-        put_number_field(buf, STR("Content-Length: "), content_length);
-    else if (framing == FRAMING_CHUNKED)
-        buf_put(buf, STR("Transfer-Encoding: chunked\r\n"));
+    return buf->base + buf->end;
+}
+
+// What was put behind the end, up to here, belongs to the buffer.
+static void put_end(struct buf *buf, const char *at)
+{
+    buf->end = (uint32_t)(at - buf->base);
+    check(buf->end <= buf->cap);
 }
 
 enum { FRAMING_FIELD_MAX = 40 }; // "Content-Length: ", 20 digits, CRLF
@@ -87,18 +101,17 @@ size_t h1_request_size(const struct request_head *head, struct str target)
 void h1_write_request(struct buf *buf, const struct request_head *head, struct str target,
                       enum framing framing, bool upgrade)
 {
-    buf_put(buf, method_of(head));
-    buf_put(buf, STR(" "));
-    buf_put(buf, target);
-    buf_put(buf, STR(" HTTP/1.1\r\n"));
-    put_fields(buf, &head->headers);
-    put_framing(buf, framing, head->content_length);
+    char *at = put(end_of(buf), method_of(head));
+    at = put(at, STR(" "));
+    at = put(at, target);
+    at = put(at, STR(" HTTP/1.1\r\n"));
+    at = put_fields(at, &head->headers);
+    at = put_framing(at, framing, head->content_length);
     if (upgrade) {
-        buf_put(buf, STR("Connection: Upgrade\r\n"));
-        put_field(buf, STR("Upgrade"), head->upgrade);
+        at = put(at, STR("Connection: Upgrade\r\n"));
+        at = put_field(at, STR("Upgrade"), head->upgrade);
     }
-    buf_put(buf, STR("\r\n"));
-    check(buf->end <= buf->cap);
+    put_end(buf, put(at, STR("\r\n")));
 }
 
 enum { CONNECTION_VALUE_MAX = 32 };
@@ -115,32 +128,28 @@ size_t h1_response_size(const struct response_head *head)
     return line + h1_headers_size(&head->headers) + FRAMING_FIELD_MAX + connection + 2;
 }
 
-static void put_status_line(struct buf *buf, const struct response_head *head)
+static char *put_status_line(char *at, const struct response_head *head)
 {
-    char line[] = "HTTP/1.1 200 ";
+    if (head->status == 200 && str_eq(head->reason, STR("OK")))
+        return put(at, STR("HTTP/1.1 200 OK\r\n"));
     check(head->status >= 100 && head->status <= 999);
-    line[9] = (char)('0' + head->status / 100);
-    line[10] = (char)('0' + head->status / 10 % 10);
-    line[11] = (char)('0' + head->status % 10);
-    buf_put(buf, (struct str){line, sizeof line - 1});
-    buf_put(buf, reason_of(head));
-    buf_put(buf, STR("\r\n"));
+    at = put(at, STR("HTTP/1.1 "));
+    at += u64_print(head->status, at);
+    at = put(at, STR(" "));
+    at = put(at, reason_of(head));
+    return put(at, STR("\r\n"));
 }
 
 void h1_write_response(struct buf *buf, const struct response_head *head, enum framing framing,
                        struct str connection)
 {
     check(connection.n <= CONNECTION_VALUE_MAX);
-    if (head->status == 200 && str_eq(head->reason, STR("OK")))
-        buf_put(buf, STR("HTTP/1.1 200 OK\r\n"));
-    else
-        put_status_line(buf, head);
-    put_fields(buf, &head->headers);
-    put_framing(buf, framing, head->content_length);
+    char *at = put_status_line(end_of(buf), head);
+    at = put_fields(at, &head->headers);
+    at = put_framing(at, framing, head->content_length);
     if (connection.n)
-        put_field(buf, STR("Connection"), connection);
-    buf_put(buf, STR("\r\n"));
-    check(buf->end <= buf->cap);
+        at = put_field(at, STR("Connection"), connection);
+    put_end(buf, put(at, STR("\r\n")));
 }
 
 size_t h1_write_chunk_head(uint64_t size, char *out)
@@ -161,9 +170,8 @@ size_t h1_trailers_size(const struct headers *trailers)
 
 void h1_write_last_chunk(struct buf *buf, const struct headers *trailers)
 {
-    buf_put(buf, STR("0\r\n"));
+    char *at = put(end_of(buf), STR("0\r\n"));
     if (trailers)
-        put_fields(buf, trailers);
-    buf_put(buf, STR("\r\n"));
-    check(buf->end <= buf->cap);
+        at = put_fields(at, trailers);
+    put_end(buf, put(at, STR("\r\n")));
 }

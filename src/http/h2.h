@@ -13,10 +13,13 @@
 
 #include <nghttp2/nghttp2.h>
 
+struct block_pool;
+
 enum {
     H2_STREAMS = 100, // SETTINGS_MAX_CONCURRENT_STREAMS: of one connection (RFC 9113 6.5.2 asks for 100)
     H2_STREAM_WINDOW =
-        256 * 1024, // of a body that waits; 256 KiB at 50 ms round trip: 5 MiB/s for one stream
+        256 * 1024,              // of a body that waits; 256 KiB at 50 ms round trip: 5 MiB/s for one stream
+    H2_FIRST_WINDOW = 32 * 1024, // of an upstream's answer, until its client takes what comes (client_room.h)
     H2_CONNECTION_WINDOW = 1024 * 1024, // of all bodies that wait: bounds what one peer can make us hold
     H2_TABLE_BYTES = 4096,              // HPACK dynamic tables, either direction
     H2_CONTINUATIONS = 8,               // CONTINUATION frames of one header block (VU#421644)
@@ -162,6 +165,8 @@ size_t h2_trailer_fields(const struct headers *trailers, struct arena *arena, ng
 // Options for either side: no automatic window updates, no closed streams kept, no RFC 7540 priorities, the
 // bounds above. The caller frees it (nghttp2_option_del). NULL: memory is out.
 nghttp2_option *h2_options(void);
+// For nghttp2_session_*_new3: what a session asks for comes from pool, which outlives it.
+nghttp2_mem h2_memory(struct block_pool *pool);
 // Queues the SETTINGS of a session of ours and opens its connection window. client: no server push; the
 // server offers extended CONNECT (RFC 8441). 0 or an nghttp2 error.
 must_check int h2_submit_settings(nghttp2_session *session, bool client, uint32_t header_bytes);

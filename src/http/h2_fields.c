@@ -1,9 +1,11 @@
 // Fields of HTTP/2 header blocks: what arrives is checked and kept, what leaves is laid out for nghttp2.
 #include "http/h2.h"
 
+#include "base/swar.h"
 #include "http/body.h"
 #include "http/chars.h"
 #include "http/head.h"
+#include "http/header_lookup.h"
 
 enum {
     TEXT_BYTES = 2048,   // of fields that are kept side by side
@@ -56,13 +58,34 @@ static bool count_kept(struct h2_fields *fields, size_t n, bool is_field)
     return true;
 }
 
+// High bits set where a byte is a small letter or a dash.
+static inline uint64_t plain_bytes(uint64_t word)
+{
+    uint64_t from_a = word + SWAR_EACH(0x80 - 'a'), beyond_z = word + SWAR_EACH(0x80 - 'z' - 1);
+    uint64_t dash = SWAR_EACH(0x80) - (word ^ SWAR_EACH('-'));
+    return ((from_a & ~beyond_z) | dash) & ~word & SWAR_EACH(0x80);
+}
+
+// Most names are nothing but small letters and dashes. False: look again.
+static bool is_plain_name(struct str name)
+{
+    if (name.n < sizeof(uint64_t))
+        return false;
+    uint64_t plain = plain_bytes(swar_load8(name.p + name.n - sizeof plain)); // overlaps the last but one
+    for (size_t i = 0; i + sizeof plain <= name.n; i += sizeof plain)
+        plain &= plain_bytes(swar_load8(name.p + i));
+    return plain == SWAR_EACH(0x80);
+}
+
 // A lower-case token (RFC 9113 8.2). *underscore: one is in it.
 static bool is_name(struct str name, bool *underscore)
 {
+    if (is_plain_name(name))
+        return true;
     if (!name.n)
         return false;
     for (size_t i = 0; i < name.n; i++) {
-        if (char_is(name.p[i], CHAR_UPPER) || !char_is(name.p[i], CHAR_TOKEN))
+        if ((char_classes[(unsigned char)name.p[i]] & (CHAR_TOKEN | CHAR_UPPER)) != CHAR_TOKEN)
             return false;
         *underscore |= name.p[i] == '_';
     }
@@ -140,6 +163,16 @@ static void take_status(struct h2_fields *fields, struct str value)
         malformed(fields, "malformed :status");
 }
 
+// With a space behind it, and padding: what the parser of targets reads (head_take_path_query).
+static struct str copy_path(struct arena *arena, struct str path)
+{
+    char *p = arena_alloc(arena, path.n + 1 + HEAD_PADDING);
+    if (path.n)
+        memcpy(p, path.p, path.n);
+    memset(p + path.n, ' ', 1 + HEAD_PADDING);
+    return (struct str){p, path.n};
+}
+
 static void take_pseudo(struct h2_fields *fields, struct str name, struct str value)
 {
     struct str *place = pseudo_place(fields, name);
@@ -154,12 +187,7 @@ static void take_pseudo(struct h2_fields *fields, struct str name, struct str va
     } else if (!is_value(value)) {
         malformed(fields, "malformed value of a pseudo-field");
     } else if (count_kept(fields, value.n, false)) {
-        // A space behind it, and padding: what the parser of targets reads (head_take_path_query).
-        char *p = arena_alloc(fields->arena, value.n + 1 + HEAD_PADDING);
-        if (value.n)
-            memcpy(p, value.p, value.n);
-        memset(p + value.n, ' ', 1 + HEAD_PADDING);
-        *place = (struct str){p, value.n};
+        *place = place == &fields->path ? copy_path(fields->arena, value) : arena_copy(fields->arena, value);
     } else if (place == &fields->path) {
         fault(fields, H1_URI_TOO_LONG, "request target too long");
     }
@@ -184,7 +212,9 @@ static enum header_id check_regular(struct h2_fields *fields, struct str name, s
                                     bool *underscore)
 {
     fields->is_regular = true;
-    if (!is_name(name, underscore)) {
+    enum header_id id = name.n ? header_lookup_lower(name.p, name.n) : HEADER_OTHER;
+    // Those of the table are tokens without an underscore.
+    if (id == HEADER_OTHER && !is_name(name, underscore)) {
         malformed(fields, "malformed field name");
         return HEADER_GONE;
     }
@@ -192,7 +222,6 @@ static enum header_id check_regular(struct h2_fields *fields, struct str name, s
         malformed(fields, "malformed field value");
         return HEADER_GONE;
     }
-    enum header_id id = header_id_of(name);
     if (is_connection_specific(id, value)) {
         malformed(fields, "connection-specific field");
         return HEADER_GONE;
@@ -278,8 +307,7 @@ static size_t put_headers(const struct headers *headers, struct arena *arena, ng
 
 static nghttp2_nv length_nv(uint64_t length, struct arena *arena)
 {
-    char *digits = arena_alloc(arena, 20);
-    return nv_of(STR("content-length"), (struct str){digits, u64_print(length, digits)});
+    return nv_of(STR("content-length"), arena_u64(arena, length));
 }
 
 size_t h2_response_fields(const struct response_head *head, enum framing framing, struct arena *arena,

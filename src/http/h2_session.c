@@ -1,11 +1,42 @@
 #include "http/h2.h"
 
+#include "base/block_pool.h"
+
 // Frames that nghttp2 does not know are handed on, to be counted (h2_event_of): it would drop them without a
 // word to us.
 static void take_unknown_frames(nghttp2_option *option)
 {
     for (unsigned type = NGHTTP2_CONTINUATION + 1; type <= UINT8_MAX; type++)
         nghttp2_option_set_user_recv_extension_type(option, (uint8_t)type);
+}
+
+static void *take(size_t size, void *pool)
+{
+    return block_alloc(pool, size);
+}
+
+static void *take_zeroed(size_t count, size_t size, void *pool)
+{
+    return block_calloc(pool, count, size);
+}
+
+static void *take_more(void *p, size_t size, void *pool)
+{
+    return block_realloc(pool, p, size);
+}
+
+static void give_back(void *p, void *pool)
+{
+    block_free(pool, p);
+}
+
+nghttp2_mem h2_memory(struct block_pool *pool)
+{
+    return (nghttp2_mem){.mem_user_data = pool,
+                         .malloc = take,
+                         .free = give_back,
+                         .calloc = take_zeroed,
+                         .realloc = take_more};
 }
 
 nghttp2_option *h2_options(void)
@@ -27,7 +58,7 @@ nghttp2_option *h2_options(void)
 int h2_submit_settings(nghttp2_session *session, bool client, uint32_t header_bytes)
 {
     nghttp2_settings_entry entries[5] = {
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, client ? H2_FIRST_WINDOW : H2_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, header_bytes},
     };
     size_t count = 2;

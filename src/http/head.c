@@ -1,6 +1,7 @@
 #include "http/head.h"
 
 #include "base/check.h"
+#include "base/swar.h"
 #include "http/chars.h"
 #include "http/uri.h"
 
@@ -80,18 +81,15 @@ bool head_take_path_query(struct head_parse *p, struct first_line *line, const c
 // Are there capital letters in 8 bytes of ASCII?
 static inline uint64_t capitals(uint64_t word)
 {
-    const uint64_t ones = ~UINT64_C(0) / 255;
-    return (word + (0x80 - 'A') * ones) & ~(word + (0x80 - 'Z' - 1) * ones) & 0x80 * ones;
+    return (word + SWAR_EACH(0x80 - 'A')) & ~(word + SWAR_EACH(0x80 - 'Z' - 1)) & SWAR_EACH(0x80);
 }
 
 static bool has_capitals(struct str ascii)
 {
-    uint64_t word = 0, found = 0;
+    uint64_t found = 0;
     size_t i = 0;
-    for (; ascii.n - i >= sizeof word; i += sizeof word) {
-        memcpy(&word, ascii.p + i, sizeof word);
-        found |= capitals(word);
-    }
+    for (; ascii.n - i >= sizeof found; i += sizeof found)
+        found |= capitals(swar_load8(ascii.p + i));
     for (; i < ascii.n; i++)
         found |= char_is(ascii.p[i], CHAR_UPPER);
     return found != 0;

@@ -2,6 +2,7 @@
 
 #include "base/arena.h"
 #include "base/check.h"
+#include "base/swar.h"
 #include "http/chars.h"
 #include "http/header_lookup.h"
 
@@ -56,23 +57,36 @@ bool header_name_valid(struct str name)
 }
 
 // Is there a byte in the word that a value may not hold, or HTAB? (May be wrong with yes.)
-static inline bool has_controls(uint64_t word)
+static inline uint64_t controls(uint64_t word)
 {
-    const uint64_t ones = ~UINT64_C(0) / 255, tops = 0x80 * ones;
-    uint64_t del = word ^ 0x7f * ones;
-    return (((word - 0x20 * ones) & ~word) | ((del - ones) & ~del)) & tops;
+    uint64_t del = word ^ SWAR_EACH(0x7f);
+    return (((word - SWAR_EACH(0x20)) & ~word) | ((del - SWAR_EACH(1)) & ~del)) & SWAR_EACH(0x80);
+}
+
+static inline swar_vector vector_controls(const char *p)
+{
+    swar_vector v = swar_load_vector(p);
+    return ((v & ~0x1f) == 0) | (v == 0x7f);
+}
+
+// Whether a short look finds none. The last piece overlaps the one before it.
+static bool has_no_controls(struct str value)
+{
+    if (value.n >= SWAR_VECTOR) {
+        size_t last = value.n - SWAR_VECTOR;
+        swar_vector found = vector_controls(value.p + last);
+        for (size_t i = 0; i < last; i += SWAR_VECTOR)
+            found |= vector_controls(value.p + i);
+        return swar_is_zero(found);
+    }
+    if (value.n >= sizeof(uint64_t))
+        return !(controls(swar_load8(value.p)) | controls(swar_load8(value.p + value.n - sizeof(uint64_t))));
+    return false;
 }
 
 bool header_value_valid(struct str value)
 {
-    uint64_t word;
-    while (value.n >= sizeof word) {
-        memcpy(&word, value.p, sizeof word);
-        if (has_controls(word))
-            break;
-        value = str_skip(value, sizeof word);
-    }
-    return all_of(value, CHAR_VALUE);
+    return has_no_controls(value) || all_of(value, CHAR_VALUE);
 }
 
 struct header *headers_find(const struct headers *headers, enum header_id id)

@@ -1,11 +1,7 @@
 #include "limit/flight.h"
 
 #include "base/check.h"
-
-#include <sched.h>
-#include <stdatomic.h>
-
-enum { SPINS = 100 };
+#include "limit/sets.h"
 
 struct slot {
     atomic_uint lock;
@@ -16,15 +12,8 @@ static struct slot slots[FLIGHT_SLOTS];
 static struct slot *lock_slot(struct hash128 key)
 {
     struct slot *slot = &slots[key.hi % FLIGHT_SLOTS];
-    for (unsigned spins = 0; atomic_exchange_explicit(&slot->lock, 1, memory_order_acquire); spins++)
-        if (spins >= SPINS)
-            sched_yield();
+    sets_lock(&slot->lock);
     return slot;
-}
-
-static void unlock(struct slot *slot)
-{
-    atomic_store_explicit(&slot->lock, 0, memory_order_release);
 }
 
 // What points at the key's first place; at NULL when it has none.
@@ -50,7 +39,7 @@ bool flight_enter(struct flight_place *place, struct hash128 key, uint32_t most)
             list_push_back(&first->ring, &place->ring);
         first->count++;
     }
-    unlock(slot);
+    sets_unlock(&slot->lock);
     return has_room;
 }
 
@@ -69,7 +58,7 @@ void flight_leave(struct flight_place *place)
         *at = heir;
     }
     list_remove(&place->ring);
-    unlock(slot);
+    sets_unlock(&slot->lock);
 }
 
 uint32_t flight_count(struct hash128 key)
@@ -77,6 +66,6 @@ uint32_t flight_count(struct hash128 key)
     struct slot *slot = lock_slot(key);
     const struct flight_place *first = *find(slot, key);
     uint32_t count = first ? first->count : 0;
-    unlock(slot);
+    sets_unlock(&slot->lock);
     return count;
 }

@@ -17,8 +17,6 @@
 enum {
     SECOND_US = 1000000,
     LEASE_SWEEP_MS = 500, // what is not spent from one to the next goes back
-    // Tokens of a quota go back no later than this before its window ends: they must not arrive in the next.
-    LAST_RETURN_US = SECOND_US,
 };
 
 // A purse that this worker holds: what it needs to give the tokens back.
@@ -74,10 +72,9 @@ static void lose(struct limit_worker *worker, uint64_t tokens)
 static void return_tokens(struct limit_worker *worker, struct hash128 key, const struct limit_query *query)
 {
     struct lease *lease = &worker->lease;
-    uint64_t ends_us = ends_of(&query->rule);
     if (!query->cost)
         return;
-    if (!worker->fleet || (ends_us != PURSE_NO_END && limit_now(worker) + LAST_RETURN_US >= ends_us)) {
+    if (!worker->redis.fleet || !limit_may_return(worker, &query->rule)) {
         lose(worker, query->cost);
         return;
     }
@@ -115,13 +112,14 @@ static void hold(struct limit_worker *worker, struct purse *purse, struct hash12
 static void let_go(struct limit_worker *worker, struct holding *holding, bool at_once)
 {
     uint32_t tokens;
-    bool is_over = limit_now(worker) >= purse_ends_us(holding->purse);
+    uint64_t ends_us = purse_ends_us(holding->purse); // before they are out: then they end no earlier
+    bool is_over = limit_now(worker) >= ends_us;
     if (!at_once && !is_over && !limit_can_ask(worker)) // they are paid: better spent than lost
         return;
     if (!purse_release(holding->purse, at_once || is_over, &holding->seen, &tokens))
         return;
     if (holding->rule.is_window)
-        holding->rule.window.end_us = purse_ends_us(holding->purse); // of the window they are of
+        holding->rule.window.end_us = ends_us;
     return_tokens(worker, holding->key,
                   &(struct limit_query){.key = holding->redis_key, .rule = holding->rule, .cost = tokens});
     list_remove(&holding->node);
@@ -312,7 +310,7 @@ void lease_init(struct limit_worker *worker)
 void lease_fini(struct limit_worker *worker)
 {
     struct loop *loop = worker->needs.loop;
-    uint64_t end_us = limit_now(worker) + 2 * worker->deadline_us;
+    uint64_t end_us = limit_now(worker) + 2 * worker->redis.deadline_us;
     return_all(worker);
     while (worker->lease.under_way && limit_now(worker) < end_us)
         loop_turn(loop, 1);

@@ -1,17 +1,15 @@
 #include "limit/purse.h"
 
 #include "base/check.h"
+#include "limit/sets.h"
 
 #include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 
 enum {
-    PLACES = 8, // of a set: their tags are one line
-    SPINS = 100,
+    PLACES = 8,                // of a set: their tags are one line
     SAME_WINDOW_US = 30000000, // ends that are closer are of one: the shortest is a minute
+    NO_WINDOW = 0,             // ends_us: none has this end, and it is over
 };
 
 // ---- how many ----
@@ -126,10 +124,8 @@ struct purses *purses_new(size_t places)
     struct purses *purses = calloc(1, sizeof *purses);
     check(purses);
     purses->count = places / PLACES ? places / PLACES : 1;
-    purses->sets = mmap(NULL, purses->count * sizeof(struct set), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    check(purses->sets != MAP_FAILED);
-    madvise(purses->sets, purses->count * sizeof(struct set), MADV_NOHUGEPAGE);
+    purses->sets = sets_map(purses->count * sizeof(struct set));
+    check(purses->sets);
     return purses;
 }
 
@@ -153,11 +149,6 @@ struct purses *purses_shared(void)
     return shared;
 }
 
-static uint64_t tag_of(struct hash128 key)
-{
-    return key.lo ? key.lo : 1;
-}
-
 // Where a key's purse is, and how it was when it was there: a word that is the same since says that the place
 // has not changed hands.
 struct found {
@@ -167,13 +158,13 @@ struct found {
 
 static struct set *set_of(const struct purses *purses, struct hash128 key)
 {
-    return &purses->sets[(uint64_t)((unsigned __int128)key.hi * purses->count >> 64)];
+    return &purses->sets[sets_index(key, purses->count)];
 }
 
 static struct found find(const struct purses *purses, struct hash128 key)
 {
     struct set *set = set_of(purses, key);
-    uint64_t tag = tag_of(key);
+    uint64_t tag = sets_tag(key);
     for (unsigned i = 0; i < PLACES; i++) {
         if (atomic_load_explicit(&set->tags[i], memory_order_acquire) != tag)
             continue;
@@ -236,18 +227,6 @@ bool purse_spend(struct purses *purses, struct hash128 key, uint64_t now_us, uin
 
 // ---- a place for a key ----
 
-static void lock(struct purses *purses)
-{
-    for (unsigned spins = 0; atomic_exchange_explicit(&purses->lock, 1, memory_order_acquire); spins++)
-        if (spins >= SPINS)
-            sched_yield();
-}
-
-static void unlock(struct purses *purses)
-{
-    atomic_store_explicit(&purses->lock, 0, memory_order_release);
-}
-
 static bool is_idle(uint64_t word)
 {
     return !(word & (PURSE_WORD_BUSY | PURSE_WORD_HELD));
@@ -285,7 +264,7 @@ static bool claim(struct set *set, int place)
 static struct found add(struct purses *purses, struct hash128 key, uint64_t now_us, bool *is_new)
 {
     struct set *set = set_of(purses, key);
-    lock(purses);
+    sets_lock(&purses->lock);
     struct found found = find(purses, key);
     int place = found.purse ? -1 : choose(set);
     *is_new = place >= 0 && claim(set, place);
@@ -296,9 +275,9 @@ static struct found add(struct purses *purses, struct hash128 key, uint64_t now_
         atomic_store_explicit(&purse->low, 0, memory_order_relaxed);
         found = (struct found){purse, atomic_load(&purse->word)};
         purse->pace = (struct purse_pace){.began_us = now_us, .spent = purse_word_spent(found.word)};
-        atomic_store_explicit(&set->tags[place], tag_of(key), memory_order_release);
+        atomic_store_explicit(&set->tags[place], sets_tag(key), memory_order_release);
     }
-    unlock(purses);
+    sets_unlock(&purses->lock);
     return found;
 }
 
@@ -339,17 +318,20 @@ static bool is_same_window(uint64_t a_us, uint64_t b_us)
     return a_us > b_us ? a_us - b_us < SAME_WINDOW_US : b_us - a_us < SAME_WINDOW_US;
 }
 
-// What is there is another window's: void. False: it has become so meanwhile.
+// What is there is another window's: void. False: it has become so meanwhile. Between the windows it is in
+// none, so that tokens of the one before that somebody gives back just now are not taken for the next one's.
 static bool enter_window(struct purse *purse, uint32_t *generation, uint64_t ends_us)
 {
     struct found found = {purse, atomic_load(&purse->word)};
-    do {
-        if (purse_word_generation(found.word) != *generation)
-            return false;
-    } while (!swap(&found, purse_word_void(found.word)));
-    *generation = purse_word_generation(found.word);
+    bool is_ours;
+    atomic_store(&purse->ends_us, NO_WINDOW);
+    do
+        is_ours = purse_word_generation(found.word) == *generation;
+    while (is_ours && !swap(&found, purse_word_void(found.word)));
+    if (is_ours)
+        *generation = purse_word_generation(found.word);
     atomic_store(&purse->ends_us, ends_us);
-    return true;
+    return is_ours;
 }
 
 enum purse_put purse_end(const struct purchase *purchase, uint32_t tokens, uint32_t low, uint64_t ends_us)

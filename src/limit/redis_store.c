@@ -9,7 +9,8 @@
 enum {
     SPARE_BLOCKS = 16, // of questions' memory
     SECOND_US = 1000000,
-    QUIET_MS = 60000, // between two log lines of what Redis complains of
+    LAST_RETURN_US = SECOND_US, // before a window's end
+    QUIET_MS = 60000,           // between two log lines of what Redis complains of
 };
 
 static bool is_shadow(const struct limit_use *use)
@@ -93,21 +94,22 @@ static void log_complaint(struct limit_worker *worker, const struct resp_value *
 
 struct limit_question *limit_question_new(struct limit_worker *worker, uint32_t capacity)
 {
-    struct limit_question *question = calloc(1, sizeof *question);
-    check(question);
-    arena_init(&question->arena, &worker->spares);
+    struct arena arena;
+    arena_init(&arena, &worker->spares);
+    struct limit_question *question = arena_new(&arena, struct limit_question);
     question->worker = worker;
-    question->fleet = worker->fleet;
-    question->queries = arena_array(&question->arena, struct limit_query, capacity);
+    question->fleet = worker->redis.fleet;
+    question->queries = arena_array(&arena, struct limit_query, capacity);
     question->capacity = capacity;
     question->lease_version = worker->lease.version;
+    question->arena = arena;
     return question;
 }
 
 void limit_question_free(struct limit_question *question)
 {
-    arena_reset(&question->arena);
-    free(question);
+    struct arena arena = question->arena;
+    arena_reset(&arena);
 }
 
 void limit_question_add(struct limit_question *question, const struct limit_use *use, uint64_t cost)
@@ -133,7 +135,7 @@ void limit_question_send(struct limit_question *question, enum limit_verb verb, 
 {
     struct limit_worker *worker = question->worker;
     question->asked_us = limit_now(worker);
-    question->due_us = question->asked_us + worker->deadline_us;
+    question->due_us = question->asked_us + worker->redis.deadline_us;
     question->argc = limit_script_command(verb, question->queries, question->count, now_s, &question->arena,
                                           &question->argv);
     send_command(question);
@@ -176,7 +178,7 @@ static bool is_final(struct limit_question *question, enum redis_failure failure
                      const struct resp_value *reply)
 {
     if (failure != REDIS_OK || question->is_spelled_out || !limit_script_is_missing(reply) ||
-        question->fleet != question->worker->fleet || limit_now(question->worker) >= question->due_us)
+        question->fleet != question->worker->redis.fleet || limit_now(question->worker) >= question->due_us)
         return true;
     question->is_spelled_out = true;
     limit_script_spell_out(question->argv);
@@ -187,7 +189,7 @@ static bool is_final(struct limit_question *question, enum redis_failure failure
 static void learn(struct limit_question *question, bool good)
 {
     struct limit_worker *worker = question->worker;
-    if (question->fleet != worker->fleet)
+    if (question->fleet != worker->redis.fleet)
         return;
     if (question->is_probe && good)
         set_trouble(worker, false);
@@ -237,7 +239,9 @@ static void probe(struct limit_worker *worker)
 {
     struct limit_question *question = limit_question_new(worker, 1);
     struct limit_query *query = &question->queries[question->count++];
-    *query = (struct limit_query){.key = worker->trouble.key, .cost = 1};
+    struct str key =
+        arena_copy(&question->arena, worker->trouble.key); // of this trouble; there may be another
+    *query = (struct limit_query){.key = key, .cost = 1};
     check(bucket_compile(&query->rule.bucket, SECOND_US, SECOND_US, SECOND_US, false));
     question->is_probe = true;
     limit_question_send(question, LIMIT_TAKE, 0);
@@ -246,7 +250,7 @@ static void probe(struct limit_worker *worker)
 static void on_probe(struct loop_timer *timer)
 {
     struct limit_worker *worker = container_of(timer, struct limit_worker, trouble.probe);
-    if (redis_fleet_is_up(worker->fleet))
+    if (redis_fleet_is_up(worker->redis.fleet))
         probe(worker);
     probe_soon(worker);
 }
@@ -254,26 +258,33 @@ static void on_probe(struct loop_timer *timer)
 static void on_up(void *context)
 {
     struct limit_worker *worker = context;
-    if (worker->fleet && worker->trouble.is_there)
+    if (worker->redis.fleet && worker->trouble.is_there)
         probe(worker);
 }
 
 // ---- giving back ----
 
+bool limit_may_return(const struct limit_worker *worker, const struct limit_rule *rule)
+{
+    return !rule->is_window || limit_now(worker) + LAST_RETURN_US < rule->window.end_us;
+}
+
 static void give_back_in_redis(struct limit_worker *worker, struct limit_asking *asking, uint32_t group)
 {
     struct limit_question *question = NULL;
-    if (!worker->fleet) // a reload took Redis away while the request waited for another group
+    if (!worker->redis.fleet) // a reload took Redis away while the request waited for another group
         return;
     for (uint32_t i = 0; i < asking->count; i++) {
         struct limit_use *use = &asking->uses[i];
         if (use->group != group || use->taken != LIMIT_TAKEN_IN_REDIS)
             continue;
+        use->taken = LIMIT_NOT_TAKEN;
+        if (!limit_may_return(worker, &use->rule))
+            continue;
         if (!question)
             question = limit_question_new(worker, asking->count);
         limit_question_add(question, use, use->cost);
         limit_table_give(asking->table, use->key, &use->rule, use->cost);
-        use->taken = LIMIT_NOT_TAKEN;
     }
     if (question)
         limit_question_send(question, LIMIT_GIVE, asking->now_s);
@@ -453,7 +464,7 @@ static bool remembers_refusal(struct limit_asking *asking, uint64_t now_us)
 
 bool limit_can_ask(const struct limit_worker *worker)
 {
-    return worker->fleet && !worker->trouble.is_there && redis_fleet_is_up(worker->fleet);
+    return worker->redis.fleet && !worker->trouble.is_there && redis_fleet_is_up(worker->redis.fleet);
 }
 
 static void ask_redis(struct limit_worker *worker, struct limit_asking *asking, uint64_t now_us)
@@ -517,7 +528,7 @@ static void settle_in_redis(struct limit_worker *worker, struct limit_table *tab
 {
     bool is_more = cost > use->cost;
     uint64_t rest = is_more ? cost - use->cost : use->cost - cost;
-    if (!rest || !worker->fleet)
+    if (!rest || !worker->redis.fleet || (!is_more && !limit_may_return(worker, &use->rule)))
         return;
     struct limit_question *question = limit_question_new(worker, 1);
     limit_question_add(question, use, rest);
@@ -554,19 +565,6 @@ void limit_settle(struct limit_worker *worker, struct limit_table *table, struct
 
 // ---- life ----
 
-static void end_retirement(struct limit_worker *worker)
-{
-    struct redis_fleet *retired = worker->retired;
-    worker->retired = NULL;
-    redis_fleet_free(retired);
-    loop_timer_stop(worker->needs.loop, &worker->retirement);
-}
-
-static void on_retirement(struct loop_timer *timer)
-{
-    end_retirement(container_of(timer, struct limit_worker, retirement));
-}
-
 struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs)
 {
     struct limit_worker *worker = calloc(1, sizeof *worker);
@@ -576,7 +574,7 @@ struct limit_worker *limit_worker_new(const struct limit_worker_needs *needs)
     arena_init(&worker->arena, NULL);
     arena_init(&worker->trouble.arena, NULL);
     loop_timer_init(&worker->trouble.probe, on_probe);
-    loop_timer_init(&worker->retirement, on_retirement);
+    redis_keeper_init(&worker->redis, needs->loop);
     lease_init(worker);
     return worker;
 }
@@ -586,24 +584,13 @@ void limit_worker_drain(struct limit_worker *worker)
     worker->lease.is_draining = true;
 }
 
-// The one before is asked nothing more; what it has been asked, tokens that go back among it, it may answer.
-static void use_fleet(struct limit_worker *worker, struct redis_fleet *fleet)
-{
-    end_retirement(worker);
-    worker->retired = worker->fleet;
-    if (worker->retired)
-        loop_timer_set(worker->needs.loop, &worker->retirement, 2 * worker->deadline_us / 1000 + 1);
-    worker->fleet = fleet;
-    set_trouble(worker, false);
-}
-
 void limit_worker_free(struct limit_worker *worker)
 {
     if (!worker)
         return;
     lease_fini(worker);
-    use_fleet(worker, NULL);
-    end_retirement(worker);
+    redis_keeper_fini(&worker->redis);
+    set_trouble(worker, false);
     arena_spares_fini(&worker->spares);
     arena_reset(&worker->trouble.arena);
     arena_reset(&worker->arena);
@@ -615,38 +602,28 @@ static void keep_settings(struct limit_worker *worker, const struct redis_settin
     struct str prefix = settings->key_prefix;
     arena_reset(&worker->arena);
     worker->prefix = arena_copy(&worker->arena, prefix);
-    worker->deadline_us = settings->deadline_us;
     worker->is_cluster = settings->mode == REDIS_CLUSTER;
 }
 
 void limit_worker_update(struct limit_worker *worker, const struct limits *limits)
 {
     static const struct redis_fleet_events events = {.on_up = on_up};
-    struct redis_fleet *fleet = NULL;
-    struct err err = {0};
+    const struct redis_settings *settings = limits->any_shared ? limits->redis : NULL;
+    const struct redis_fleet_options options = {.access = {.loop = worker->needs.loop,
+                                                           .tls_slot = worker->needs.tls_slot,
+                                                           .settings = settings,
+                                                           .addrs = limits->redis_addrs,
+                                                           .addr_count = limits->redis_addr_count,
+                                                           .metrics = worker->needs.metrics},
+                                                .purpose = "rate limits",
+                                                .events = &events,
+                                                .context = worker};
     lease_update(worker, limits);
-    if (limits->any_shared && limits->redis) {
-        fleet =
-            redis_fleet_new(&(struct redis_fleet_options){.access = {.loop = worker->needs.loop,
-                                                                     .tls_slot = worker->needs.tls_slot,
-                                                                     .settings = limits->redis,
-                                                                     .addrs = limits->redis_addrs,
-                                                                     .addr_count = limits->redis_addr_count,
-                                                                     .metrics = worker->needs.metrics},
-                                                          .purpose = "rate limits",
-                                                          .events = &events,
-                                                          .context = worker},
-                            &err);
-        if (!fleet)
-            log_error("limit", "%s: %s: limits go by on_redis_down", err.where, err.what);
-    }
-    if (fleet && worker->fleet && redis_fleet_is_same(fleet, worker->fleet)) {
-        redis_fleet_free(fleet);
+    if (!redis_keeper_update(&worker->redis, &options))
         return;
-    }
-    use_fleet(worker, fleet);
-    if (fleet)
-        keep_settings(worker, limits->redis);
+    set_trouble(worker, false);
+    if (worker->redis.fleet)
+        keep_settings(worker, settings);
 }
 
 const struct siphash_key *limit_worker_seed(struct limit_worker *worker)

@@ -3,6 +3,7 @@
 
 #include "limit/purse.h"
 #include "limit/redis_store.h"
+#include "redis/keeper.h"
 
 // Redis is in trouble, for this worker: it is not asked, but by probes.
 struct limit_trouble {
@@ -31,11 +32,8 @@ struct lease {
 
 struct limit_worker {
     struct limit_worker_needs needs;
-    struct redis_fleet *fleet;   // NULL: no limit is in Redis
-    struct redis_fleet *retired; // of the snapshot before, until what it was asked has been answered
-    struct loop_timer retirement;
+    struct redis_keeper redis; // its fleet NULL: no limit is there
     struct str prefix;
-    uint64_t deadline_us;
     bool is_cluster;
     struct arena arena; // of the texts
     struct limit_seed seed;
@@ -67,7 +65,7 @@ struct limit_question {
     uint32_t count, capacity;
     struct str *argv;
     unsigned argc;
-    struct arena arena;
+    struct arena arena; // of all of it, the question too
 };
 
 static inline uint64_t limit_now(const struct limit_worker *worker)
@@ -82,6 +80,9 @@ void limit_question_add(struct limit_question *question, const struct limit_use 
 void limit_question_send(struct limit_question *question, enum limit_verb verb, int64_t now_s);
 // Whether Redis can be asked at all.
 bool limit_can_ask(const struct limit_worker *worker);
+// Whether what was taken by this rule may be on its way back to Redis: tokens of a quota must not arrive
+// there in the next window.
+bool limit_may_return(const struct limit_worker *worker, const struct limit_rule *rule);
 // A quota's window is the one in which Redis is. False: it is over.
 bool limit_is_current(struct limit_use *use, uint64_t now_us);
 

@@ -32,7 +32,7 @@ static inline uint64_t rule_wait_us(const struct limit_rule *rule, uint64_t stat
 static inline uint64_t rule_charge(const struct limit_rule *rule, uint64_t state, uint64_t now_us,
                                    uint64_t cost)
 {
-    return unlikely(rule->is_window) ? window_charge(&rule->window, state, cost)
+    return unlikely(rule->is_window) ? window_charge(&rule->window, state, now_us, cost)
                                      : bucket_charge(&rule->bucket, state, now_us, cost);
 }
 

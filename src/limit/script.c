@@ -272,6 +272,13 @@ static uint64_t bucket_state(const struct bucket *bucket, uint64_t now_us, const
     return (now_us + (uint64_t)lacks[0].integer) << BUCKET_PART_BITS | over;
 }
 
+// Who refuses is never without a time to wait, though there may be room by now: it was given back.
+static uint64_t wait_us(const struct limit_query *query, const struct limit_told *told, uint64_t now_us)
+{
+    uint64_t until_us = rule_wait_us(&told->rule, told->state, now_us, query->cost);
+    return until_us ? until_us : 1;
+}
+
 static void read_one(const struct resp_value *items, const struct limit_query *query, uint64_t now_us,
                      struct limit_told *told)
 {
@@ -279,11 +286,11 @@ static void read_one(const struct resp_value *items, const struct limit_query *q
     told->extra = 0;
     if (query->rule.is_window) {
         told->rule.window.end_us = now_us + (uint64_t)items[1].integer;
-        told->state = window_charge(&told->rule.window, 0, (uint64_t)items[2].integer);
+        told->state = window_charge(&told->rule.window, 0, now_us, (uint64_t)items[2].integer);
     } else {
         told->state = bucket_state(&query->rule.bucket, now_us, &items[1]);
     }
-    told->wait_us = items[0].integer ? rule_wait_us(&told->rule, told->state, now_us, query->cost) : 0;
+    told->wait_us = items[0].integer ? wait_us(query, told, now_us) : 0;
 }
 
 // Of one key: whether it refuses, what is in it, and of a lease which extra was taken, counted from 1.
@@ -296,6 +303,7 @@ bool limit_script_read(const struct resp_value *reply, const struct limit_query 
     if (reply->kind != RESP_ARRAY || (reply->count != 1 + ITEMS * count && !is_lease) ||
         !is_count(&reply->items[0], 1))
         return false;
+    bool is_refused = false;
     *passes = reply->items[0].integer;
     for (uint32_t i = 0; i < count; i++) {
         const struct resp_value *items = &reply->items[1 + (is_lease ? LEASE_ITEMS : ITEMS) * i];
@@ -303,8 +311,9 @@ bool limit_script_read(const struct resp_value *reply, const struct limit_query 
             !is_count(&items[2], INT32_MAX) || (is_lease && !is_count(&items[3], queries[i].extra_count)))
             return false;
         read_one(items, &queries[i], now_us, &told[i]);
+        is_refused |= items[0].integer && !queries[i].is_shadow;
         if (is_lease && items[3].integer)
             told[i].extra = queries[i].extras[items[3].integer - 1];
     }
-    return true;
+    return *passes == !is_refused; // or nobody could be told why, and would pass
 }

@@ -1,15 +1,11 @@
 #include "limit/table.h"
 
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "limit/sets.h"
 
-enum {
-    PLACES = 31,
-    SPINS = 100,
-};
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { PLACES = 31 };
 
 // A place whose key is being replaced. No bucket's state: it is full in seventeen years.
 #define CHANGING UINT64_MAX
@@ -35,14 +31,11 @@ struct limit_table *limit_table_new(size_t bytes)
     if (!table)
         return NULL;
     table->count = bytes / sizeof(struct set) ? bytes / sizeof(struct set) : 1;
-    table->sets = mmap(NULL, table->count * sizeof(struct set), PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (table->sets == MAP_FAILED) {
+    table->sets = sets_map(table->count * sizeof(struct set));
+    if (!table->sets) {
         free(table);
         return NULL;
     }
-    // Keys lie anywhere: with huge pages a few dozen of them would take all the memory.
-    madvise(table->sets, table->count * sizeof(struct set), MADV_NOHUGEPAGE);
     return table;
 }
 
@@ -71,12 +64,7 @@ struct limit_table *limit_table_shared(void)
 
 static struct set *set_of(const struct limit_table *table, struct hash128 key)
 {
-    return &table->sets[(uint64_t)((unsigned __int128)key.hi * table->count >> 64)];
-}
-
-static uint64_t tag_of(struct hash128 key)
-{
-    return key.lo ? key.lo : 1;
+    return &table->sets[sets_index(key, table->count)];
 }
 
 // The place, or -1.
@@ -97,18 +85,6 @@ static bool load(struct set *set, int place, uint64_t tag, uint64_t *state)
 }
 
 // ---- adding one ----
-
-static void lock(struct set *set)
-{
-    for (unsigned spins = 0; atomic_exchange_explicit(&set->lock, 1, memory_order_acquire); spins++)
-        if (spins >= SPINS)
-            sched_yield();
-}
-
-static void unlock(struct set *set)
-{
-    atomic_store_explicit(&set->lock, 0, memory_order_release);
-}
 
 // The place to give away: the state that is the earliest is that of the bucket that is full for the longest
 // time, or of the one that will be full first.
@@ -143,7 +119,7 @@ static unsigned make_room(struct limit_table *table, struct set *set, uint64_t n
 
 static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_t now_us)
 {
-    lock(set);
+    sets_lock(&set->lock);
     int place = find(set, tag);
     if (place < 0) {
         unsigned used = atomic_load_explicit(&set->used, memory_order_relaxed);
@@ -155,7 +131,7 @@ static int add(struct limit_table *table, struct set *set, uint64_t tag, uint64_
             atomic_fetch_add_explicit(&table->used, 1, memory_order_relaxed);
         }
     }
-    unlock(set);
+    sets_unlock(&set->lock);
     return place;
 }
 
@@ -207,7 +183,7 @@ move_state(struct limit_table *table, struct hash128 key, struct move *move,
            bool (*change)(struct move *move, uint64_t state, uint64_t *next))
 {
     struct set *set = set_of(table, key);
-    uint64_t tag = tag_of(key), state, next;
+    uint64_t tag = sets_tag(key), state, next;
     for (;;) {
         int place = find(set, tag);
         if (unlikely(place < 0))
@@ -264,7 +240,7 @@ uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const s
                           uint64_t cost)
 {
     struct set *set = set_of(table, key);
-    uint64_t tag = tag_of(key), state, next = 0;
+    uint64_t tag = sets_tag(key), state, next = 0;
     int place;
     do {
         place = find(set, tag);
@@ -279,7 +255,7 @@ uint64_t limit_table_give(struct limit_table *table, struct hash128 key, const s
 bool limit_table_find(const struct limit_table *table, struct hash128 key, uint64_t *state)
 {
     struct set *set = set_of(table, key);
-    uint64_t tag = tag_of(key);
+    uint64_t tag = sets_tag(key);
     for (;;) {
         int place = find(set, tag);
         if (place < 0)
@@ -292,7 +268,7 @@ bool limit_table_find(const struct limit_table *table, struct hash128 key, uint6
 bool limit_table_reset(struct limit_table *table, struct hash128 key)
 {
     struct set *set = set_of(table, key);
-    uint64_t tag = tag_of(key), state;
+    uint64_t tag = sets_tag(key), state;
     int place;
     do {
         place = find(set, tag);

@@ -63,15 +63,26 @@ void window_at(struct window *window, enum window_unit unit, const struct time_z
 
 // ---- states ----
 
-static uint64_t gone(const struct window *window, uint64_t state)
+// Of a state, which counts in the window that ends then.
+static uint64_t end_of(uint64_t state)
 {
-    uint64_t end_us = (state & ~WINDOW_COUNT_MASK) >> BUCKET_PART_BITS;
-    return end_us + window->length_us / 2 > window->end_us ? state & WINDOW_COUNT_MASK : 0;
+    return (state & ~WINDOW_COUNT_MASK) >> BUCKET_PART_BITS;
 }
 
-static uint64_t state_of(const struct window *window, uint64_t count)
+static uint64_t gone(const struct window *window, uint64_t state)
 {
-    return (window->end_us << BUCKET_PART_BITS & ~WINDOW_COUNT_MASK) |
+    return end_of(state) + window->length_us / 2 > window->end_us ? state & WINDOW_COUNT_MASK : 0;
+}
+
+// The request came in a window before, or in another time zone, which is so far ahead.
+static bool is_later(const struct window *window, uint64_t state)
+{
+    return end_of(state) > window->end_us + window->length_us / 2;
+}
+
+static uint64_t state_of(uint64_t end_us, uint64_t count)
+{
+    return (end_us << BUCKET_PART_BITS & ~WINDOW_COUNT_MASK) |
            (count < WINDOW_COUNT_MASK ? count : WINDOW_COUNT_MASK);
 }
 
@@ -84,16 +95,20 @@ uint64_t window_wait_us(const struct window *window, uint64_t state, uint64_t no
     return window->end_us > now_us ? window->end_us - now_us : 1;
 }
 
-uint64_t window_charge(const struct window *window, uint64_t state, uint64_t cost)
+uint64_t window_charge(const struct window *window, uint64_t state, uint64_t now_us, uint64_t cost)
 {
-    uint64_t before = gone(window, state);
-    return state_of(window, cost < WINDOW_COUNT_MASK ? before + cost : WINDOW_COUNT_MASK);
+    bool is_over = now_us + BUCKET_SLACK_US >= window->end_us; // for whom the time was read last
+    uint64_t before = gone(window, state),
+             end_us = is_over && is_later(window, state) ? end_of(state) : window->end_us;
+    return state_of(end_us, cost < WINDOW_COUNT_MASK ? before + cost : WINDOW_COUNT_MASK);
 }
 
 uint64_t window_give(const struct window *window, uint64_t state, uint64_t cost)
 {
     uint64_t before = gone(window, state);
-    return state_of(window, before > cost ? before - cost : 0);
+    if (is_later(window, state))
+        return state;
+    return state_of(window->end_us, before > cost ? before - cost : 0);
 }
 
 uint64_t window_remaining(const struct window *window, uint64_t state)

@@ -7,7 +7,9 @@
 // ends, as a bucket's say when it is full, in steps of 65 ms; the lower 31 count the tokens that are gone. So
 // a state whose window is past can be forgotten (bucket_is_full). Windows belong to the wall clock, states to
 // the monotonic one: which window a state counts in is told by its end, give or take half a window, so that
-// a clock that is set right by a few seconds does not begin another one.
+// a clock that is set right by a few seconds does not begin another one. A state never goes back to an
+// earlier window: what a request of that one takes afterwards is taken in the later, what it gives back is
+// void.
 #pragma once
 
 #include "base/time_zone.h"
@@ -38,6 +40,6 @@ void window_at(struct window *window, enum window_unit unit, const struct time_z
                int64_t now_s, uint64_t now_us);
 // As those of a bucket.
 uint64_t window_wait_us(const struct window *window, uint64_t state, uint64_t now_us, uint64_t cost);
-uint64_t window_charge(const struct window *window, uint64_t state, uint64_t cost);
+uint64_t window_charge(const struct window *window, uint64_t state, uint64_t now_us, uint64_t cost);
 uint64_t window_give(const struct window *window, uint64_t state, uint64_t cost);
 uint64_t window_remaining(const struct window *window, uint64_t state);

@@ -4,12 +4,14 @@ static void break_out(struct out *out, struct buf_pool *pool)
 {
     out->broken = true;
     buf_release(&out->buf, pool);
+    lent_give_back(&out->lent);
 }
 
 bool out_reserve(struct out *out, struct buf_pool *pool, size_t n)
 {
     if (out->broken)
         return false;
+    check(!out->lent.lender);
     if (buf_reserve(&out->buf, pool, n, OUT_MAX))
         return true;
     break_out(out, pool);
@@ -53,14 +55,27 @@ void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct 
         buf_put(&out->buf, span);
 }
 
+void out_lend(struct out *out, struct lent lent)
+{
+    check(!out->lent.lender);
+    out->lent = lent;
+    if (out->broken)
+        lent_give_back(&out->lent);
+}
+
 void out_flush(struct out *out, struct conn *conn, struct buf_pool *pool)
 {
-    if (!out->broken && conn->writable && buf_len(&out->buf))
-        send_with(out, conn, pool, STR_NULL);
+    if (out->broken || !conn->writable || out_empty(out))
+        return;
+    size_t n = send_with(out, conn, pool, out->lent.span);
+    out->lent.span = str_skip(out->lent.span, n < out->lent.span.n ? n : out->lent.span.n);
+    if (!out->lent.span.n)
+        lent_give_back(&out->lent);
 }
 
 void out_release(struct out *out, struct buf_pool *pool)
 {
     buf_release(&out->buf, pool);
+    lent_give_back(&out->lent);
     *out = (struct out){0};
 }

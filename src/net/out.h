@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/buf.h"
+#include "base/lent.h"
 #include "net/conn.h"
 
 enum flow {
@@ -19,9 +20,10 @@ enum {
 
 struct out {
     struct buf buf;
-    bool blocked; // the kernel took less than there was
-    bool full;    // FLOW_FULL was said, and its end has not been reported yet
-    bool broken;  // the connection failed, or memory ran out: everything is discarded from now on
+    struct lent lent; // and behind it
+    bool blocked;     // the kernel took less than there was
+    bool full;        // FLOW_FULL was said, and its end has not been reported yet
+    bool broken;      // the connection failed, or memory ran out: everything is discarded from now on
 };
 
 // Room for n bytes at buf's end, to be filled by the h1_write functions. False: memory is out (broken is
@@ -29,7 +31,10 @@ struct out {
 must_check bool out_reserve(struct out *out, struct buf_pool *pool, size_t n);
 // Takes the whole span: copies it, or sends it with what is gathered.
 void out_span(struct out *out, struct conn *conn, struct buf_pool *pool, struct str span);
-// Sends what is gathered; the buffer goes back to the pool when it is empty.
+// Behind what is gathered, with the next flush, from where it lies. Until it has gone nothing may be put
+// behind it: out_empty says so.
+void out_lend(struct out *out, struct lent lent);
+// Sends what there is; the buffer goes back to the pool when it is empty.
 void out_flush(struct out *out, struct conn *conn, struct buf_pool *pool);
 
 // What to say to whoever filled it.
@@ -50,7 +55,7 @@ static inline bool out_drained(struct out *out)
 
 static inline bool out_empty(const struct out *out)
 {
-    return buf_len(&out->buf) == 0;
+    return buf_len(&out->buf) == 0 && !out->lent.lender;
 }
 
 void out_release(struct out *out, struct buf_pool *pool);

@@ -2,6 +2,7 @@
 // short copies, and a field is looked at once, eight bytes at a time, while it is copied.
 #include "observe/access_line.h"
 
+#include "base/digits.h"
 #include "base/json.h"
 
 // ---- compiling ----
@@ -98,62 +99,6 @@ struct line {
     char *at, *end;
 };
 
-static inline uint64_t load8(const char *p)
-{
-    uint64_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline uint64_t load4(const char *p)
-{
-    uint32_t v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-#define EACH_BYTE(c) (0x0101010101010101u * (uint64_t)(c))
-
-// High bits set where a byte is a control, a quote, a backslash, DEL or beyond ASCII (and perhaps in bytes
-// above a true hit, which only costs the slow way).
-static inline uint64_t special_bytes(uint64_t v)
-{
-    uint64_t quote = v ^ EACH_BYTE('"'), backslash = v ^ EACH_BYTE('\\');
-    uint64_t below =
-        (v - EACH_BYTE(0x20)) | (quote - EACH_BYTE(1)) | (backslash - EACH_BYTE(1)) | (v + EACH_BYTE(1));
-    return (below | v) & EACH_BYTE(0x80);
-}
-
-// Copies s to out; false when some byte needs an escape (what was copied is then worth nothing). Reads and
-// writes nothing beyond s.n bytes: the last word overlaps the one before.
-static inline bool copy_plain(char *out, struct str s)
-{
-    uint64_t special = 0;
-    if (s.n >= 8) {
-        size_t last = s.n - 8;
-        for (size_t i = 0; i < last; i += 8) {
-            uint64_t v = load8(s.p + i);
-            special |= special_bytes(v);
-            memcpy(out + i, &v, 8);
-        }
-        uint64_t v = load8(s.p + last);
-        memcpy(out + last, &v, 8);
-        return !(special | special_bytes(v));
-    }
-    if (s.n >= 4) {
-        uint64_t first = load4(s.p), last = load4(s.p + s.n - 4);
-        memcpy(out, &first, 4);
-        memcpy(out + s.n - 4, &last, 4);
-        return !special_bytes(first | last << 32);
-    }
-    uint64_t v = EACH_BYTE('x');
-    for (size_t i = 0; i < s.n; i++) {
-        out[i] = s.p[i];
-        v = v << 8 | (unsigned char)s.p[i];
-    }
-    return !special_bytes(v);
-}
-
 // Half of what is left: however long one hostile field is, those behind it get their share.
 static inline size_t line_room(const struct line *line)
 {
@@ -214,34 +159,15 @@ static __attribute__((noinline)) void put_escaped(struct line *line, struct str 
 
 // ---- numbers and times ----
 
-static const char digit_pairs[] =
-    "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
-    "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
-    "8081828384858687888990919293949596979899";
-
-static inline void put_pair(char *out, uint64_t value)
-{
-    memcpy(out, digit_pairs + value * 2, 2);
-}
-
 static inline void put_u64(struct line *line, uint64_t value)
 {
-    if (value >= 10000) {
-        line->at += u64_print(value, line->at);
-        return;
-    }
-    char digits[8] = {0};
-    put_pair(digits, value / 100);
-    put_pair(digits + 2, value % 100);
-    size_t skip = (size_t)(value < 1000) + (value < 100) + (value < 10);
-    memcpy(line->at, digits + skip, 4); // up to 3 bytes too many: the next piece covers them
-    line->at += 4 - skip;
+    line->at += u64_print(value, line->at);
 }
 
 static inline void put_thousandths(struct line *line, uint64_t value)
 {
     line->at[0] = (char)('0' + value / 100);
-    put_pair(line->at + 1, value % 100);
+    decimal_pair(line->at + 1, value % 100);
     line->at += 3;
 }
 
@@ -273,11 +199,11 @@ static struct date date_of(uint64_t day)
 
 static void put_clock(char *out, uint64_t second_of_day)
 {
-    put_pair(out, second_of_day / 3600);
+    decimal_pair(out, second_of_day / 3600);
     out[2] = ':';
-    put_pair(out + 3, second_of_day / 60 % 60);
+    decimal_pair(out + 3, second_of_day / 60 % 60);
     out[5] = ':';
-    put_pair(out + 6, second_of_day % 60);
+    decimal_pair(out + 6, second_of_day % 60);
 }
 
 // "2026-11-24T12:00:00" into the log's cache.
@@ -286,12 +212,12 @@ static __attribute__((noinline)) void print_second(struct access_log *log, uint6
     struct date date = date_of(second / 86400);
     char *text = log->second_text;
     log->second = second;
-    put_pair(text, date.year / 100 % 100);
-    put_pair(text + 2, date.year % 100);
+    decimal_pair(text, date.year / 100 % 100);
+    decimal_pair(text + 2, date.year % 100);
     text[4] = '-';
-    put_pair(text + 5, date.month);
+    decimal_pair(text + 5, date.month);
     text[7] = '-';
-    put_pair(text + 8, date.day);
+    decimal_pair(text + 8, date.day);
     text[10] = 'T';
     put_clock(text + 11, second % 86400);
 }
@@ -314,12 +240,12 @@ static void put_time_local(struct line *line, uint64_t wall_us)
     static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     uint64_t second = wall_us / 1000000;
     struct date date = date_of(second / 86400);
-    put_pair(line->at, date.day);
+    decimal_pair(line->at, date.day);
     line->at[2] = '/';
     memcpy(line->at + 3, months + ((size_t)date.month - 1) * 3, 3);
     line->at[6] = '/';
-    put_pair(line->at + 7, date.year / 100 % 100);
-    put_pair(line->at + 9, date.year % 100);
+    decimal_pair(line->at + 7, date.year / 100 % 100);
+    decimal_pair(line->at + 9, date.year % 100);
     line->at[11] = ':';
     put_clock(line->at + 12, second % 86400);
     memcpy(line->at + 20, " +0000", 6);
@@ -336,7 +262,7 @@ static inline void put_json(struct line *line, struct str s)
         return;
     }
     *line->at++ = '"';
-    if (likely(s.n <= line_room(line) && copy_plain(line->at, s)))
+    if (likely(s.n <= line_room(line) && json_copy_plain(line->at, s)))
         line->at += s.n;
     else
         put_escaped(line, s, json_escape);
@@ -435,7 +361,7 @@ static void put_text(struct line *line, struct str s)
 {
     if (!s.n)
         put(line, "-");
-    else if (s.n <= line_room(line) && copy_plain(line->at, s))
+    else if (s.n <= line_room(line) && json_copy_plain(line->at, s))
         line->at += s.n;
     else
         put_escaped(line, s, escape_text);

@@ -266,6 +266,20 @@ void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason
         slot->retries[reason]++;
 }
 
+void metrics_hedge(struct metrics *metrics, uint32_t upstream, enum hedge_result result)
+{
+    struct metric_upstream *slot = upstream_slot(metrics, upstream);
+    if (slot)
+        slot->hedges[result]++;
+}
+
+void metrics_stale_answer(struct metrics *metrics, uint32_t upstream)
+{
+    struct metric_upstream *slot = upstream_slot(metrics, upstream);
+    if (slot)
+        slot->stale_answers++;
+}
+
 void metrics_connections(struct metrics *metrics, uint32_t listener, enum connection_state state, int change)
 {
     if (unlikely(listener >= metrics->listener_count))
@@ -321,6 +335,11 @@ void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t d
     metrics->redis_results[result]++;
     if (result == REDIS_COMMAND_OK || result == REDIS_COMMAND_ERROR)
         histogram_add(&metrics->redis_duration, redis_bounds_us, duration_us);
+}
+
+void metrics_idempotency(struct metrics *metrics, enum idempotency_result result)
+{
+    metrics->idempotency[result]++;
 }
 
 void metrics_shed(struct metrics *metrics, enum priority priority)
@@ -379,6 +398,9 @@ static void upstream_merge(struct metrics *metrics, uint32_t id, const struct me
     histogram_merge(into->duration, from->duration);
     for (unsigned i = 0; i < RETRY_REASONS; i++)
         into->retries[i] += from->retries[i];
+    for (unsigned i = 0; i < HEDGE_RESULT_COUNT; i++)
+        into->hedges[i] += from->hedges[i];
+    into->stale_answers += from->stale_answers;
     for (unsigned i = 0; i < CONNECTION_STATES; i++)
         into->connections[i] += from->connections[i];
 }
@@ -391,6 +413,8 @@ void metrics_merge(struct metrics *into, const struct metrics *from)
         into->counters[i] += from->counters[i];
     for (unsigned i = 0; i < REDIS_RESULT_COUNT; i++)
         into->redis_results[i] += from->redis_results[i];
+    for (unsigned i = 0; i < IDEMPOTENCY_RESULT_COUNT; i++)
+        into->idempotency[i] += from->idempotency[i];
     for (unsigned i = 0; i < PRIORITIES; i++)
         into->sheds[i] += from->sheds[i];
     histogram_merge(&into->redis_duration, &from->redis_duration);

@@ -58,6 +58,21 @@ enum retry_reason {
     RETRY_REASONS
 };
 void metrics_retry(struct metrics *metrics, uint32_t upstream, enum retry_reason reason);
+// A copy of its answer was given.
+void metrics_stale_answer(struct metrics *metrics, uint32_t upstream);
+
+// What became of second attempts beside slow ones: X(id, value of the label "result").
+#define HEDGE_RESULTS(X)                                                     \
+    X(HEDGE_WON, "won")   /* it was first, or the other one failed */        \
+    X(HEDGE_LOST, "lost") /* the other one was, or nobody waited any more */ \
+    X(HEDGE_FAILED, "failed")
+enum hedge_result {
+#define X(id, ...) id,
+    HEDGE_RESULTS(X)
+#undef X
+        HEDGE_RESULT_COUNT,
+};
+void metrics_hedge(struct metrics *metrics, uint32_t upstream, enum hedge_result result);
 
 // Ejections of endpoints, by why: X(id, value of the label "reason", for people).
 #define EJECTION_REASON_LIST(X)                                                      \
@@ -140,6 +155,24 @@ enum redis_result {
 // duration_us counts when there was a reply in time.
 void metrics_redis(struct metrics *metrics, enum redis_result result, uint64_t duration_us);
 
+// Requests of routes with idempotency, by what became of them: X(id, value of the label "result").
+#define IDEMPOTENCY_RESULTS(X)                                                                 \
+    X(IDEMPOTENCY_NEW, "new")                                                                  \
+    X(IDEMPOTENCY_REPLAYED, "replayed")                                                        \
+    X(IDEMPOTENCY_IN_PROGRESS, "in_progress")                                                  \
+    X(IDEMPOTENCY_MISMATCH, "mismatch")       /* another request had the key */                \
+    X(IDEMPOTENCY_LOST, "lost")               /* carried out, and its answer was not kept */   \
+    X(IDEMPOTENCY_NO_KEY, "no_key")           /* malformed, or missing where it is required */ \
+    X(IDEMPOTENCY_UNAVAILABLE, "unavailable") /* Redis does not answer */                      \
+    X(IDEMPOTENCY_OVERLOADED, "overloaded")   /* too many are under way */
+enum idempotency_result {
+#define X(id, ...) id,
+    IDEMPOTENCY_RESULTS(X)
+#undef X
+        IDEMPOTENCY_RESULT_COUNT,
+};
+void metrics_idempotency(struct metrics *metrics, enum idempotency_result result);
+
 // What the gateway itself can run short of: X(id, value of the label "resource").
 #define OVERLOAD_RESOURCE_NAMES(X)         \
     X(OVERLOAD_DESCRIPTORS, "descriptors") \
@@ -191,18 +224,30 @@ struct metrics_certificate {
     int64_t not_after; // Unix seconds
 };
 
-enum { METRIC_BREAKER_STATES = 4 }; // closed, open, half-open, ramping
+// Of circuit breakers (upstream/breaker.h): X(id, value of the label "to"). The gauge shows their numbers.
+#define BREAKER_STATE_NAMES(X)        \
+    X(BREAKER_CLOSED, "closed")       \
+    X(BREAKER_OPEN, "open")           \
+    X(BREAKER_HALF_OPEN, "half-open") \
+    X(BREAKER_RAMPING, "ramping")
+enum breaker_state {
+#define X(id, ...) id,
+    BREAKER_STATE_NAMES(X)
+#undef X
+        BREAKER_STATES,
+};
 struct metrics_breaker {
     uint32_t upstream, endpoint; // ids; endpoint UINT32_MAX: of the upstream as a whole (label "")
-    unsigned state;
+    enum breaker_state state;
 };
 struct metrics_breaker_changes { // of all breakers of an upstream
     uint32_t upstream;
-    uint64_t to[METRIC_BREAKER_STATES];
+    uint64_t to[BREAKER_STATES];
 };
-struct metrics_requests_limit {
+struct metrics_requests {
     uint32_t upstream; // id
     uint32_t limit;    // in force
+    uint32_t waiting;  // in line
 };
 
 // What the control thread knows by itself.
@@ -219,8 +264,8 @@ struct metrics_process {
     size_t breaker_count;
     const struct metrics_breaker_changes *breaker_changes;
     size_t breaker_change_count;
-    const struct metrics_requests_limit *limits; // of upstreams
-    size_t limit_count;
+    const struct metrics_requests *requests; // of upstreams
+    size_t requests_count;
 };
 struct metrics_endpoint {
     uint32_t endpoint; // id

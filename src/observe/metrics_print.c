@@ -7,6 +7,7 @@
 #include "observe/shard.h"
 
 #include "base/json.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 
@@ -190,6 +191,18 @@ static void put_histogram(struct page *page, struct str name, struct str labels,
     put(page, "\n");
 }
 
+// A counter with one label: a sample for each of its values.
+static void print_counts(struct page *page, struct str name, struct str help, struct str key,
+                         const struct str *values, const uint64_t *counts, unsigned count)
+{
+    family(page, name, FAMILY_COUNTER, help);
+    for (unsigned i = 0; i < count; i++) {
+        put_str(page, name);
+        put_label(page, STR("{"), key, values[i]);
+        sample_u64(page, counts[i]);
+    }
+}
+
 // ---- families ----
 
 static struct str route_name(uint32_t index)
@@ -321,10 +334,42 @@ static void print_upstream_durations(struct page *page, const struct metrics *to
     buf_free(&labels);
 }
 
-static void print_upstream_states(struct page *page, const struct metrics *total)
+// A counter of each upstream with one label more. offset: of the counts, in struct metric_upstream.
+static void print_upstream_counts(struct page *page, const struct metrics *total, struct str name,
+                                  struct str help, struct str key, const struct str *values, unsigned count,
+                                  size_t offset)
+{
+    family(page, name, FAMILY_COUNTER, help);
+    for (uint32_t u = 0; u < total->upstream_count; u++) {
+        const uint64_t *counts = (const void *)((const char *)total->upstreams[u] + offset);
+        for (unsigned i = 0; total->upstreams[u] && i < count; i++) {
+            put_str(page, name);
+            label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
+            put_label(page, STR(","), key, values[i]);
+            sample_u64(page, counts[i]);
+        }
+    }
+}
+
+static void print_second_tries(struct page *page, const struct metrics *total)
 {
     static const struct str reasons[RETRY_REASONS] = {
         STR("connect_failure"), STR("reset"), STR("refused_stream"), STR("status"), STR("response_timeout")};
+    static const struct str results[] = {
+#define X(id, text) STR(text),
+        HEDGE_RESULTS(X)
+#undef X
+    };
+    print_upstream_counts(page, total, STR("sallyport_upstream_retries_total"),
+                          STR("Requests tried again, by why."), STR("reason"), reasons, RETRY_REASONS,
+                          offsetof(struct metric_upstream, retries));
+    print_upstream_counts(page, total, STR("sallyport_upstream_hedges_total"),
+                          STR("Second tries beside slow ones, by what became of them."), STR("result"),
+                          results, HEDGE_RESULT_COUNT, offsetof(struct metric_upstream, hedges));
+}
+
+static void print_upstream_states(struct page *page, const struct metrics *total)
+{
     family(page, STR("sallyport_upstream_connections"), FAMILY_GAUGE, STR("Connections to upstreams open."));
     for (uint32_t u = 0; u < total->upstream_count; u++) {
         for (unsigned state = 0; total->upstreams[u] && state < CONNECTION_STATES; state++) {
@@ -334,28 +379,39 @@ static void print_upstream_states(struct page *page, const struct metrics *total
             sample_i64(page, total->upstreams[u]->connections[state]);
         }
     }
-    family(page, STR("sallyport_upstream_retries_total"), FAMILY_COUNTER,
-           STR("Requests tried again, by why."));
+    print_second_tries(page, total);
+    family(page, STR("sallyport_stale_answers_total"), FAMILY_COUNTER,
+           STR("Copies of earlier answers, given while the breaker was open."));
     for (uint32_t u = 0; u < total->upstream_count; u++) {
-        for (unsigned reason = 0; total->upstreams[u] && reason < RETRY_REASONS; reason++) {
-            put(page, "sallyport_upstream_retries_total");
-            label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
-            label(page, "reason", reasons[reason]);
-            sample_u64(page, total->upstreams[u]->retries[reason]);
-        }
+        if (!total->upstreams[u])
+            continue;
+        put(page, "sallyport_stale_answers_total");
+        label_first(page, "upstream", metric_name(NAME_UPSTREAM, u));
+        sample_u64(page, total->upstreams[u]->stale_answers);
     }
 }
 
-static void print_requests_limits(struct page *page, const struct metrics_process *process)
+static void print_places(struct page *page, const struct metrics_process *process, struct str name,
+                         struct str help, size_t offset)
 {
-    family(
-        page, STR("sallyport_upstream_requests_limit"), FAMILY_GAUGE,
-        STR("Requests that an upstream is given at a time: limits.requests, or fewer where it is adaptive."));
-    for (size_t i = 0; i < process->limit_count; i++) {
-        put(page, "sallyport_upstream_requests_limit");
-        label_first(page, "upstream", metric_name(NAME_UPSTREAM, process->limits[i].upstream));
-        sample_u64(page, process->limits[i].limit);
+    family(page, name, FAMILY_GAUGE, help);
+    for (size_t i = 0; i < process->requests_count; i++) {
+        const struct metrics_requests *requests = &process->requests[i];
+        put_str(page, name);
+        label_first(page, "upstream", metric_name(NAME_UPSTREAM, requests->upstream));
+        sample_u64(page, *(const uint32_t *)((const char *)requests + offset));
     }
+}
+
+static void print_requests_of_upstreams(struct page *page, const struct metrics_process *process)
+{
+    print_places(
+        page, process, STR("sallyport_upstream_requests_limit"),
+        STR("Requests that an upstream is given at a time: limits.requests, or fewer where it is adaptive."),
+        offsetof(struct metrics_requests, limit));
+    print_places(page, process, STR("sallyport_upstream_requests_waiting"),
+                 STR("Requests that wait in line for an upstream, over all workers."),
+                 offsetof(struct metrics_requests, waiting));
 }
 
 static int by_endpoint(const void *a, const void *b)
@@ -442,7 +498,11 @@ static int by_breaker(const void *a, const void *b)
 
 static void print_breakers(struct page *page, const struct metrics_process *process)
 {
-    static const char *const states[METRIC_BREAKER_STATES] = {"closed", "open", "half-open", "ramping"};
+    static const struct str states[BREAKER_STATES] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        BREAKER_STATE_NAMES(X)
+#undef X
+    };
     size_t count = process->breaker_count;
     struct metrics_breaker *sorted = calloc(count + 1, sizeof *sorted);
     check(sorted);
@@ -466,10 +526,10 @@ static void print_breakers(struct page *page, const struct metrics_process *proc
            STR("Times that circuit breakers came to a state."));
     for (size_t i = 0; i < process->breaker_change_count; i++) {
         const struct metrics_breaker_changes *changes = &process->breaker_changes[i];
-        for (unsigned state = 0; state < METRIC_BREAKER_STATES; state++) {
+        for (unsigned state = 0; state < BREAKER_STATES; state++) {
             put(page, "sallyport_breaker_transitions_total");
             label_first(page, "upstream", metric_name(NAME_UPSTREAM, changes->upstream));
-            label(page, "to", str_of(states[state]));
+            label(page, "to", states[state]);
             sample_u64(page, changes->to[state]);
         }
     }
@@ -559,17 +619,25 @@ static void print_redis(struct page *page, const struct metrics *total)
         REDIS_RESULTS(X)
 #undef X
     };
-    family(page, STR("sallyport_redis_commands_total"), FAMILY_COUNTER,
-           STR("Commands to Redis, by how they ended."));
-    for (unsigned i = 0; i < REDIS_RESULT_COUNT; i++) {
-        put(page, "sallyport_redis_commands_total");
-        label_first(page, "result", results[i]);
-        sample_u64(page, total->redis_results[i]);
-    }
+    print_counts(page, STR("sallyport_redis_commands_total"), STR("Commands to Redis, by how they ended."),
+                 STR("result"), results, total->redis_results, REDIS_RESULT_COUNT);
     family(page, STR("sallyport_redis_command_duration_seconds"), FAMILY_HISTOGRAM,
            STR("How long replies of Redis took that came in time."));
     put_histogram(page, STR("sallyport_redis_command_duration_seconds"), STR_NULL, redis_bounds_text,
                   &total->redis_duration);
+}
+
+static void print_idempotency(struct page *page, const struct metrics *total)
+{
+    static const struct str results[IDEMPOTENCY_RESULT_COUNT] = {
+#define X(id, text) {text, sizeof(text) - 1},
+        IDEMPOTENCY_RESULTS(X)
+#undef X
+    };
+    print_counts(
+        page, STR("sallyport_idempotency_total"),
+        STR("Requests with an Idempotency-Key, or without the one they need, by what became of them."),
+        STR("result"), results, total->idempotency, IDEMPOTENCY_RESULT_COUNT);
 }
 
 static void print_overload(struct page *page, const struct metrics *total,
@@ -592,13 +660,9 @@ static void print_overload(struct page *page, const struct metrics *total,
         label_first(page, "resource", resources[i]);
         sample_double(page, process->overload[i]);
     }
-    family(page, STR("sallyport_overload_shed_total"), FAMILY_COUNTER,
-           STR("Requests turned away because the gateway was short of something."));
-    for (unsigned i = 0; i < PRIORITIES; i++) {
-        put(page, "sallyport_overload_shed_total");
-        label_first(page, "priority", priorities[i]);
-        sample_u64(page, total->sheds[i]);
-    }
+    print_counts(page, STR("sallyport_overload_shed_total"),
+                 STR("Requests turned away because the gateway was short of something."), STR("priority"),
+                 priorities, total->sheds, PRIORITIES);
 }
 
 static void print_counters(struct page *page, const struct metrics *total)
@@ -622,15 +686,15 @@ static void print_counters(struct page *page, const struct metrics *total)
 
 static void print_gateway(struct page *page, const struct metrics_process *process)
 {
-    family(page, STR("sallyport_config_reloads_total"), FAMILY_COUNTER, STR("Configuration reloads."));
-    put(page, "sallyport_config_reloads_total{result=\"success\"");
-    sample_u64(page, process->reloads_ok);
-    put(page, "sallyport_config_reloads_total{result=\"failure\"");
-    sample_u64(page, process->reloads_failed);
+    static const struct str results[] = {STR("success"), STR("failure")};
+    print_counts(page, STR("sallyport_config_reloads_total"), STR("Configuration reloads."), STR("result"),
+                 results, (const uint64_t[]){process->reloads_ok, process->reloads_failed}, 2);
     plain_u64(page, "sallyport_config_last_reload_success", FAMILY_GAUGE, "1 when the last reload was good.",
               process->last_reload_ok);
     plain_u64(page, "sallyport_worker_restarts_total", FAMILY_COUNTER,
               "Worker processes started again after a crash.", process->worker_restarts);
+    plain_u64(page, "sallyport_log_dropped_total", FAMILY_COUNTER,
+              "Lines of the process log that stderr had no room for.", log_dropped());
     family(page, STR("sallyport_build_info"), FAMILY_GAUGE, STR("Always 1; the version is the label."));
     put(page, "sallyport_build_info");
     label_first(page, "version", str_of(SALLYPORT_VERSION));
@@ -666,12 +730,13 @@ void metrics_print(const struct metrics *total, const struct metrics_process *pr
     print_upstream_requests(&page, total);
     print_upstream_durations(&page, total);
     print_upstream_states(&page, total);
-    print_requests_limits(&page, process);
+    print_requests_of_upstreams(&page, process);
     print_endpoints(&page, total, endpoints, endpoint_count);
     print_breakers(&page, process);
     print_providers(&page, total);
     print_limits(&page, total);
     print_redis(&page, total);
+    print_idempotency(&page, total);
     print_counters(&page, total);
     print_overload(&page, total, process);
     print_gateway(&page, process);

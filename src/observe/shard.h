@@ -73,7 +73,8 @@ struct metric_route {
 
 struct metric_upstream {
     struct metric_table requests; // all share `duration`
-    uint64_t retries[RETRY_REASONS];
+    uint64_t retries[RETRY_REASONS], hedges[HEDGE_RESULT_COUNT];
+    uint64_t stale_answers;
     int64_t connections[CONNECTION_STATES];
     struct metric_histogram *duration;
 };
@@ -103,6 +104,7 @@ struct metrics {
     uint64_t ends[END_CAUSE_COUNT];
     uint64_t counters[METRIC_COUNTER_COUNT];
     uint64_t redis_results[REDIS_RESULT_COUNT];
+    uint64_t idempotency[IDEMPOTENCY_RESULT_COUNT];
     uint64_t sheds[PRIORITIES];
     struct metric_histogram redis_duration; // by REDIS_BOUNDS
     struct metric_route **routes;           // by id + 1; 0: requests that matched no route

@@ -91,7 +91,7 @@ static void add_preflight(struct policy_call *call, const struct cors_settings *
     add_list(call, STR("Access-Control-Allow-Methods"), &cors->methods, method);
     add_list(call, STR("Access-Control-Allow-Headers"), &cors->headers, asked_headers(call));
     headers_add(&call->response->headers, call->arena, STR("Access-Control-Max-Age"),
-                arena_printf(call->arena, "%llu", (unsigned long long)(cors->max_age_us / 1000000)));
+                arena_u64(call->arena, cors->max_age_us / 1000000));
 }
 
 static void remove_said(struct headers *headers)

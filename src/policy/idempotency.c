@@ -20,9 +20,11 @@ struct piece {
 struct idempotent { // in the exchange's arena
     const struct idempotency_settings *settings;
     struct replay_asking asking;
+    struct str authorization, certificate; // of a caller whom the gateway does not know
     bool is_held;
     // The answer, as it passes:
     const struct response_head *head; // NULL: none came from the upstream
+    unsigned status;
     struct piece *first, **last;
     size_t body_bytes;
     bool is_too_long;
@@ -52,17 +54,58 @@ static struct replay_hash name_of(const struct policy_call *call, struct str key
     return replay_hash(parts, countof(parts));
 }
 
+// What the service may know a caller by of whom the gateway knows an address alone: others may have that,
+// too. A part of the print, not of the name: who asks with other credentials gets 422, neither another's
+// answer nor a second payment.
+static void note_credentials(struct policy_call *call)
+{
+    struct idempotent *own = call->idempotent;
+    const struct identity *identity = call->identity;
+    if (identity && (identity->consumer.n || identity->subject.n))
+        return;
+    own->authorization = headers_value(&call->request->headers, HEADER_AUTHORIZATION);
+    own->certificate = call->tls ? call->tls->client_fingerprint : STR_NULL;
+}
+
 static struct replay_hash print_of(const struct policy_call *call)
 {
     const struct request_head *request = call->request;
-    struct str parts[] = {request->method_name, request->host, request->path, request->query, call->body};
-    return replay_hash(parts, countof(parts));
+    const struct idempotent *own = call->idempotent;
+    struct str parts[] = {request->method_name, request->host, request->path,      request->query,
+                          call->body,           STR_NULL,      own->authorization, own->certificate};
+    bool has_credentials = own->authorization.n || own->certificate.n;
+    return replay_hash(parts, has_credentials ? countof(parts) : 5); // as older gateways say it
 }
 
-static enum verdict fail(struct policy_call *call, enum end_cause cause, struct str detail)
+// How a request in a state is refused, and counted.
+static const struct outcome {
+    enum idempotency_result result;
+    enum end_cause cause;
+    struct str detail;
+} outcomes[] = {
+#define WORDS(text)            \
+    {                          \
+        text, sizeof(text) - 1 \
+    }
+    [REPLAY_RUNNING] = {IDEMPOTENCY_IN_PROGRESS, END_IDEMPOTENCY_RUNNING},
+    [REPLAY_OTHER] = {IDEMPOTENCY_MISMATCH, END_IDEMPOTENCY_MISMATCH},
+    [REPLAY_LOST] = {IDEMPOTENCY_LOST, END_IDEMPOTENCY_LOST},
+    [REPLAY_UNAVAILABLE] = {IDEMPOTENCY_UNAVAILABLE, END_IDEMPOTENCY_UNAVAILABLE},
+    [REPLAY_FULL] = {IDEMPOTENCY_OVERLOADED, END_OVERLOADED,
+                     WORDS("too many requests with an Idempotency-Key are under way")},
+};
+static const struct outcome no_key = {IDEMPOTENCY_NO_KEY, END_IDEMPOTENCY_NO_KEY},
+                            bad_key = {IDEMPOTENCY_NO_KEY, END_IDEMPOTENCY_NO_KEY,
+                                       WORDS("there must be one Idempotency-Key, of 1 to 255 bytes")};
+#undef WORDS
+
+static enum verdict fail(struct policy_call *call, const struct outcome *outcome)
 {
-    call->cause = cause;
-    call->detail = detail;
+    metrics_idempotency(call->metrics, outcome->result);
+    call->cause = outcome->cause;
+    call->detail = outcome->detail;
+    if (outcome->cause == END_IDEMPOTENCY_RUNNING)
+        headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"), STR("1"));
     return FAIL;
 }
 
@@ -74,24 +117,31 @@ static enum verdict note_key(struct policy_call *call)
         return PASS;
     struct str key = http_idempotency_key(request);
     if (!key.n && headers_find(&request->headers, HEADER_IDEMPOTENCY_KEY))
-        return fail(call, END_IDEMPOTENCY_NO_KEY,
-                    STR("there must be one Idempotency-Key, of 1 to 255 bytes"));
+        return fail(call, &bad_key);
     if (!key.n)
-        return settings->required ? fail(call, END_IDEMPOTENCY_NO_KEY, STR_NULL) : PASS;
+        return settings->required ? fail(call, &no_key) : PASS;
     call->idempotent = arena_new(call->arena, struct idempotent);
     call->idempotent->settings = settings;
     call->idempotent->asking.name = name_of(call, key);
+    note_credentials(call); // before they are concealed
     call->body_wanted = settings->body_bytes;
     return PASS;
 }
 
-static enum verdict replay(struct policy_call *call, struct str span)
+static enum verdict replay(struct policy_call *call, struct shared *answer)
 {
     struct replay_answer kept;
-    if (!replay_answer_read(span, call->arena, &kept))
-        return fail(call, END_IDEMPOTENCY_LOST, STR_NULL);
+    if (!replay_answer_read(shared_str(answer), call->arena, &kept)) {
+        shared_unref(answer);
+        return fail(call, &outcomes[REPLAY_LOST]);
+    }
+    metrics_idempotency(call->metrics, IDEMPOTENCY_REPLAYED);
     headers_set(&kept.headers, call->arena, STR("Idempotent-Replayed"), STR("true"));
-    call->answer = (struct policy_answer){.status = kept.status, .headers = kept.headers, .body = kept.body};
+    call->answer = (struct policy_answer){.status = kept.status,
+                                          .headers = kept.headers,
+                                          .trailers = kept.trailers,
+                                          .body = kept.body,
+                                          .in = answer};
     return REPLY;
 }
 
@@ -119,19 +169,16 @@ static enum verdict claim(struct policy_call *call)
         return PASS;
     if (!call->again)
         ask(call);
-    switch (replay_claim(call->replays, &own->asking, call->now_us)) {
-    case REPLAY_NEW: own->is_held = call->outlives_client = true; return PASS;
-    case REPLAY_WAIT: return WAIT;
-    case REPLAY_RUNNING:
-        headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"), STR("1"));
-        return fail(call, END_IDEMPOTENCY_RUNNING, STR_NULL);
-    case REPLAY_OTHER: return fail(call, END_IDEMPOTENCY_MISMATCH, STR_NULL);
-    case REPLAY_LOST: return fail(call, END_IDEMPOTENCY_LOST, STR_NULL);
-    case REPLAY_ANSWER: return replay(call, own->asking.answer);
-    case REPLAY_UNAVAILABLE: return fail(call, END_IDEMPOTENCY_UNAVAILABLE, STR_NULL);
-    case REPLAY_FULL: break;
-    }
-    return fail(call, END_OVERLOADED, STR("too many requests with an Idempotency-Key are under way"));
+    enum replay_state state = replay_claim(call->replays, &own->asking, call->now_us);
+    if (state == REPLAY_WAIT)
+        return WAIT;
+    if (state == REPLAY_ANSWER)
+        return replay(call, replay_take_answer(&own->asking));
+    if (state != REPLAY_NEW)
+        return fail(call, &outcomes[state]);
+    metrics_idempotency(call->metrics, IDEMPOTENCY_NEW);
+    own->is_held = call->outlives_client = true;
+    return PASS;
 }
 
 static void forget(struct policy_call *call)
@@ -160,26 +207,32 @@ static void listen_to_body(struct policy_call *call, struct str span)
 static void listen_to_answer(struct policy_call *call)
 {
     struct idempotent *own = call->idempotent;
-    if (!own || !own->is_held)
+    if (!own || !own->is_held || call->response->status < 200) // a tunnel
         return;
     own->head = call->response;
+    own->status = call->response->status;
     own->last = &own->first;
     call->on_response_body = listen_to_body;
 }
 
-// The service says that it has not carried it out (RFC 9110 15.5.9, RFC 8470, RFC 6585, RFC 9110 15.6.4).
+// The service says that it has not carried it out (RFC 9110 15.5.2, 15.5.9, RFC 8470, RFC 6585, RFC 9110
+// 15.6.4).
 static bool is_undone(unsigned status)
 {
-    return status == 408 || status == 425 || status == 429 || status == 503;
+    return status == 401 || status == 408 || status == 425 || status == 429 || status == 503;
 }
 
-// n == 0: it is too long.
+// n == 0: it is too long, or has broken off.
 static struct str answer_of(const struct policy_call *call)
 {
     const struct idempotent *own = call->idempotent;
+    if (!call->is_whole || own->is_too_long) // the head may be gone
+        return STR_NULL;
     struct replay_answer answer = {.status = own->head->status, .headers = own->head->headers};
+    if (call->trailers)
+        answer.trailers = *call->trailers;
     size_t head_bytes = replay_answer_bytes(&answer);
-    if (own->is_too_long || head_bytes + own->body_bytes > own->settings->response_bytes)
+    if (head_bytes + own->body_bytes > own->settings->response_bytes)
         return STR_NULL;
     char *out = arena_alloc(call->arena, head_bytes + own->body_bytes);
     replay_answer_write(&answer, out);
@@ -195,8 +248,7 @@ static void settle(struct policy_call *call)
     if (!own || !own->is_held)
         return;
     own->is_held = false;
-    bool is_answered = own->head && (call->is_whole || own->is_too_long);
-    if (is_answered && !is_undone(own->head->status))
+    if (own->head && !is_undone(own->status))
         replay_keep(call->replays, &own->asking, answer_of(call), call->now_us, own->settings->ttl_us);
     else
         replay_drop(call->replays, &own->asking);

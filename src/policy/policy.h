@@ -21,7 +21,8 @@ enum verdict {
 struct policy_answer {
     unsigned status;
     struct str content_type, body;
-    struct headers headers;
+    struct headers headers, trailers;
+    struct shared *in; // where it lies: held, for the exchange to let go. NULL: in the arena
 };
 
 struct policy_call {
@@ -51,7 +52,8 @@ struct policy_call {
     struct str body;              // on_body only: the request's, all of it
     uint64_t deadline_us;         // of the exchange; 0: none
     bool is_whole; // on_end: the upstream's response was complete, and is in the client's hands
-    struct idempotent *idempotent; // idempotency's: NULL: the request has no key
+    const struct headers *trailers; // on_end: the upstream's, after such a response; NULL: none
+    struct idempotent *idempotent;  // idempotency's: NULL: the request has no key
     // Filled in by the policy:
     uint64_t wait_ms;
     bool outlives_client; // from on_body to on_end: it goes on when its client has gone

@@ -130,7 +130,7 @@ static enum verdict refuse(struct policy_call *call, const struct limit_use *use
                                 use->rule.is_window ? "quota" : "limit", STR_ARG(use->face->label),
                                 (unsigned long long)(wait_ms / 1000), (unsigned long long)(wait_ms % 1000));
     headers_add_as(&call->answer.headers, call->arena, HEADER_RETRY_AFTER, STR("Retry-After"),
-                   arena_printf(call->arena, "%llu", (unsigned long long)seconds_of(use->wait_us)));
+                   arena_u64(call->arena, seconds_of(use->wait_us)));
     return FAIL;
 }
 
@@ -297,8 +297,7 @@ static void tell(struct policy_call *call, const struct told *told, struct str n
 
 static void tell_number(struct policy_call *call, struct str name, uint64_t value)
 {
-    char *digits = arena_alloc(call->arena, 20);
-    headers_set(&call->response->headers, call->arena, name, (struct str){digits, u64_print(value, digits)});
+    headers_set(&call->response->headers, call->arena, name, arena_u64(call->arena, value));
 }
 
 // These have no names of limits: the one with the least left speaks.

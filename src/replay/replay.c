@@ -1,5 +1,7 @@
 #include "replay/replay.h"
 
+#include "http/body.h"
+
 #include <endian.h>
 #include <openssl/evp.h>
 #include <pthread.h>
@@ -35,17 +37,30 @@ struct replay_hash replay_hash(const struct str *parts, unsigned count)
 //
 //   status, count of fields; for each: length of its name, length of its value, both of them; the body
 //
-// Numbers have four bytes, the high one first.
+// Numbers have four bytes, the high one first. An answer with trailers has WITH_TRAILERS in its status, their
+// count behind that of the fields, and themselves behind the fields. A gateway that does not know of trailers
+// takes that for no answer (REPLAY_LOST) rather than a wrong one, and reads all others.
 
-enum { NUMBER = 4, FIELD_MIN = 2 * NUMBER };
+enum { NUMBER = 4, FIELD_MIN = 2 * NUMBER, WITH_TRAILERS = 1 << 16 };
+
+static size_t fields_bytes(const struct headers *fields, uint32_t *count)
+{
+    size_t n = 0;
+    *count = 0;
+    for (uint32_t i = 0; i < fields->count; i++) {
+        if (fields->v[i].id == HEADER_GONE)
+            continue;
+        n += FIELD_MIN + fields->v[i].name.n + fields->v[i].value.n;
+        ++*count;
+    }
+    return n;
+}
 
 size_t replay_answer_bytes(const struct replay_answer *answer)
 {
-    size_t n = 2 * NUMBER + answer->body.n;
-    for (uint32_t i = 0; i < answer->headers.count; i++)
-        if (answer->headers.v[i].id != HEADER_GONE)
-            n += FIELD_MIN + answer->headers.v[i].name.n + answer->headers.v[i].value.n;
-    return n;
+    uint32_t headers, trailers;
+    size_t n = fields_bytes(&answer->headers, &headers) + fields_bytes(&answer->trailers, &trailers);
+    return n + (trailers ? 3 : 2) * (size_t)NUMBER + answer->body.n;
 }
 
 static char *put_number(char *at, size_t value)
@@ -59,20 +74,28 @@ static char *put(char *at, struct str s)
     return s.n ? mempcpy(at, s.p, s.n) : at;
 }
 
+static char *put_fields(char *at, const struct headers *fields)
+{
+    for (uint32_t i = 0; i < fields->count; i++) {
+        const struct header *field = &fields->v[i];
+        if (field->id == HEADER_GONE)
+            continue;
+        at = put_number(put_number(at, field->name.n), field->value.n);
+        at = put(put(at, field->name), field->value);
+    }
+    return at;
+}
+
 void replay_answer_write(const struct replay_answer *answer, char *out)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < answer->headers.count; i++)
-        count += answer->headers.v[i].id != HEADER_GONE;
-    out = put_number(put_number(out, answer->status), count);
-    for (uint32_t i = 0; i < answer->headers.count; i++) {
-        const struct header *header = &answer->headers.v[i];
-        if (header->id == HEADER_GONE)
-            continue;
-        out = put_number(put_number(out, header->name.n), header->value.n);
-        out = put(put(out, header->name), header->value);
-    }
-    put(out, answer->body);
+    uint32_t headers, trailers;
+    fields_bytes(&answer->headers, &headers);
+    fields_bytes(&answer->trailers, &trailers);
+    out = put_number(out, answer->status | (trailers ? WITH_TRAILERS : 0));
+    out = put_number(out, headers);
+    if (trailers)
+        out = put_number(out, trailers);
+    put(put_fields(put_fields(out, &answer->headers), &answer->trailers), answer->body);
 }
 
 static bool take_number(struct str *rest, uint32_t *number)
@@ -94,7 +117,7 @@ static bool take(struct str *rest, size_t n, struct str *s)
     return true;
 }
 
-static bool take_field(struct str *rest, struct arena *arena, struct headers *headers)
+static bool take_field(struct str *rest, struct arena *arena, struct headers *fields)
 {
     uint32_t name_bytes, value_bytes;
     struct str name, value;
@@ -102,21 +125,44 @@ static bool take_field(struct str *rest, struct arena *arena, struct headers *he
         !take(rest, name_bytes, &name) || !take(rest, value_bytes, &value) || !header_name_valid(name) ||
         !header_value_valid(value))
         return false;
-    headers_add(headers, arena, name, value);
+    headers_add(fields, arena, name, value);
+    return true;
+}
+
+static bool take_fields(struct str *rest, uint32_t count, struct arena *arena, struct headers *fields)
+{
+    if (count > rest->n / FIELD_MIN)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (!take_field(rest, arena, fields))
+            return false;
+    return true;
+}
+
+// As from an upstream: none that means something to framing or routing.
+static bool take_trailers(struct str *rest, uint32_t count, struct arena *arena, struct headers *trailers)
+{
+    if (!take_fields(rest, count, arena, trailers))
+        return false;
+    for (uint32_t i = 0; i < trailers->count; i++)
+        if (body_forbids_trailer(trailers->v[i].name))
+            return false;
     return true;
 }
 
 bool replay_answer_read(struct str span, struct arena *arena, struct replay_answer *answer)
 {
-    uint32_t status, count;
+    uint32_t status, headers, trailers = 0;
     *answer = (struct replay_answer){0};
-    if (!take_number(&span, &status) || !take_number(&span, &count) || status < 200 || status > 599 ||
-        count > span.n / FIELD_MIN)
+    if (!take_number(&span, &status) || !take_number(&span, &headers))
         return false;
-    for (uint32_t i = 0; i < count; i++)
-        if (!take_field(&span, arena, &answer->headers))
-            return false;
-    answer->status = status;
+    if ((status & WITH_TRAILERS) && (!take_number(&span, &trailers) || !trailers))
+        return false;
+    answer->status = status & ~(uint32_t)WITH_TRAILERS;
+    if (answer->status < 200 || answer->status > 599 ||
+        !take_fields(&span, headers, arena, &answer->headers) ||
+        !take_trailers(&span, trailers, arena, &answer->trailers))
+        return false;
     answer->body = span;
     return true;
 }

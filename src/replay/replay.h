@@ -36,7 +36,7 @@ enum replay_state {
 
 struct replay_answer {
     unsigned status;
-    struct headers headers;
+    struct headers headers, trailers;
     struct str body;
 };
 
@@ -44,5 +44,5 @@ struct replay_answer {
 size_t replay_answer_bytes(const struct replay_answer *answer);
 // Into out, which has room for that. Fields that are gone are left out.
 void replay_answer_write(const struct replay_answer *answer, char *out);
-// The array of headers is made in the arena; everything else points into span. False: it is no answer.
+// The arrays of fields are made in the arena; everything else points into span. False: it is no answer.
 must_check bool replay_answer_read(struct str span, struct arena *arena, struct replay_answer *answer);

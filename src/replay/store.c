@@ -95,7 +95,7 @@ static void keep_in_redis(struct replay_store *store, const struct replay_asking
                           uint64_t ttl_us)
 {
     char digits[20];
-    size_t n = 1 + REPLAY_HASH_BYTES + answer.n;
+    size_t n = REPLAY_VALUE_HEAD_BYTES + answer.n;
     char *value = arena_alloc(asking->arena, n), *at = value;
     *at++ = 'd';
     at = mempcpy(at, asking->print.bytes, REPLAY_HASH_BYTES);
@@ -112,30 +112,18 @@ static void keep_in_redis(struct replay_store *store, const struct replay_asking
 
 // ---- what it answers ----
 
-static enum replay_state state_of(struct str value, struct replay_asking *asking)
-{
-    enum { HEAD = 1 + REPLAY_HASH_BYTES };
-    if (value.n < HEAD)
-        return REPLAY_LOST;
-    if (memcmp(value.p + 1, asking->print.bytes, REPLAY_HASH_BYTES) != 0)
-        return REPLAY_OTHER;
-    if (value.p[0] == 'r')
-        return REPLAY_RUNNING;
-    if (value.n == HEAD)
-        return REPLAY_LOST;
-    asking->answer = arena_copy(asking->arena, str_skip(value, HEAD));
-    return REPLAY_ANSWER;
-}
-
 static enum replay_state hear(struct replay_asking *asking, enum redis_failure failure,
                               const struct resp_value *reply)
 {
-    if (failure || (reply->kind != RESP_NULL && reply->kind != RESP_STRING))
+    if (failure)
         return REPLAY_UNAVAILABLE;
-    if (reply->kind == RESP_NULL)
-        return REPLAY_NEW;
-    asking->is_in_redis = false; // another one's
-    return state_of(reply->text, asking);
+    struct str answer = STR_NULL;
+    enum replay_state state = replay_value_read(reply, &asking->print, &answer);
+    if (state != REPLAY_NEW && state != REPLAY_UNAVAILABLE)
+        asking->is_in_redis = false; // another one's
+    if (state == REPLAY_ANSWER && !(asking->answer = shared_copy(answer)))
+        return REPLAY_LOST; // memory is out: it must not be carried out again
+    return state;
 }
 
 static void on_answer(void *context, enum redis_failure failure, const struct resp_value *reply)
@@ -207,7 +195,7 @@ enum replay_state replay_claim(struct replay_store *store, struct replay_asking 
     if (asking->is_told)
         return heed(store, asking);
     enum replay_state here = replay_table_claim(asking->name, asking->print, now_us, asking->until_us,
-                                                asking->arena, &asking->token, &asking->answer);
+                                                &asking->token, &asking->answer);
     if (here != REPLAY_NEW || asking->where == REPLAY_LOCAL || !store->redis.fleet)
         return here;
     if (!redis_fleet_is_up(store->redis.fleet))
@@ -231,8 +219,16 @@ void replay_drop(struct replay_store *store, struct replay_asking *asking)
         drop_in_redis(store, asking->name, asking->running);
 }
 
+struct shared *replay_take_answer(struct replay_asking *asking)
+{
+    struct shared *answer = asking->answer;
+    asking->answer = NULL;
+    return answer;
+}
+
 void replay_forget(struct replay_asking *asking)
 {
+    shared_unref(replay_take_answer(asking));
     if (!asking->question)
         return;
     replay_table_drop(asking->name, asking->token);

@@ -8,23 +8,17 @@
 //
 // So the table knows all that this process has done, and goes on by itself when Redis is gone.
 //
-// In Redis a request is one key, PREFIXidempotency:NAME, NAME in hexadecimal:
-//
-//   'r' print token    it is under way; for as long as its exchange may last
-//   'd' print answer   it was answered; no answer: with what cannot be kept
-//
-// Who claimed it has the token: what comes after its time, when another one has it, changes nothing.
+// In Redis a request is one key, PREFIXidempotency:NAME, NAME in hexadecimal; value.h says what stands there.
 #pragma once
 
 #include "base/rand.h"
+#include "base/shared.h"
 #include "base/ticket.h"
 #include "redis/keeper.h"
-#include "replay/replay.h"
+#include "replay/value.h"
 
 enum replay_where { REPLAY_AUTO, REPLAY_REDIS, REPLAY_LOCAL };
 enum replay_down { REPLAY_DOWN_LOCAL, REPLAY_DOWN_DENY };
-
-enum { REPLAY_TOKEN_BYTES = 16, REPLAY_RUNNING_BYTES = 1 + REPLAY_HASH_BYTES + REPLAY_TOKEN_BYTES };
 
 struct replay_question;
 
@@ -35,10 +29,10 @@ struct replay_asking { // fill in the first part, zero the rest
     int where;           // enum replay_where; auto is Redis where there is one
     int on_redis_down;   // enum replay_down
     uint64_t until_us;   // when nobody waits for its end any more
-    struct arena *arena; // for the answer
+    struct arena *arena; // for what is told to Redis
     struct ticket ticket;
     // Its own:
-    struct str answer;                  // REPLAY_ANSWER
+    struct shared *answer;              // REPLAY_ANSWER: held, until replay_take_answer or replay_forget
     uint64_t token;                     // in the table
     bool is_in_redis;                   // claimed there, or perhaps
     char running[REPLAY_RUNNING_BYTES]; // its value there
@@ -70,5 +64,7 @@ enum replay_state replay_claim(struct replay_store *store, struct replay_asking 
 void replay_keep(struct replay_store *store, struct replay_asking *asking, struct str answer, uint64_t now_us,
                  uint64_t ttl_us);
 void replay_drop(struct replay_store *store, struct replay_asking *asking);
+// REPLAY_ANSWER: it is the caller's from now on.
+struct shared *replay_take_answer(struct replay_asking *asking);
 // It is gone while it waits.
 void replay_forget(struct replay_asking *asking);

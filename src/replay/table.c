@@ -1,156 +1,124 @@
 #include "replay/table.h"
 
-#include "base/list.h"
-#include "base/siphash.h"
+#include "replay/shelf.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { BUCKETS = 16384 };
-
 struct entry {
-    struct entry *next; // in its bucket
-    struct list recent; // once it is answered: the one that was asked for last comes first
-    struct replay_hash name, print;
+    struct shelf_item item; // held until it is answered; bytes: of its answer
+    struct replay_hash print;
     uint64_t token; // of its holder; 0: it is answered
     uint64_t until_us;
-    struct str answer; // on the heap; n == 0: none is kept
+    struct shared *answer; // NULL: none is kept
 };
 
-// One lock for all: a request holds it twice, for as long as a copy of its answer takes.
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct entry *buckets[BUCKETS];
-static struct list recent = {&recent, &recent};
-static struct replay_table_counts counts;
-static uint64_t last_token;
-
-static struct entry **bucket_of(struct replay_hash name)
+static void entry_free(struct shelf_item *item)
 {
-    struct str text = {(const char *)name.bytes, sizeof name.bytes};
-    return &buckets[siphash128(siphash_process_key(), 0, text).lo % BUCKETS];
-}
-
-// What points at the entry of this name; at NULL when there is none.
-static struct entry **find(struct replay_hash name)
-{
-    struct entry **at = bucket_of(name);
-    while (*at && memcmp(&(*at)->name, &name, sizeof name) != 0)
-        at = &(*at)->next;
-    return at;
-}
-
-static void forget(struct entry **at)
-{
-    struct entry *entry = *at;
-    *at = entry->next;
-    list_remove(&entry->recent);
-    counts.entries--;
-    counts.running -= entry->token != 0;
-    counts.bytes -= entry->answer.n;
-    free((char *)entry->answer.p);
+    struct entry *entry = container_of(item, struct entry, item);
+    shared_unref(entry->answer);
     free(entry);
 }
 
-static bool make_room(uint32_t entries, uint64_t bytes)
+// One lock for all: a request holds it twice.
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct shelf shelf = SHELF_INIT(shelf, REPLAY_ENTRIES, REPLAY_BYTES, entry_free);
+static uint32_t running;
+static uint64_t last_token;
+
+static struct entry *find(struct replay_hash name)
 {
-    while (counts.entries + entries > REPLAY_ENTRIES || counts.bytes + bytes > REPLAY_BYTES) {
-        if (list_empty(&recent))
-            return false;
-        forget(find(container_of(recent.prev, struct entry, recent)->name));
-    }
-    return true;
+    struct shelf_item *item = shelf_find(&shelf, name);
+    return item ? container_of(item, struct entry, item) : NULL;
 }
 
-static enum replay_state state_of(struct entry *entry, struct replay_hash print, struct arena *arena,
-                                  struct str *answer)
+static void forget(struct entry *entry)
+{
+    running -= entry->token != 0;
+    shelf_remove(&shelf, &entry->item);
+}
+
+static enum replay_state state_of(struct entry *entry, struct replay_hash print, struct shared **answer)
 {
     if (memcmp(&entry->print, &print, sizeof print) != 0)
         return REPLAY_OTHER;
     if (entry->token)
         return REPLAY_RUNNING;
-    list_remove(&entry->recent);
-    list_push_front(&recent, &entry->recent);
-    if (!entry->answer.n)
+    shelf_use(&shelf, &entry->item);
+    if (!entry->answer)
         return REPLAY_LOST;
-    *answer = arena_copy(arena, entry->answer);
+    *answer = shared_ref(entry->answer);
     return REPLAY_ANSWER;
 }
 
 static enum replay_state begin(struct replay_hash name, struct replay_hash print, uint64_t until_us,
                                uint64_t *token)
 {
-    struct entry *entry = make_room(1, 0) ? calloc(1, sizeof *entry) : NULL;
+    struct entry *entry = shelf_make_room(&shelf, 1, 0) ? calloc(1, sizeof *entry) : NULL;
     if (!entry)
         return REPLAY_FULL;
     *token = ++last_token;
-    *entry = (struct entry){.name = name, .print = print, .token = *token, .until_us = until_us};
-    list_init(&entry->recent);
-    struct entry **bucket = bucket_of(name);
-    entry->next = *bucket;
-    *bucket = entry;
-    counts.entries++;
-    counts.running++;
+    *entry = (struct entry){.item.name = name, .print = print, .token = *token, .until_us = until_us};
+    shelf_add(&shelf, &entry->item);
+    running++;
     return REPLAY_NEW;
 }
 
 enum replay_state replay_table_claim(struct replay_hash name, struct replay_hash print, uint64_t now_us,
-                                     uint64_t until_us, struct arena *arena, uint64_t *token,
-                                     struct str *answer)
+                                     uint64_t until_us, uint64_t *token, struct shared **answer)
 {
     pthread_mutex_lock(&lock);
-    struct entry **at = find(name);
-    if (*at && (*at)->until_us <= now_us)
-        forget(at);
-    struct entry *entry = *find(name);
-    enum replay_state state =
-        entry ? state_of(entry, print, arena, answer) : begin(name, print, until_us, token);
+    struct entry *entry = find(name);
+    if (entry && entry->until_us <= now_us) {
+        forget(entry);
+        entry = NULL;
+    }
+    enum replay_state state = entry ? state_of(entry, print, answer) : begin(name, print, until_us, token);
     pthread_mutex_unlock(&lock);
     return state;
 }
 
 // Its memory is asked for before the lock is held. False: none is kept.
-static bool attach(struct entry *entry, struct str copy)
+static bool attach(struct entry *entry, struct shared *copy)
 {
-    if (!copy.p || !make_room(0, copy.n))
+    if (!copy || !shelf_make_room(&shelf, 0, copy->n))
         return false;
     entry->answer = copy;
-    counts.bytes += copy.n;
+    shelf_weigh(&shelf, &entry->item, copy->n);
     return true;
 }
 
 void replay_table_keep(struct replay_hash name, uint64_t token, struct str answer, uint64_t until_us)
 {
-    char *copy = answer.n ? malloc(answer.n) : NULL;
-    if (copy)
-        memcpy(copy, answer.p, answer.n);
+    struct shared *copy = answer.n ? shared_copy(answer) : NULL;
     pthread_mutex_lock(&lock);
-    struct entry *entry = *find(name);
+    struct entry *entry = find(name);
     bool kept = false;
     if (entry && entry->token == token) {
         entry->token = 0;
         entry->until_us = until_us;
-        counts.running--;
-        kept = attach(entry, (struct str){copy, answer.n}); // not in the list yet: it makes no room of itself
-        list_push_front(&recent, &entry->recent);
+        running--;
+        kept = attach(entry, copy); // held: it makes no room of itself
+        shelf_use(&shelf, &entry->item);
     }
     pthread_mutex_unlock(&lock);
     if (!kept)
-        free(copy);
+        shared_unref(copy);
 }
 
 void replay_table_drop(struct replay_hash name, uint64_t token)
 {
     pthread_mutex_lock(&lock);
-    struct entry **at = find(name);
-    if (*at && (*at)->token == token)
-        forget(at);
+    struct entry *entry = find(name);
+    if (entry && entry->token == token)
+        forget(entry);
     pthread_mutex_unlock(&lock);
 }
 
 struct replay_table_counts replay_table_counts(void)
 {
     pthread_mutex_lock(&lock);
-    struct replay_table_counts now = counts;
+    struct replay_table_counts now = {shelf.count, running, shelf.bytes};
     pthread_mutex_unlock(&lock);
     return now;
 }

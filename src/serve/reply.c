@@ -1,18 +1,13 @@
 #include "serve/serve.h"
 
 #include "base/clock.h"
+#include "http/date.h"
 #include "http/h1_write.h"
-
-#include <time.h>
 
 static struct str date_text(struct arena *arena)
 {
-    time_t now = (time_t)(clock_wall_us() / 1000000);
-    struct tm tm;
-    char text[32];
-    gmtime_r(&now, &tm);
-    size_t n = strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &tm);
-    return arena_copy(arena, (struct str){text, n});
+    char text[HTTP_DATE_BYTES];
+    return arena_copy(arena, http_date_print((int64_t)(clock_wall_us() / 1000000), text));
 }
 
 static void append_head(struct serve_client *c, const struct response_head *head, struct str connection)

@@ -2,13 +2,13 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/share.h"
 #include "upstream/hash_ring.h"
 
 #include <xxhash.h>
 
 enum {
     WEIGHT_SCALE = 1024, // weights are counted in 1/1024, so that slow_start can take small steps
-    TRIED_BITS = 64,
     EWMA_DECAY_US = 10000000,
 };
 
@@ -63,7 +63,7 @@ static inline uint64_t scale_weight(const struct choice *choice, const struct ba
 
 static inline bool is_excluded(const struct choice *choice, uint32_t i)
 {
-    return choice->balance->endpoints[i].barred || (i < TRIED_BITS && (choice->excluded >> i & 1));
+    return choice->balance->endpoints[i].barred || (choice->excluded & balance_bit(i));
 }
 
 // The effective weight, 0 when this pick may not take it.
@@ -97,7 +97,7 @@ static void survey(struct choice *choice)
         sum_all += at->scaled_weight;
         sum_available += at->is_available ? at->scaled_weight : 0;
     }
-    choice->panic = available < all && (double)available < balance->panic_threshold * (double)all;
+    choice->panic = available < all && !share_is_reached(available, balance->panic_threshold, all);
     choice->weight_sum = choice->panic ? sum_all : sum_available;
     choice->uniform = same && usable == balance->count && (choice->panic || available == all);
 }
@@ -237,6 +237,13 @@ int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_
     case BALANCE_EWMA: return (int)pick_of_two(&choice, rand);
     }
     return BALANCE_NONE;
+}
+
+bool balance_has_choice(struct balance *balance, uint64_t now_us)
+{
+    struct choice choice = {.balance = balance, .now_us = now_us};
+    survey(&choice);
+    return choice.weight_sum > 0;
 }
 
 void balance_began(struct balance *balance, uint32_t index)

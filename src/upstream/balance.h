@@ -45,11 +45,17 @@ struct balance {
 
 enum { BALANCE_NONE = -1 };
 
-// The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: a bitmap of
-// endpoints not to take when another will do (64 of them; later ones are never excluded). hash:
-// consistent_hash's key. Endpoints with weight 0 take none. When fewer than panic_threshold of all are up
-// and not ejected, all are used; but none that is barred.
+// An endpoint's bit in a bitmap of those tried. Past 64 endpoints some share one, and are left out together.
+static inline uint64_t balance_bit(uint32_t index)
+{
+    return UINT64_C(1) << (index % 64);
+}
+// The index of the chosen endpoint, or BALANCE_NONE when none may take a request. tried: balance_bit of
+// endpoints not to take when another will do. hash: consistent_hash's key. Endpoints with weight 0 take none.
+// When fewer than panic_threshold of all are up and not ejected, all are used; but none that is barred.
 int balance_pick(struct balance *balance, uint64_t hash, uint64_t tried, uint64_t now_us, struct rand *rand);
+// Whether a pick would choose one now.
+bool balance_has_choice(struct balance *balance, uint64_t now_us);
 // A request was sent / has ended (latency 0: no measure).
 void balance_began(struct balance *balance, uint32_t index);
 void balance_ended(struct balance *balance, uint32_t index, uint64_t latency_us, uint64_t now_us);

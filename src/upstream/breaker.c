@@ -2,6 +2,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/share.h"
 
 #include <string.h>
 
@@ -10,6 +11,7 @@
 static void clear_window(struct breaker *breaker)
 {
     memset(breaker->slices, 0, sizeof breaker->slices);
+    breaker->windows++;
     breaker->bad_in_a_row = 0;
 }
 
@@ -45,13 +47,29 @@ void breaker_count_good(struct breaker *breaker, uint64_t slice, uint32_t n)
 static void count_bad(struct breaker *breaker, enum breaker_result result, uint64_t now_us)
 {
     struct breaker_slice *slice = slice_at(breaker, now_us / breaker->slice_us);
-    if (!breaker->bad_in_a_row++)
-        breaker->bad_since_us = now_us;
     if (!slice)
         return;
     slice->calls++;
     slice->failed += result == BREAKER_FAILED;
     slice->slow += result == BREAKER_SLOW;
+}
+
+// A late one will count as failed instead. What has slid out of the window is gone already.
+static void uncount_late(struct breaker *breaker, struct breaker_pass pass)
+{
+    uint64_t number = pass.late_us / breaker->slice_us;
+    struct breaker_slice *slice = &breaker->slices[number % BREAKER_SLICES];
+    if (pass.windows != breaker->windows || slice->at != number)
+        return;
+    check(slice->calls > 0 && slice->slow > 0);
+    slice->calls--;
+    slice->slow--;
+}
+
+static void lengthen_row(struct breaker *breaker, uint64_t now_us)
+{
+    if (!breaker->bad_in_a_row++)
+        breaker->bad_since_us = now_us;
 }
 
 struct breaker_slice breaker_sum(const struct breaker *breaker, uint64_t now_us)
@@ -73,10 +91,10 @@ struct breaker_slice breaker_sum(const struct breaker *breaker, uint64_t now_us)
 static void enter(struct breaker *breaker, enum breaker_state state, enum breaker_reason reason,
                   uint64_t now_us)
 {
+    breaker->entered[state] += breaker->state != state; // it may be open when it is forced open
     breaker->state = state;
     breaker->reason = reason;
     breaker->since_us = now_us;
-    breaker->entered[state]++;
 }
 
 static void enter_anew(struct breaker *breaker, enum breaker_state state, enum breaker_reason reason,
@@ -84,7 +102,7 @@ static void enter_anew(struct breaker *breaker, enum breaker_state state, enum b
 {
     enter(breaker, state, reason, now_us);
     breaker->epoch++;
-    breaker->probes_good = breaker->probes_slow = 0;
+    breaker->probes_good = breaker->probes_slow = breaker->probes_late = 0;
     if (state != BREAKER_OPEN) // there it shows what opened it
         clear_window(breaker);
 }
@@ -111,7 +129,7 @@ static bool has_enough_probes(const struct breaker *breaker, const struct breake
 void breaker_tick(struct breaker *breaker, const struct breaker_rules *rules, uint64_t now_us)
 {
     if (breaker->probes && now_us >= breaker->probes_until_us) {
-        breaker->probes = 0;
+        breaker->probes = breaker->probes_late = 0;
         breaker->forgotten++;
     }
     if (breaker->force != BREAKER_AUTOMATIC)
@@ -149,7 +167,8 @@ void breaker_set_force(struct breaker *breaker, enum breaker_force force, uint64
 
 static bool take_probe(struct breaker *breaker, const struct breaker_rules *rules, uint64_t now_us)
 {
-    if (breaker->probes + breaker->probes_good + breaker->probes_slow >= rules->half_open_requests)
+    uint64_t under_way = breaker->probes - breaker->probes_late; // a late one has its result
+    if (under_way + breaker->probes_good + breaker->probes_slow >= rules->half_open_requests)
         return false;
     breaker->probes++;
     breaker->probes_until_us = now_us + rules->probe_us;
@@ -189,7 +208,7 @@ static void note_probe(struct breaker *breaker, const struct breaker_rules *rule
     if (result == BREAKER_FAILED)
         open_for(breaker, rules, BREAKER_PROBE_FAILED, now_us, draw);
     else if (breaker->probes_slow &&
-             (double)breaker->probes_slow >= rules->slow_ratio * (double)rules->half_open_requests)
+             share_is_reached(breaker->probes_slow, rules->slow_ratio, rules->half_open_requests))
         open_for(breaker, rules, BREAKER_PROBES_SLOW, now_us, draw);
     else if (has_enough_probes(breaker, rules))
         enter_anew(breaker, BREAKER_RAMPING, BREAKER_PROBES_GOOD, now_us);
@@ -205,9 +224,9 @@ static enum breaker_reason judge(const struct breaker *breaker, const struct bre
         enough = BREAKER_RAMP_REQUESTS;
     if (sum.calls < enough)
         return BREAKER_BEGAN;
-    if (sum.failed && sum.failed >= rules->failure_ratio * sum.calls)
+    if (sum.failed && share_is_reached(sum.failed, rules->failure_ratio, sum.calls))
         return BREAKER_FAILURES;
-    if (sum.slow && sum.slow >= rules->slow_ratio * sum.calls)
+    if (sum.slow && share_is_reached(sum.slow, rules->slow_ratio, sum.calls))
         return BREAKER_SLOWNESS;
     if (breaker->bad_in_a_row >= enough &&
         clock_elapsed_us(breaker->bad_since_us, now_us) >= breaker->slice_us)
@@ -215,27 +234,51 @@ static enum breaker_reason judge(const struct breaker *breaker, const struct bre
     return BREAKER_BEGAN;
 }
 
-static void note_call(struct breaker *breaker, const struct breaker_rules *rules, enum breaker_result result,
-                      uint64_t now_us, double draw)
+static void judge_now(struct breaker *breaker, const struct breaker_rules *rules, uint64_t now_us,
+                      double draw)
+{
+    enum breaker_reason reason = judge(breaker, rules, now_us);
+    if (reason != BREAKER_BEGAN && breaker->force == BREAKER_AUTOMATIC)
+        open_for(breaker, rules, reason, now_us, draw);
+}
+
+static void note_call(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass pass,
+                      enum breaker_result result, uint64_t now_us, double draw)
 {
     if (result == BREAKER_GOOD) {
         breaker_count_good(breaker, now_us / breaker->slice_us, 1);
         return;
     }
+    if (pass.late)
+        uncount_late(breaker, pass); // it has its place in the row
+    else
+        lengthen_row(breaker, now_us);
     count_bad(breaker, result, now_us);
-    enum breaker_reason reason = judge(breaker, rules, now_us);
-    if (reason != BREAKER_BEGAN && breaker->force == BREAKER_AUTOMATIC)
-        open_for(breaker, rules, reason, now_us, draw);
+    judge_now(breaker, rules, now_us, draw);
+}
+
+static bool is_known_probe(const struct breaker *breaker, struct breaker_pass pass)
+{
+    return pass.probe && pass.forgotten == breaker->forgotten;
+}
+
+static void give_probe_back(struct breaker *breaker, struct breaker_pass pass)
+{
+    check(breaker->probes > 0);
+    breaker->probes--;
+    if (!pass.late || pass.epoch != breaker->epoch)
+        return;
+    check(breaker->probes_late > 0);
+    breaker->probes_late--;
 }
 
 void breaker_note(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass pass,
                   enum breaker_result result, uint64_t now_us, double draw)
 {
     breaker_tick(breaker, rules, now_us);
-    if (pass.probe && pass.forgotten == breaker->forgotten) {
-        check(breaker->probes > 0);
-        breaker->probes--;
-    }
+    if (is_known_probe(breaker, pass))
+        give_probe_back(breaker, pass);
+    result = breaker_adds(pass, result);
     if (pass.epoch != breaker->epoch)
         return;
     if (result == BREAKER_SLOW && !rules->judges_slow)
@@ -243,7 +286,38 @@ void breaker_note(struct breaker *breaker, const struct breaker_rules *rules, st
     if (breaker->state == BREAKER_HALF_OPEN)
         note_probe(breaker, rules, result, now_us, draw);
     else if (result != BREAKER_NEUTRAL && breaker->state != BREAKER_OPEN)
-        note_call(breaker, rules, result, now_us, draw);
+        note_call(breaker, rules, pass, result, now_us, draw);
+}
+
+void breaker_pass_over(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass *pass,
+                       uint64_t now_us)
+{
+    breaker_tick(breaker, rules, now_us);
+    if (is_known_probe(breaker, *pass))
+        give_probe_back(breaker, *pass);
+    pass->forgotten = breaker->forgotten - 1; // by the breaker; it stays a probe
+}
+
+void breaker_note_slow(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass *pass,
+                       uint64_t now_us, double draw)
+{
+    breaker_tick(breaker, rules, now_us);
+    if (pass->epoch != breaker->epoch || breaker->state == BREAKER_OPEN || !rules->judges_slow)
+        return;
+    if (pass->late) {
+        if (breaker->state != BREAKER_HALF_OPEN)
+            judge_now(breaker, rules, now_us, draw);
+        return;
+    }
+    if (breaker->state == BREAKER_HALF_OPEN) {
+        breaker->probes_late += is_known_probe(breaker, *pass);
+        note_probe(breaker, rules, BREAKER_SLOW, now_us, draw);
+    } else {
+        note_call(breaker, rules, *pass, BREAKER_SLOW, now_us, draw);
+    }
+    pass->late = true;
+    pass->late_us = now_us;
+    pass->windows = breaker->windows;
 }
 
 // ---- what it looks like ----
@@ -257,7 +331,11 @@ uint64_t breaker_wait_us(const struct breaker *breaker, uint64_t now_us)
 
 const char *breaker_state_name(enum breaker_state state)
 {
-    static const char *const names[] = {"closed", "open", "half-open", "ramping"};
+    static const char *const names[] = {
+#define X(id, word) word,
+        BREAKER_STATE_NAMES(X)
+#undef X
+    };
     return names[state];
 }
 

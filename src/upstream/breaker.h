@@ -19,6 +19,10 @@
 //   or min_requests or more in a row failed or were slow, for at least one slice: a service that is down is
 //   not asked for half a window more on the strength of what it answered before.
 //
+// A call counts once. One that is still under way when it has taken longer than a slow one may
+// (breaker_note_slow) counts as slow from that moment on; if it then fails, it counts as failed at that
+// moment, and no longer as slow.
+//
 // OPEN lasts `open`, twice as long each time it opens again, up to max_open, less a random part of up to a
 // fifth so that gateways do not probe together; when it has been closed for max_open it begins with `open`
 // again. HALF_OPEN admits at most half_open_requests that are not answered yet, and no more than it needs to
@@ -26,6 +30,8 @@
 //
 // Nygard, "Release It!", 2nd ed. 2018, "Circuit Breaker"; the slow-call ratio is Resilience4j's.
 #pragma once
+
+#include "observe/metrics.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,8 +43,6 @@ enum {
 
 #define BREAKER_RAMP_SHARE 0.05 // admitted when the ramp begins
 #define BREAKER_JITTER     0.2
-
-enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN, BREAKER_RAMPING, BREAKER_STATES };
 
 // Why the state changed last: X(id, word for admin and log)
 #define BREAKER_REASONS(X)                                                  \
@@ -87,13 +91,15 @@ struct breaker { // zero it: closed. breaker_set_window before the first result
     uint64_t until_us;          // OPEN
     unsigned openings;          // since it was closed for long enough: OPEN's time doubles
     uint64_t probes;            // not noted yet, those of an earlier HALF_OPEN too: they may still hang
+    uint64_t probes_late;       // of them: of this HALF_OPEN, in probes_slow already
     uint64_t probes_until_us;   // then they are forgotten,
     uint32_t forgotten;         // so many times
     uint64_t probes_good, probes_slow;
     uint64_t bad_in_a_row, bad_since_us;
+    uint32_t windows; // so many times what was counted has been forgotten
     uint64_t slice_us;
     struct breaker_slice slices[BREAKER_SLICES];
-    uint64_t entered[BREAKER_STATES]; // how many times
+    uint64_t entered[BREAKER_STATES]; // how many times, from another one
 };
 
 // Goes with one that was admitted, to breaker_note.
@@ -101,6 +107,9 @@ struct breaker_pass {
     uint32_t epoch;
     uint32_t forgotten; // probe: the breaker's
     bool probe;
+    bool late;        // breaker_note_slow has counted it,
+    uint32_t windows; // in this window: the breaker's,
+    uint64_t late_us; // at this time
 };
 
 // The width of the window; what was counted in another width is forgotten, the state stays.
@@ -114,6 +123,19 @@ bool breaker_admit(struct breaker *breaker, const struct breaker_rules *rules, u
                    struct breaker_pass *pass);
 void breaker_note(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass pass,
                   enum breaker_result result, uint64_t now_us, double draw);
+// It has been under way for longer than a slow one, and goes on: it counts as slow from now on. Said again it
+// counts no more, but the window is judged anew: what hangs goes on hanging. Before its breaker_note.
+void breaker_note_slow(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass *pass,
+                       uint64_t now_us, double draw);
+// A probe that says nothing for a while through no fault of the service: another may have its place. It goes
+// on as a probe, and its breaker_note counts as long as the breaker is half-open.
+void breaker_pass_over(struct breaker *breaker, const struct breaker_rules *rules, struct breaker_pass *pass,
+                       uint64_t now_us);
+// What the result adds to what is known: of a late one only that it failed.
+static inline enum breaker_result breaker_adds(struct breaker_pass pass, enum breaker_result result)
+{
+    return pass.late && result != BREAKER_FAILED ? BREAKER_NEUTRAL : result;
+}
 // n good results of the slice with this number, of the epoch in force; the state is not CLOSED's to leave by
 // them.
 void breaker_count_good(struct breaker *breaker, uint64_t slice, uint32_t n);

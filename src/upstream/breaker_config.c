@@ -26,11 +26,13 @@ void config_check_respond(struct config_decoder *decoder, const struct config_no
 
 // ---- fallback ----
 
-// Defaults may stand beside upstream: `dump` prints them.
+// Defaults may stand beside upstream and stale: `dump` prints them.
 static void check_fallback(struct config_decoder *decoder, const struct config_node *node, void *target)
 {
-    const struct breaker_fallback *fallback = target;
+    struct breaker_fallback *fallback = target;
     const struct respond_settings *respond = &fallback->respond;
+    bool is_default = respond->status == 200 && !respond->body.n && !respond->headers.count;
+    fallback->has_respond = !fallback->upstream.n && !(fallback->stale_us && is_default);
     if (!fallback->upstream.n) {
         config_check_respond(decoder, node, respond);
         return;
@@ -45,6 +47,15 @@ static void check_fallback(struct config_decoder *decoder, const struct config_n
 }
 
 static const struct config_field fallback_fields[] = {
+    {.name = "stale",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct breaker_fallback, stale_us),
+     .fallback = "0s",
+     .min = 0,
+     .max = 7 * 24 * HOUR,
+     .doc = "Copies of answers to GET are kept, and given for so long after they came, where RFC 9111 lets a "
+            "shared cache do that. What follows is for requests without one; left at its defaults it says "
+            "nothing, and they get 503. 0s: no copies."},
     {.name = "upstream",
      .type = CONFIG_STRING,
      .offset = offsetof(struct breaker_fallback, upstream),
@@ -57,9 +68,10 @@ static const struct config_field fallback_fields[] = {
 
 static const struct config_object fallback_object = {
     .name = "breaker_fallback",
-    .doc =
-        "What takes the place of an answer while a circuit breaker is open: another upstream, or a response.",
-    .example = "{ status: 200, body: \"[]\", headers: { Content-Type: application/json } }",
+    .doc = "What takes the place of an answer while a circuit breaker is open: a copy of an earlier one, "
+           "another "
+           "upstream, or a response.",
+    .example = "{ stale: 1h, status: 200, body: \"[]\", headers: { Content-Type: application/json } }",
     .size = sizeof(struct breaker_fallback),
     .fields = fallback_fields,
     .check_rules = check_fallback,
@@ -121,7 +133,9 @@ static const struct config_field breaker_fields[] = {
      .fallback = "0s",
      .min = 0,
      .max = HOUR,
-     .doc = "A response whose head takes longer, from the end of the request, is slow. 0s: none is."},
+     .doc = "A response whose head takes longer, from the end of the request, is slow: counted when this is "
+            "over, "
+            "though the call goes on. 0s: none is."},
     {.name = "slow_ratio",
      .type = CONFIG_NUMBER,
      .offset = RULE(slow_ratio),

@@ -1,10 +1,13 @@
 // One attempt at one request: picking an endpoint, lending, waiting in line, giving back.
+#include "base/clock.h"
 #include "upstream/link.h"
 #include "upstream/outlier.h"
 
 #include <stdlib.h>
 
-enum { POLL_MS = 10 }; // another worker gives no sign when it has made room
+enum { POLL_MS = 10 }; // how often is looked for room while somebody waits, whether there was a sign or not
+
+static enum call_start wait_for_link(struct upstream_call *call, enum end_cause *cause);
 
 static void begin_on(struct upstream_call *call, int position)
 {
@@ -26,7 +29,6 @@ static void leave_endpoint(struct upstream_call *call)
     uint64_t now_us = local->worker->needs.loop->now_us;
     uint64_t latency_us = call->ready_us ? (call->head_us ? call->head_us : now_us) - call->ready_us : 0;
     pool->active--;
-    concurrency_give(&local->requests);
     if (pool->position >= 0)
         balance_ended(&local->balance, (uint32_t)pool->position, latency_us, now_us);
     else if (pool->links == 0 && pool->active == 0)
@@ -34,15 +36,52 @@ static void leave_endpoint(struct upstream_call *call)
     call->pool = NULL;
 }
 
+// ---- what is short ----
+
+enum { SHORT_MS = 1000 };
+
+static _Atomic uint64_t any_short_ms;
+
+static bool is_recent(_Atomic uint64_t *at_ms, uint64_t now_ms)
+{
+    uint64_t at = atomic_load_explicit(at_ms, memory_order_relaxed);
+    return at && now_ms < at + SHORT_MS;
+}
+
+bool upstream_any_short(uint64_t now_ms)
+{
+    return is_recent(&any_short_ms, now_ms);
+}
+
+bool upstream_is_short(const struct upstream *upstream, uint64_t now_ms)
+{
+    return is_recent(&upstream->pending->short_ms, now_ms);
+}
+
+static void note_any_short(const struct upstream_local *local)
+{
+    atomic_store_explicit(&any_short_ms, loop_now_ms(local->worker->needs.loop), memory_order_relaxed);
+}
+
+static void note_short(const struct upstream_local *local)
+{
+    uint64_t now_ms = loop_now_ms(local->worker->needs.loop);
+    atomic_store_explicit(&local->pending.quota->short_ms, now_ms, memory_order_relaxed);
+    note_any_short(local);
+}
+
 // ---- the circuit breaker ----
 
-static bool ask_breaker(struct upstream_call *call, struct shared_breaker *breaker)
+// False: *wait_us is when to ask again.
+static bool ask_breaker(struct upstream_call *call, struct shared_breaker *breaker, uint64_t *wait_us)
 {
     const struct upstream_worker_needs *needs = &call->local->worker->needs;
-    if (breaker &&
-        !shared_breaker_admit(breaker, &call->upstream->settings->circuit_breaker.rules, needs->loop->now_us,
-                              needs->rand, &call->pass, &call->breaker_wait_us))
+    if (breaker && !shared_breaker_admit(breaker, &call->upstream->settings->circuit_breaker.rules,
+                                         needs->loop->now_us, needs->rand, &call->pass, wait_us)) {
+        if (!*wait_us) // it probes: the probes' places are taken
+            note_any_short(call->local);
         return false;
+    }
     call->breaker = breaker;
     return true;
 }
@@ -61,7 +100,8 @@ static enum breaker_result result_of(const struct upstream_call *call)
 {
     const struct breaker_settings *settings = &call->upstream->settings->circuit_breaker;
     switch (call->outcome.verdict) {
-    case OUTCOME_NONE: break;
+    case OUTCOME_NONE:
+    case OUTCOME_OUTRUN: break;
     case OUTCOME_FAILURE: return BREAKER_FAILED;
     case OUTCOME_ANSWER:
         if (status_set_has(&settings->failure_statuses, call->outcome.status))
@@ -77,6 +117,12 @@ bool upstream_call_is_probe(const struct upstream_call *call)
     return call->breaker && call->pass.probe;
 }
 
+void upstream_call_pass_over(struct upstream_call *call)
+{
+    shared_breaker_pass_over(call->breaker, &call->upstream->settings->circuit_breaker.rules, &call->pass,
+                             call->local->worker->needs.loop->now_us);
+}
+
 // While it waited in line the breaker has opened, perhaps: it asks again. False: it may not go.
 static bool pass_again(struct upstream_call *call)
 {
@@ -84,17 +130,39 @@ static bool pass_again(struct upstream_call *call)
     if (!breaker || !shared_breaker_is_stale(breaker, call->pass))
         return true;
     tell_breaker(call, BREAKER_NEUTRAL);
-    return ask_breaker(call, breaker);
+    return ask_breaker(call, breaker, &call->breaker_wait_us);
 }
 
 // ---- where it goes ----
 
-static bool bar(struct upstream_call *call, struct balance_endpoint *at, uint64_t wait_us)
+static void bar(struct upstream_call *call, struct balance_endpoint *at, uint64_t wait_us,
+                enum end_cause *cause)
 {
     at->barred = true;
+    if (at->weight)
+        *cause = END_BREAKER_OPEN;
     if (!call->breaker_wait_us || (wait_us && wait_us < call->breaker_wait_us))
         call->breaker_wait_us = wait_us;
-    return at->weight > 0;
+}
+
+// Those whose breakers are open.
+static void bar_open(struct upstream_call *call, enum end_cause *cause)
+{
+    struct balance *balance = &call->local->balance;
+    uint64_t now_us = call->local->worker->needs.loop->now_us, wait_us;
+    call->breaker_wait_us = 0;
+    *cause = END_NO_ENDPOINT;
+    for (uint32_t i = 0; i < balance->count; i++) {
+        const struct shared_breaker *breaker = balance->endpoints[i].endpoint->breaker;
+        if (breaker && shared_breaker_is_open(breaker, now_us, &wait_us))
+            bar(call, &balance->endpoints[i], wait_us, cause);
+    }
+}
+
+static void unbar_all(struct balance *balance)
+{
+    for (uint32_t i = 0; i < balance->count; i++)
+        balance->endpoints[i].barred = false;
 }
 
 // Among the endpoints whose breakers let it pass.
@@ -103,30 +171,30 @@ static int pick_guarded(struct upstream_call *call, enum end_cause *cause)
     struct balance *balance = &call->local->balance;
     const struct upstream_worker_needs *needs = &call->local->worker->needs;
     uint64_t now_us = needs->loop->now_us, wait_us;
-    bool any_open = false;
-    call->breaker_wait_us = 0;
-    for (uint32_t i = 0; i < balance->count; i++) {
-        const struct shared_breaker *breaker = balance->endpoints[i].endpoint->breaker;
-        if (breaker && shared_breaker_is_open(breaker, now_us, &wait_us))
-            any_open |= bar(call, &balance->endpoints[i], wait_us);
-    }
     int position;
-    for (;;) {
-        position = balance_pick(balance, call->hash, call->tried, now_us, needs->rand);
-        if (position == BALANCE_NONE)
-            break;
-        struct balance_endpoint *at = &balance->endpoints[position];
-        uint64_t soonest_us = call->breaker_wait_us;
-        if (ask_breaker(call, at->endpoint->breaker))
-            break;
-        wait_us = call->breaker_wait_us;
-        call->breaker_wait_us = soonest_us;
-        any_open |= bar(call, at, wait_us);
-    }
-    for (uint32_t i = 0; i < balance->count; i++)
-        balance->endpoints[i].barred = false;
-    *cause = any_open ? END_BREAKER_OPEN : END_NO_ENDPOINT;
+    bar_open(call, cause);
+    while ((position = balance_pick(balance, call->hash, call->tried, now_us, needs->rand)) != BALANCE_NONE &&
+           !ask_breaker(call, balance->endpoints[position].endpoint->breaker, &wait_us))
+        bar(call, &balance->endpoints[position], wait_us, cause);
+    unbar_all(balance);
     return position;
+}
+
+// Whether it would wait in line for nothing: breakers are open, and leave it nobody to ask.
+static bool waits_in_vain(struct upstream_call *call)
+{
+    const struct upstream *upstream = call->upstream;
+    struct balance *balance = &call->local->balance;
+    uint64_t now_us = call->local->worker->needs.loop->now_us;
+    if (upstream->breaker)
+        return shared_breaker_is_open(upstream->breaker, now_us, &call->breaker_wait_us);
+    if (!upstream->endpoint_breakers)
+        return false;
+    enum end_cause cause;
+    bar_open(call, &cause);
+    bool in_vain = cause == END_BREAKER_OPEN && !balance_has_choice(balance, now_us);
+    unbar_all(balance);
+    return in_vain;
 }
 
 static int pick(struct upstream_call *call, enum end_cause *cause)
@@ -170,7 +238,23 @@ static struct upstream_conn *find_idle(struct upstream_pool *pool, bool careful)
     return NULL;
 }
 
-// One with room, or a new one. CALL_REFUSED leaves the endpoint chosen, so that it is not tried again.
+// One connection more may be opened: of those that the process may have, or for an idle one elsewhere that
+// makes room.
+static bool take_link(struct upstream_local *local)
+{
+    if (connection_share_take(&local->links, loop_now_ms(local->worker->needs.loop)))
+        return true;
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        if (!list_empty(&local->pools[i]->idle)) {
+            connection_share_swap(&local->links);
+            connection_close(container_of(local->pools[i]->idle.prev, struct upstream_conn, node));
+            return true;
+        }
+    return false;
+}
+
+// One with room, or a new one, or it waits in line for one. CALL_REFUSED leaves the endpoint chosen, so that
+// it is not tried again.
 static enum call_start connect_call(struct upstream_call *call, bool fresh, enum end_cause *cause)
 {
     struct upstream_pool *pool = call->pool;
@@ -187,34 +271,49 @@ static enum call_start connect_call(struct upstream_call *call, bool fresh, enum
         connection_join(c, call);
         return CALL_WAITING;
     }
+    if (!take_link(pool->local))
+        return wait_for_link(call, cause);
     return connection_start(pool, call, cause) ? CALL_WAITING : CALL_REFUSED;
-}
-
-static bool pool_has_room(const struct upstream_pool *pool, bool fresh)
-{
-    return !list_empty(&pool->open) || find_connecting(pool) ||
-           ((!fresh || is_shared(pool->local)) && !list_empty(&pool->idle));
 }
 
 static bool any_room(const struct upstream_local *local)
 {
-    for (uint32_t i = 0; i < local->balance.count; i++)
-        if (pool_has_room(local->pools[i], false))
+    for (uint32_t i = 0; i < local->balance.count; i++) {
+        const struct upstream_pool *pool = local->pools[i];
+        if (!list_empty(&pool->open) || !list_empty(&pool->idle) || find_connecting(pool))
             return true;
+    }
     return false;
 }
 
-// A connection may be had now: one with room, a new one, or an idle one elsewhere that makes room.
-static bool has_room(struct upstream_local *local, const struct upstream_pool *pool, bool fresh)
+// Stands in line for as many connections as those who wait could use. True: one may be opened now. Without a
+// connection a place would be of no use: so one is asked for while no place is left, too.
+static bool ask_for_links(struct upstream_local *local)
 {
-    if (local->links < local->max_links || pool_has_room(pool, fresh))
-        return true;
-    for (uint32_t i = 0; i < local->balance.count; i++)
-        if (!list_empty(&local->pools[i]->idle)) {
-            connection_close(container_of(local->pools[i]->idle.prev, struct upstream_conn, node));
-            return true;
-        }
-    return false;
+    uint32_t calls = local->pending.used, places = concurrency_left(&local->requests);
+    uint32_t most = local->protocol->calls;
+    uint32_t links = (calls < places ? calls : places ? places : 1);
+    return connection_share_want(&local->links, (links + most - 1) / most,
+                                 loop_now_ms(local->worker->needs.loop));
+}
+
+static struct upstream_call *call_in_line(struct list *node)
+{
+    return container_of(node, struct upstream_call, waiting);
+}
+
+// Stands in line for what those who wait have not got: connections, and when there are any, places. True: one
+// of them may go now.
+static bool ask_for_room(struct upstream_local *local)
+{
+    bool is_usable = any_room(local) || ask_for_links(local);
+    if (!is_usable || list_empty(&local->waiting)) {
+        concurrency_want(&local->requests, 0, 0, 0);
+        return false;
+    }
+    return concurrency_want(&local->requests, local->pending.used,
+                            call_in_line(local->waiting.next)->waits_since_us,
+                            call_in_line(local->waiting.prev)->waits_since_us);
 }
 
 static void on_pending_timeout(struct loop_timer *timer)
@@ -223,57 +322,73 @@ static void on_pending_timeout(struct loop_timer *timer)
     call->events->on_fail(call, END_OVERLOADED);
 }
 
-// ---- what is short ----
-
-enum { SHORT_MS = 1000 };
-
-static _Atomic uint64_t any_short_ms;
-
-static bool is_recent(_Atomic uint64_t *at_ms, uint64_t now_ms)
-{
-    uint64_t at = atomic_load_explicit(at_ms, memory_order_relaxed);
-    return at && now_ms < at + SHORT_MS;
-}
-
-bool upstream_any_short(uint64_t now_ms)
-{
-    return is_recent(&any_short_ms, now_ms);
-}
-
-bool upstream_is_short(const struct upstream *upstream, uint64_t now_ms)
-{
-    return is_recent(&upstream->pending->short_ms, now_ms);
-}
-
-static void note_short(const struct upstream_local *local)
-{
-    uint64_t now_ms = loop_now_ms(local->worker->needs.loop);
-    atomic_store_explicit(&local->pending.quota->short_ms, now_ms, memory_order_relaxed);
-    atomic_store_explicit(&any_short_ms, now_ms, memory_order_relaxed);
-}
-
 // ---- waiting in line ----
+
+// Others who come meanwhile do not put it off.
+static void poll_within(struct upstream_local *local, uint64_t ms)
+{
+    struct loop *loop = local->worker->needs.loop;
+    if (!local->poll.due_ms || loop_now_ms(loop) + ms < local->poll.due_ms)
+        loop_timer_set(loop, &local->poll, ms);
+}
+
+// No longer than a connection may take, nor so long that the service would have less of the request's time
+// than the line: else it would be asked for what cannot be answered in time, and blamed for it.
+static uint64_t waits_at_most_us(const struct upstream_call *call)
+{
+    uint64_t most_us = call->local->connect_ms * 1000, now_us = call->local->worker->needs.loop->now_us;
+    uint64_t left_us = call->deadline_us ? clock_elapsed_us(now_us, call->deadline_us) : UINT64_MAX;
+    return left_us / 2 < most_us ? left_us / 2 : most_us;
+}
 
 static enum call_start wait_in_line(struct upstream_call *call, enum end_cause *cause)
 {
     struct upstream_local *local = call->local;
     if (call->upstream->endpoint_breakers)
         tell_breaker(call, BREAKER_NEUTRAL);
+    if (call->pool)
+        concurrency_give(&local->requests);
     leave_endpoint(call); // chosen again when its turn comes
-    note_short(local);
-    if (!quota_take(&local->pending)) {
-        *cause = END_OVERLOADED;
+    *cause = END_OVERLOADED;
+    if (call->impatient)
+        return CALL_REFUSED;
+    if (waits_in_vain(call)) {
+        *cause = END_BREAKER_OPEN;
         return CALL_REFUSED;
     }
+    note_short(local);
+    if (!quota_take(&local->pending))
+        return CALL_REFUSED;
     list_push_back(&local->waiting, &call->waiting);
+    concurrency_wait(&local->requests, +1);
     struct loop *loop = local->worker->needs.loop;
-    uint64_t now_ms = loop_now_ms(loop);
-    if (!call->give_up_ms) // who comes back from the front of the line keeps its deadline
-        call->give_up_ms = now_ms + local->connect_ms;
+    if (!call->waits_since_us) { // who comes back from the front of the line keeps its deadline
+        call->waits_since_us = loop->now_us;
+        call->waits_until_us = loop->now_us + waits_at_most_us(call);
+    }
     call->queued = true;
-    loop_timer_set(loop, &local->poll, POLL_MS);
-    loop_timer_set(loop, &call->pending_timer, call->give_up_ms > now_ms ? call->give_up_ms - now_ms : 0);
+    poll_within(local, POLL_MS);
+    loop_timer_set(loop, &call->pending_timer, clock_elapsed_us(loop->now_us, call->waits_until_us) / 1000);
     return CALL_WAITING;
+}
+
+static enum call_start wait_for_place(struct upstream_call *call, enum end_cause *cause)
+{
+    struct upstream_local *local = call->local;
+    enum call_start start = wait_in_line(call, cause);
+    bool is_first = local->waiting.next == &call->waiting; // the others have been asked for
+    if (start == CALL_WAITING && ask_for_room(local) && is_first && !local->serving)
+        poll_within(local, 0);
+    return start;
+}
+
+static enum call_start wait_for_link(struct upstream_call *call, enum end_cause *cause)
+{
+    struct upstream_local *local = call->local;
+    enum call_start start = wait_in_line(call, cause);
+    if (start == CALL_WAITING && ask_for_links(local) && !local->serving)
+        poll_within(local, 0);
+    return start;
 }
 
 // A place in local->requests has been taken for it.
@@ -286,11 +401,10 @@ static enum call_start place_call(struct upstream_call *call, bool fresh, enum e
         return CALL_REFUSED;
     }
     begin_on(call, position);
-    if (!has_room(local, call->pool, fresh))
-        return wait_in_line(call, cause);
-    if (position < 64)
-        call->tried |= UINT64_C(1) << position;
-    return connect_call(call, fresh, cause);
+    enum call_start start = connect_call(call, fresh, cause);
+    if (call->pool) // which it is not while it waits in line
+        call->tried |= balance_bit((uint32_t)position);
+    return start;
 }
 
 // Tells what a start outside upstream_call_start has come to.
@@ -306,9 +420,7 @@ static void report(struct upstream_call *call, enum call_start start, enum end_c
 void call_place_again(struct upstream_call *call)
 {
     enum end_cause cause = END_OVERLOADED;
-    enum call_start start = has_room(call->local, call->pool, call->fresh)
-                                ? connect_call(call, call->fresh, &cause)
-                                : wait_in_line(call, &cause);
+    enum call_start start = connect_call(call, call->fresh, &cause);
     report(call, start, cause);
 }
 
@@ -318,22 +430,23 @@ enum call_start upstream_call_start(struct upstream_worker *worker, struct upstr
     struct upstream_local *local = upstream_local_of(worker, call->upstream);
     call->local = local;
     call->link = NULL;
-    call->connecting = NULL;
+    call->connecting = call->failed_with = NULL;
     call->pool = NULL;
     call->queued = false;
     call->fresh = fresh;
-    call->ready_us = call->head_us = call->asked_us = call->give_up_ms = 0;
+    call->ready_us = call->head_us = call->asked_us = call->waits_since_us = 0;
     call->response_begun = call->reused = call->judged = false;
     call->breaker = NULL;
     call->breaker_wait_us = 0;
     list_init(&call->waiting);
+    list_init(&call->unanswered);
     loop_timer_init(&call->pending_timer, on_pending_timeout);
-    if (!ask_breaker(call, call->upstream->breaker)) {
+    if (!ask_breaker(call, call->upstream->breaker, &call->breaker_wait_us)) {
         *cause = END_BREAKER_OPEN;
         return CALL_REFUSED;
     }
     if (!list_empty(&local->waiting) || !concurrency_take(&local->requests))
-        return wait_in_line(call, cause); // who came first is served first
+        return wait_for_place(call, cause); // who came first is served first
     return place_call(call, fresh, cause);
 }
 
@@ -344,12 +457,24 @@ static void stop_waiting(struct upstream_call *call)
     list_remove(&call->waiting);
     loop_timer_stop(call->local->worker->needs.loop, &call->pending_timer);
     quota_give(&call->local->pending);
+    concurrency_wait(&call->local->requests, -1);
     call->queued = false;
+}
+
+// False: the first in line may still be served.
+static bool refuse_next(struct upstream_local *local)
+{
+    struct upstream_call *call = call_in_line(local->waiting.next);
+    if (!waits_in_vain(call))
+        return false;
+    stop_waiting(call);
+    report(call, CALL_REFUSED, END_BREAKER_OPEN);
+    return true;
 }
 
 static void serve_next(struct upstream_local *local)
 {
-    struct upstream_call *call = container_of(local->waiting.next, struct upstream_call, waiting);
+    struct upstream_call *call = call_in_line(local->waiting.next);
     enum end_cause cause = END_OVERLOADED;
     stop_waiting(call);
     if (!pass_again(call)) {
@@ -366,44 +491,61 @@ void local_serve_waiting(struct upstream_local *local)
     if (local->serving)
         return; // from inside an event below: the loop goes on
     local->serving = true;
+    local_take_back(local);
     // Who cannot be placed yet keeps the head of the line, and its deadline. At most once for each that waits
     // now: one that fails may be back at once.
     for (uint32_t n = local->pending.used; n && !list_empty(&local->waiting); n--) {
-        if ((local->links >= local->max_links && !any_room(local)) || !concurrency_take(&local->requests))
+        if (refuse_next(local))
+            continue;
+        if (!ask_for_room(local) || !concurrency_take(&local->requests))
             break;
         serve_next(local);
     }
     local->serving = false;
-    if (list_empty(&local->waiting))
+    if (list_empty(&local->waiting)) {
+        connection_share_want(&local->links, 0, 0);
+        concurrency_want(&local->requests, 0, 0, 0);
         return;
+    }
     note_short(local);
-    loop_timer_set(local->worker->needs.loop, &local->poll, POLL_MS);
+    poll_within(local, POLL_MS);
 }
 
 // For the upstream alone: not for a client that sends slowly.
 static uint64_t waited_us(const struct upstream_call *call, uint64_t now_us)
 {
     uint64_t until_us = call->head_us ? call->head_us : now_us;
-    return call->asked_us && until_us > call->asked_us ? until_us - call->asked_us : 0;
+    return call->asked_us ? clock_elapsed_us(call->asked_us, until_us) : 0;
+}
+
+// Of a connection that fails, its first call that is a failure tells.
+static bool is_told_already(struct upstream_call *call)
+{
+    struct upstream_conn *c = call->failed_with;
+    if (!c || call->outcome.verdict != OUTCOME_FAILURE)
+        return false;
+    bool before = c->failure_told;
+    c->failure_told = true;
+    return before;
 }
 
 // Once an attempt, while call->pool still stands.
 static void note_outcome(struct upstream_call *call, const struct attempt_end *end)
 {
+    const struct upstream_worker_needs *needs = &call->local->worker->needs;
     struct upstream_outcome *outcome = &call->outcome;
+    uint64_t now_us = needs->loop->now_us, waiting_us = waited_us(call, now_us);
     call->judged = true;
     *outcome = outcome_of(end);
-    if (call->asked_us && call->head_us > call->asked_us)
-        outcome->latency_us = call->head_us - call->asked_us;
+    outcome->latency_us = call->head_us ? waiting_us : 0;
     if (call->pool)
         outcome->endpoint = call->pool->endpoint;
     else // it had not come so far as to ask one
         outcome->verdict = OUTCOME_NONE;
+    outcome->is_shared = is_told_already(call);
     tell_breaker(call, result_of(call));
-    const struct upstream_worker_needs *needs = &call->local->worker->needs;
-    outlier_note(call->upstream, outcome, call->placed_us, needs->loop->now_us, needs->rand, needs->metrics);
-    concurrency_note(&call->local->requests, outcome, waited_us(call, needs->loop->now_us),
-                     needs->loop->now_us);
+    outlier_note(call->upstream, outcome, call->placed_us, now_us, needs->rand, needs->metrics);
+    concurrency_note(&call->local->requests, outcome, waiting_us, now_us);
 }
 
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end)
@@ -412,14 +554,26 @@ void upstream_call_judge(struct upstream_call *call, const struct attempt_end *e
         note_outcome(call, end);
 }
 
+static void give_room(struct upstream_call *call)
+{
+    if (!call->granted_bytes)
+        return;
+    client_room_give(call->room, call->granted_bytes);
+    call->granted_bytes = 0;
+}
+
 void upstream_call_finish(struct upstream_call *call, const struct attempt_end *end)
 {
     struct upstream_local *local = call->local;
     if (!local)
         return;
     upstream_call_judge(call, end);
+    list_remove(&call->unanswered);
+    bool was_in_line = call->queued; // for something that it leaves to others
     stop_waiting(call);
+    give_room(call);
     struct upstream_link *link = call->link;
+    bool gives_place = call->pool;
     connection_leave(call); // which goes on, for whoever comes next
     call->link = NULL;
     leave_endpoint(call);
@@ -427,9 +581,12 @@ void upstream_call_finish(struct upstream_call *call, const struct attempt_end *
     if (link) {
         link->call = NULL;
         local->worker->lent--;
-        link->verbs->give(link);
+        gives_place = link->verbs->give(link) && gives_place;
     }
-    if (!list_empty(&local->waiting))
+    // Only now: else the endpoint could have the next one before it hears that this one is over.
+    if (gives_place)
+        concurrency_give(&local->requests);
+    if (was_in_line || !list_empty(&local->waiting))
         local_serve_waiting(local);
 }
 
@@ -448,7 +605,10 @@ enum flow upstream_call_body(struct upstream_call *call, struct str span)
 
 void upstream_call_end(struct upstream_call *call, const struct headers *trailers)
 {
-    call->asked_us = call->local->worker->needs.loop->now_us;
+    if (!call->head_us) { // else it is answered: a tunnel's half-close
+        call->asked_us = call->local->worker->needs.loop->now_us;
+        slow_calls_watch(&call->local->slow_calls, call);
+    }
     call->link->verbs->end(call->link, trailers);
 }
 
@@ -463,9 +623,20 @@ void upstream_call_resume(struct upstream_call *call)
         call->link->verbs->resume(call->link);
 }
 
+void upstream_call_leave_client(struct upstream_call *call)
+{
+    give_room(call);
+    call->room = NULL;
+}
+
 bool upstream_call_unsent(const struct upstream_call *call)
 {
     return !call->link || call->link->verbs->is_unsent(call->link);
+}
+
+bool upstream_call_was_stale(const struct upstream_call *call, enum end_cause cause)
+{
+    return cause == END_UPSTREAM_RESET && call->reused && !call->response_begun;
 }
 
 // ---- the retry budget ----

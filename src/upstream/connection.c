@@ -44,7 +44,7 @@ void pool_free(struct upstream_pool *pool)
 static void pool_drop_connection(struct upstream_pool *pool)
 {
     pool->links--;
-    pool->local->links--;
+    connection_share_give(&pool->local->links);
     if (pool->links == 0 && pool->active == 0 && pool->position < 0)
         pool_free(pool);
 }
@@ -56,6 +56,7 @@ void connection_close(struct upstream_conn *c)
     struct upstream_worker_needs *needs = connection_needs(c);
     count_state(c, c->state, -1);
     list_remove(&c->node);
+    c->pool->local->leaving_count -= c->leaving;
     loop_timer_stop(needs->loop, &c->timer);
     if (c->protocol->on_close)
         c->protocol->on_close(c);
@@ -88,9 +89,69 @@ void pool_close_idle(struct upstream_pool *pool)
     close_all(&pool->idle);
 }
 
+void pool_close_idle_since(struct upstream_pool *pool, uint64_t since_ms)
+{
+    while (!list_empty(&pool->idle)) {
+        struct upstream_conn *c = container_of(pool->idle.prev, struct upstream_conn, node); // longest unused
+        if (c->idle_ms > since_ms)
+            break;
+        connection_close(c);
+    }
+}
+
 void pool_close_connecting(struct upstream_pool *pool)
 {
     close_all(&pool->connecting);
+}
+
+// ---- others wait for connections ----
+
+static void close_wanted(struct upstream_pool *pool, uint64_t now_ms)
+{
+    while (!list_empty(&pool->idle)) {
+        struct upstream_conn *c = container_of(pool->idle.prev, struct upstream_conn, node); // longest unused
+        if (!connection_share_close_idle(&pool->local->links, c->idle_ms, now_ms))
+            break;
+        connection_close(c);
+    }
+}
+
+void local_close_wanted(struct upstream_local *local)
+{
+    for (uint32_t i = 0; i < local->balance.count; i++)
+        close_wanted(local->pools[i], loop_now_ms(local->worker->needs.loop));
+}
+
+static bool is_owed(const struct upstream_conn *c)
+{
+    struct upstream_local *local = c->pool->local;
+    return connection_share_owes(&local->links, local->leaving_count, loop_now_ms(local->worker->needs.loop));
+}
+
+// It takes no more calls, and is closed when those that it has are over.
+static void leave(struct upstream_conn *c)
+{
+    struct upstream_local *local = c->pool->local;
+    c->leaving = true;
+    c->leaving_ms = loop_now_ms(local->worker->needs.loop);
+    local->leaving_count++;
+    list_remove(&c->node);
+    list_push_back(&local->leaving, &c->node);
+}
+
+void local_take_back(struct upstream_local *local)
+{
+    uint64_t now_ms = loop_now_ms(local->worker->needs.loop);
+    while (!list_empty(&local->leaving)) {
+        struct upstream_conn *c = container_of(local->leaving.next, struct upstream_conn, node);
+        if (now_ms < c->leaving_ms + CONNECTION_TURN_MS)
+            break;
+        c->leaving = false;
+        local->leaving_count--;
+        list_remove(&c->node);
+        local->links.since_ms = now_ms; // for a turn at least
+        connection_set_room(c, c->room);
+    }
 }
 
 // ---- lending and coming back ----
@@ -116,8 +177,13 @@ bool connection_lend(struct upstream_conn *c, struct upstream_call *call)
 
 void connection_set_room(struct upstream_conn *c, uint32_t room)
 {
+    bool grew = room > c->room;
     c->room = room;
     if (c->state != UPSTREAM_LENT)
+        return;
+    if (grew && !c->leaving && is_owed(c))
+        leave(c);
+    if (c->leaving)
         return;
     if (!room || c->epoch != c->pool->local->epoch)
         list_remove(&c->node);
@@ -129,7 +195,7 @@ bool connection_is_wanted(const struct upstream_conn *c)
 {
     const struct upstream_pool *pool = c->pool;
     return pool->position >= 0 && !pool->local->retired && !pool->local->worker->draining &&
-           c->epoch == pool->local->epoch;
+           c->epoch == pool->local->epoch && !c->leaving && !is_owed(c);
 }
 
 void connection_become_idle(struct upstream_conn *c)
@@ -138,6 +204,7 @@ void connection_become_idle(struct upstream_conn *c)
     set_state(c, UPSTREAM_IDLE);
     list_remove(&c->node);
     list_push_front(&c->pool->idle, &c->node);
+    c->idle_ms = loop_now_ms(local->worker->needs.loop);
     loop_timer_set(local->worker->needs.loop, &c->timer, local->idle_ms);
 }
 
@@ -185,8 +252,10 @@ void connection_failed(struct upstream_conn *c, const char *why)
     if (why)
         complain(c, why);
     connection_close(c);
-    for (struct upstream_call *call; (call = take_waiting(c));)
+    for (struct upstream_call *call; (call = take_waiting(c));) {
+        call->failed_with = c;
         call->events->on_fail(call, END_UPSTREAM_CONNECT_FAILED);
+    }
     if (!list_empty(&local->waiting))
         local_serve_waiting(local);
 }
@@ -309,6 +378,7 @@ bool connection_start(struct upstream_pool *pool, struct upstream_call *call, en
         *cause = cause_of(c ? c->conn.error : ENOMEM);
         if (c)
             protocol->free(c);
+        connection_share_give(&local->links);
         return false;
     }
     c->protocol = protocol;
@@ -321,7 +391,6 @@ bool connection_start(struct upstream_pool *pool, struct upstream_call *call, en
     connection_join(c, call);
     loop_timer_init(&c->timer, on_timer);
     pool->links++;
-    local->links++;
     count_state(c, UPSTREAM_CONNECTING, +1);
     loop_timer_set(loop, &c->timer, local->connect_ms);
     return true;

@@ -1,5 +1,7 @@
 #include "upstream/ejector.h"
 
+#include "base/share.h"
+
 #include <math.h>
 
 #define load(field)         atomic_load_explicit(&(field), memory_order_relaxed)
@@ -34,6 +36,8 @@ bool ejector_note(struct ejector *ejector, const struct outlier_settings *settin
             reset_row(ejector);
         return false;
     }
+    if (result == EJECTOR_BAD_TOO)
+        return false;
     uint32_t failures = atomic_fetch_add_explicit(&ejector->failures, 1, memory_order_relaxed) + 1;
     uint32_t connects = 0;
     if (failures == 1)
@@ -50,13 +54,11 @@ bool ejector_note(struct ejector *ejector, const struct outlier_settings *settin
 bool ejector_may_eject(const struct outlier_settings *settings, double panic_threshold,
                        const struct ejector_share *share)
 {
-    static const double rounding = 1e-9; // 0.29 of 100 is 29
-    double all = share->endpoints;
-    double most = settings->max_ejected * all + rounding;
+    uint32_t all = share->endpoints;
     if (settings->max_ejected <= 0 || share->available < 2)
         return false;
-    return (share->ejected == 0 || share->ejected + 1 <= most) &&
-           share->available - 1 >= panic_threshold * all;
+    return (share->ejected == 0 || share_is_kept(share->ejected + 1, settings->max_ejected, all)) &&
+           share_is_reached(share->available - 1, panic_threshold, all);
 }
 
 // How often the time out is to be counted, this time included: one less for every `ejection` of good service.

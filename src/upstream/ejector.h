@@ -37,8 +37,15 @@ struct ejector {                // zero it
 };
 
 // How one attempt at it went. What says nothing about the endpoint (the client went away, our own limits) is
-// not noted. Every other one is good or bad: nothing holds a row of failures up.
-enum ejector_result { EJECTOR_GOOD, EJECTOR_BAD, EJECTOR_CONNECT_FAILED };
+// not noted. Every other one is good or bad: nothing holds a row of failures up. A row is one of things that
+// happened: a connection that fails is one, however many attempts it takes with it. In success rates each
+// counts.
+enum ejector_result {
+    EJECTOR_GOOD,
+    EJECTOR_BAD,
+    EJECTOR_CONNECT_FAILED,
+    EJECTOR_BAD_TOO, // of what is in the row already
+};
 
 static inline bool ejector_is_out(const struct ejector *ejector, uint64_t now_us)
 {

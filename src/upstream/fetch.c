@@ -43,12 +43,11 @@ static void free_fetch(struct loop_task *task)
     free(fetch);
 }
 
-// A kept-alive connection that died before a byte of the response: the peer had closed it, most likely.
+// On a kept connection that the peer had closed: once, on a new one.
 static bool was_stale(const struct fetch *fetch, enum end_cause cause)
 {
-    const struct upstream_call *call = &fetch->call;
-    return cause == END_UPSTREAM_RESET && call->reused && !call->response_begun && !fetch->stale_retried &&
-           (fetch->repeatable || upstream_call_unsent(call));
+    return !fetch->stale_retried && upstream_call_was_stale(&fetch->call, cause) &&
+           (fetch->repeatable || upstream_call_unsent(&fetch->call));
 }
 
 // The attempt is over: what it cost is counted as of any other.

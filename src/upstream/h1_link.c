@@ -136,6 +136,18 @@ static void end_of_stream(struct h1_link *h1, bool reset)
         fail(h1, h1->head_seen ? END_UPSTREAM_TRUNCATED : END_UPSTREAM_RESET);
 }
 
+static bool is_room_full(const struct h1_link *h1)
+{
+    const struct client_room *room = h1->link.call->room;
+    return room && unlikely(client_room_is_full(room));
+}
+
+static size_t read_size(const struct h1_link *h1)
+{
+    size_t space = buf_space(&h1->in);
+    return space > CLIENT_ROOM_SIP_BYTES && is_room_full(h1) ? CLIENT_ROOM_SIP_BYTES : space;
+}
+
 // False: nothing more to read now, or the call is over.
 static bool receive(struct h1_link *h1)
 {
@@ -145,7 +157,7 @@ static bool receive(struct h1_link *h1)
         fail(h1, END_OVERLOADED); // memory is out: a head that is too long was refused by the parser
         return false;
     }
-    ssize_t n = conn_recv(&h1->base.conn, h1->in.base + h1->in.end, buf_space(&h1->in));
+    ssize_t n = conn_recv(&h1->base.conn, h1->in.base + h1->in.end, read_size(h1));
     if (n == CONN_AGAIN)
         return false;
     if (n <= 0) {
@@ -170,6 +182,8 @@ static void read_more(struct h1_link *h1)
         return;
     if (!buf_len(&h1->in))
         buf_release(&h1->in, buffers);
+    else if (h1->paused && is_room_full(h1))
+        buf_fit(&h1->in, buffers);
     call->events->on_flush(call);
 }
 
@@ -193,8 +207,11 @@ static void h1_resume(struct upstream_link *link)
         return;
     h1->paused = false;
     take(h1);
-    if (h1->link.call == call && !h1->base.conn.closed)
-        read_more(h1);
+    if (h1->link.call != call || h1->base.conn.closed)
+        return;
+    if (!buf_len(&h1->in)) // it may have been made to fit: read on into a whole block
+        buf_release(&h1->in, buffers_of(h1));
+    read_more(h1);
 }
 
 // ---- writing ----
@@ -281,7 +298,7 @@ static bool h1_is_unsent(const struct upstream_link *link)
 // ---- the connection ----
 
 // Back to the pool, or closed when it may not serve again.
-static void h1_give(struct upstream_link *link)
+static bool h1_give(struct upstream_link *link)
 {
     struct h1_link *h1 = of_link(link);
     struct upstream_conn *c = &h1->base;
@@ -292,11 +309,12 @@ static void h1_give(struct upstream_link *link)
                     !h1->upgrade;
     if (!reusable) {
         connection_close(c);
-        return;
+        return true;
     }
     buf_release(&h1->in, buffers_of(h1));
     c->room = 1;
     connection_become_idle(c);
+    return true;
 }
 
 static const struct link_verbs h1_verbs = {

@@ -120,6 +120,15 @@ static void send_gathered(struct h2_session *s)
         s->broken = true;
 }
 
+// Written or not, the endpoint was told as far as it goes: nobody waits for one that reads nothing.
+static void give_places(struct h2_session *s, struct upstream_local *local)
+{
+    while (s->places) {
+        s->places--;
+        concurrency_give(&local->requests);
+    }
+}
+
 static bool has_space(const struct h2_session *s)
 {
     return !s->broken && buf_len(&s->base.out.buf) < H2_OUT_BYTES;
@@ -196,6 +205,7 @@ static void read_more(struct h2_session *s)
     struct upstream_conn *c = &s->base;
     struct buf_pool *buffers = buffers_of(s);
     struct buf in = {0}; // not the connection's: it may be closed while nghttp2 reads on
+    streams_trim_spare(c->pool->local->worker, H2_SPARE_STREAMS);
     if (!buf_acquire(&in, buffers)) {
         break_off(s, NULL);
         return;
@@ -223,16 +233,19 @@ static void on_late(struct loop_late *late)
         read_more(s);
     if (c->conn.closed)
         return;
-    bool gave_up = s->broken;
+    struct upstream_local *local = c->pool->local;
+    bool gave_up = s->broken, had_places = s->places;
     s->broken = c->out.broken; // what nghttp2 still says is a GOAWAY
     session_write_bulk(s);
     send_gathered(s);
     s->broken |= gave_up;
-    if (is_over(s))
-        return;
-    settle(s);
+    give_places(s, local);
+    if (!is_over(s))
+        settle(s);
     if (!c->conn.closed && (s->broken || !nghttp2_session_want_read(s->ng)))
         break_off(s, why_broken(s));
+    if (had_places && !list_empty(&local->waiting))
+        local_serve_waiting(local);
 }
 
 static void h2_on_ready(struct upstream_conn *c)
@@ -548,7 +561,10 @@ static bool h2_open(struct upstream_conn *c)
     struct h2_session *s = session_of(c);
     nghttp2_session_callbacks *callbacks = new_callbacks();
     nghttp2_option *options = h2_options();
-    bool made = callbacks && options && nghttp2_session_client_new2(&s->ng, callbacks, s, options) == 0;
+    struct block_pool *blocks = c->pool->local->worker->needs.blocks;
+    nghttp2_mem memory = h2_memory(blocks);
+    bool made = callbacks && options &&
+                nghttp2_session_client_new3(&s->ng, callbacks, s, options, blocks ? &memory : NULL) == 0;
     nghttp2_session_callbacks_del(callbacks);
     nghttp2_option_del(options);
     if (!made || h2_submit_settings(s->ng, true, UPSTREAM_HEAD_BYTES))
@@ -575,11 +591,12 @@ static void h2_on_close(struct upstream_conn *c)
     struct h2_session *s = session_of(c);
     loop_late_cancel(&s->late);
     loop_timer_stop(c->conn.loop, &s->tick);
-    if (!s->open || s->broken || s->busy)
-        return;
-    if (nghttp2_session_terminate_session(s->ng, NGHTTP2_NO_ERROR) == 0)
-        serialise(s);
-    send_gathered(s);
+    if (s->open && !s->broken && !s->busy) {
+        if (nghttp2_session_terminate_session(s->ng, NGHTTP2_NO_ERROR) == 0)
+            serialise(s);
+        send_gathered(s);
+    }
+    give_places(s, c->pool->local);
 }
 
 const struct protocol h2_protocol = {

@@ -41,6 +41,7 @@ struct h2_session {
     struct h2_frames frames;
     struct list streams; // all that nghttp2 knows and a call holds
     uint32_t stream_count;
+    uint32_t places;       // in local->requests, of calls whose RST_STREAM is not written yet
     struct list due;       // streams that something is to be told of
     uint64_t queued_bytes; // ever serialised
     uint64_t heard_ms;     // when a byte came last
@@ -64,7 +65,8 @@ struct h2_stream {
     struct list node; // in session->streams, or the worker's spares
     struct list due_node;
     unsigned due;
-    enum end_cause cause; // DUE_FAIL
+    enum end_cause cause;              // DUE_FAIL
+    struct upstream_conn *failed_with; // DUE_FAIL: it is the connection that has failed
     uint64_t lent_ms;
     uint64_t serial; // another one each time it is lent; 0: spare
     int32_t id;      // 0: no request yet
@@ -83,8 +85,10 @@ struct h2_stream {
     struct h2_fields fields;
     struct headers *response_trailers;
     unsigned informational;
-    struct buf held;   // of its body: the client side is full
-    size_t unconsumed; // handed over while it was full: opens the window when it goes on
+    struct buf held;       // of its body: the client side is full
+    size_t unconsumed;     // handed over while it was full: opens the window when it goes on
+    uint32_t window_bytes; // what the upstream may send
+    uint32_t taken_bytes;  // since the window was looked at
     bool head_seen, response_ended, paused;
     bool is_bad;     // the response is malformed
     bool peer_reset; // RST_STREAM came

@@ -34,20 +34,17 @@ static void free_stream(struct h2_stream *stream)
     struct upstream_worker *worker = stream->worker;
     buf_release(&stream->pending, buffers_of(stream));
     buf_release(&stream->held, buffers_of(stream));
-    stream->serial = 0;
-    if (worker->spare_stream_count >= H2_SPARE_STREAMS) {
-        free(stream);
-        return;
-    }
+    stream->serial = 0; // whoever told the call that it was over looks at this: the memory stays until later
     list_push_front(&worker->spare_streams, &stream->node);
     worker->spare_stream_count++;
 }
 
-void streams_free_spare(struct upstream_worker *worker)
+void streams_trim_spare(struct upstream_worker *worker, unsigned keep)
 {
-    for (struct list *node; (node = list_pop_front(&worker->spare_streams));)
+    struct list *node;
+    for (; worker->spare_stream_count > keep && (node = list_pop_front(&worker->spare_streams));
+         worker->spare_stream_count--)
         free(container_of(node, struct h2_stream, node));
-    worker->spare_stream_count = 0;
 }
 
 // nghttp2 knows it no longer, or shall not speak of it any more.
@@ -70,10 +67,11 @@ static bool waited_in_vain(const struct h2_stream *stream)
 }
 
 // The call is over. What of the message is not complete is cancelled; the session lives on.
-static void h2_give(struct upstream_link *link)
+static bool h2_give(struct upstream_link *link)
 {
     struct h2_stream *stream = of_link(link);
     struct h2_session *s = stream->session;
+    bool is_told = true;
     if (s && stream->id && !stream->closed) {
         nghttp2_session_set_stream_user_data(s->ng, stream->id, NULL);
         if (!stream->response_ended || !stream->end_queued) {
@@ -82,6 +80,8 @@ static void h2_give(struct upstream_link *link)
                                                      : NGHTTP2_CANCEL;
             nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, stream->id, code);
             session_write_late(s);
+            is_told = false;
+            s->places++;
         }
     }
     if (s && waited_in_vain(stream))
@@ -89,6 +89,7 @@ static void h2_give(struct upstream_link *link)
     if (s)
         detach(stream);
     free_stream(stream);
+    return is_told;
 }
 
 // ---- what is told to the exchange ----
@@ -120,6 +121,7 @@ void stream_settle(struct h2_stream *stream)
     unsigned due = stream->due;
     stream->due = 0;
     if (due & DUE_FAIL) {
+        call->failed_with = stream->failed_with;
         call->events->on_fail(call, stream->cause); // finishes the call
         return;
     }
@@ -208,10 +210,39 @@ void stream_fields_end(struct h2_stream *stream, bool end_stream)
 
 // ---- the response's body ----
 
+static uint32_t take_room(struct upstream_call *call, uint32_t wanted_bytes)
+{
+    if (!call->room)
+        return wanted_bytes;
+    uint32_t bytes = client_room_take(call->room, wanted_bytes);
+    call->granted_bytes += bytes;
+    return bytes;
+}
+
+// The client takes what comes: more may be on its way, as far as there is room for what it may not take.
+static void widen_window(struct h2_stream *stream)
+{
+    nghttp2_session *ng = stream->session->ng;
+    stream->taken_bytes = 0;
+    // Else it is not ours yet: the upstream has not acknowledged our SETTINGS.
+    if (nghttp2_session_get_stream_effective_local_window_size(ng, stream->id) !=
+        (int32_t)stream->window_bytes)
+        return;
+    uint32_t bytes = take_room(stream->link.call, H2_STREAM_WINDOW - stream->window_bytes);
+    if (!bytes)
+        return;
+    stream->window_bytes += bytes;
+    nghttp2_session_set_local_window_size(ng, NGHTTP2_FLAG_NONE, stream->id, (int32_t)stream->window_bytes);
+}
+
 static void open_window(struct h2_stream *stream, size_t n)
 {
-    if (n && stream->session && !stream->closed)
-        nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
+    if (!n || !stream->session || stream->closed)
+        return;
+    stream->taken_bytes += (uint32_t)n;
+    if (stream->window_bytes < H2_STREAM_WINDOW && stream->taken_bytes >= stream->window_bytes / 2)
+        widen_window(stream);
+    nghttp2_session_consume_stream(stream->session->ng, stream->id, n);
 }
 
 // The client side is full. The window, which is not opened meanwhile, bounds what is held.
@@ -301,9 +332,11 @@ void stream_closed(struct h2_stream *stream, uint32_t error)
     stream->closed = true;
     if (stream->peer_reset)
         stream->link.call->response_begun = true; // it was heard: no connection that had died before
-    if (!stream->response_ended)
+    if (!stream->response_ended) {
+        if (error == NGHTTP2_REFUSED_STREAM && !stream->peer_reset && !is_over(stream))
+            stream->failed_with = &stream->session->base; // by GOAWAY
         fail_later(stream, cause_of_close(stream, error));
-    else if (stream->paused && !is_over(stream))
+    } else if (stream->paused && !is_over(stream))
         detach(stream); // what is held is still handed over
 }
 
@@ -313,6 +346,7 @@ void stream_orphaned(struct h2_stream *stream)
     bool unsent = stream->link.verbs->is_unsent(&stream->link);
     list_remove(&stream->due_node);
     if (!is_over(stream)) {
+        stream->failed_with = &stream->session->base;
         stream->due = stream->response_ended ? 0 : DUE_FAIL;
         stream->cause = unsent && s->leaving ? END_UPSTREAM_REFUSED_STREAM
                         : s->violated        ? END_UPSTREAM_BAD_RESPONSE
@@ -491,6 +525,7 @@ struct upstream_link *stream_lend(struct upstream_conn *c, struct upstream_call 
         .link.verbs = &h2_verbs,
         .session = s,
         .worker = worker,
+        .window_bytes = H2_FIRST_WINDOW,
         .lent_ms = loop_now_ms(c->conn.loop),
         .serial = ++worker->stream_serial,
     };

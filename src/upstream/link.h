@@ -10,6 +10,7 @@
 #pragma once
 
 #include "net/tls.h"
+#include "upstream/slow_calls.h"
 #include "upstream/upstream.h"
 
 enum {
@@ -53,11 +54,14 @@ struct upstream_local {
     struct upstream_pool **pools; // parallel to balance.endpoints
     struct list waiting;          // calls, first come first served
     bool serving;                 // local_serve_waiting is on the stack
-    struct loop_timer poll;       // looks whether another worker has made room, while somebody waits
-    uint32_t links, max_links;    // limits.connections: this worker's part, so that none can starve another
+    struct loop_timer poll;       // looks what can be done about it, while somebody waits
+    struct connection_share links;
+    struct list leaving; // connections that take no more calls, since others want them, oldest first
+    uint32_t leaving_count;
     struct concurrency_share requests;
     struct quota_share pending;
     struct retry_share retries;
+    struct slow_calls slow_calls;
 };
 
 struct upstream_worker {
@@ -82,8 +86,9 @@ struct link_verbs {
     void (*flush)(struct upstream_link *link);
     void (*resume)(struct upstream_link *link);
     bool (*is_unsent)(const struct upstream_link *link);
-    // The call is over, whatever state it is in: link->call is NULL already.
-    void (*give)(struct upstream_link *link);
+    // The call is over, whatever state it is in: link->call is NULL already. False: the endpoint is yet to be
+    // told, with the turn's output, and the call's place in local->requests is given back then.
+    bool (*give)(struct upstream_link *link);
 };
 
 struct upstream_link {
@@ -105,7 +110,11 @@ struct upstream_conn {
     uint32_t room;  // calls that it takes besides those it has
     uint32_t epoch; // the local's when it began
     enum upstream_conn_state state;
-    bool used; // has served a request
+    bool used;           // has served a request
+    bool failure_told;   // its failure is known from one of its calls (call->failed_with)
+    bool leaving;        // in local->leaving
+    uint64_t leaving_ms; // since when
+    uint64_t idle_ms;    // IDLE: since when
     struct out out;
     struct loop_timer timer; // CONNECTING: deadline; else the protocol's
     struct pool_session *session;
@@ -138,7 +147,8 @@ static inline struct upstream_worker_needs *connection_needs(const struct upstre
 
 // ---- connection.c: its life ----
 
-// Starts connecting for call, which waits for it. False and *cause when it cannot even start.
+// Starts connecting for call, which waits for it. One of local->links has been taken for it, and is given
+// back when it is closed, or cannot even start: false and *cause.
 must_check bool connection_start(struct upstream_pool *pool, struct upstream_call *call,
                                  enum end_cause *cause);
 // One call more waits until it is open.
@@ -160,7 +170,13 @@ void connection_become_idle(struct upstream_conn *c);
 // last of it.
 void connection_close(struct upstream_conn *c);
 void pool_close_idle(struct upstream_pool *pool);
+// Those that have been idle since then or before.
+void pool_close_idle_since(struct upstream_pool *pool, uint64_t since_ms);
 void pool_close_connecting(struct upstream_pool *pool);
+// Others want connections: closes what is idle, as many as they want.
+void local_close_wanted(struct upstream_local *local);
+// Connections that others still wait for after a turn, since a call on them does not end, take calls again.
+void local_take_back(struct upstream_local *local);
 void pool_free(struct upstream_pool *pool); // which has no connection and no call
 // The next connection begins without what the ones so far have agreed on.
 void pool_forget_session(struct upstream_pool *pool);
@@ -179,4 +195,6 @@ struct upstream_local *upstream_local_of(struct upstream_worker *worker, struct 
 
 // ---- h2_stream.c ----
 
-void streams_free_spare(struct upstream_worker *worker);
+// Frees spare streams beyond these. From the loop: one that was given back may be in use further up the
+// stack.
+void streams_trim_spare(struct upstream_worker *worker, unsigned keep);

@@ -20,6 +20,10 @@ struct upstream_outcome outcome_of(const struct attempt_end *end)
     bool by_answer = end->cause == END_UPSTREAM_STATUS; // which says more than the cause
     if (end->stale || is_late_for_client(end))
         return outcome;
+    if (end->outrun) {
+        outcome.verdict = OUTCOME_OUTRUN;
+        return outcome;
+    }
     if (end_row(end->cause)->against_upstream && !end->excused && !by_answer) {
         outcome.verdict = OUTCOME_FAILURE;
         outcome.connect_failed = end->cause == END_UPSTREAM_CONNECT_FAILED;

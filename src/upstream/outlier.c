@@ -125,17 +125,22 @@ static bool rates(const struct upstream *upstream)
 
 static enum ejector_result result_of(const struct upstream_outcome *outcome)
 {
+    if (outcome->is_shared)
+        return EJECTOR_BAD_TOO;
     if (outcome->verdict == OUTCOME_FAILURE)
         return outcome->connect_failed ? EJECTOR_CONNECT_FAILED : EJECTOR_BAD;
+    if (outcome->verdict == OUTCOME_OUTRUN)
+        return EJECTOR_BAD;
     return outcome->status >= 500 && outcome->status != 501 ? EJECTOR_BAD : EJECTOR_GOOD;
 }
 
 static struct str words_of(const struct upstream_outcome *outcome, uint32_t row, char *out, size_t size)
 {
     struct str code = end_row(outcome->cause)->code;
-    int n = outcome->verdict == OUTCOME_FAILURE
-                ? snprintf(out, size, "%u failures in a row, the last one: %.*s", row, STR_ARG(code))
-                : snprintf(out, size, "%u failures in a row, the last one: status %u", row, outcome->status);
+    const char *last = outcome->verdict == OUTCOME_FAILURE ? code.p : "slower than a hedge";
+    int n = outcome->verdict == OUTCOME_ANSWER
+                ? snprintf(out, size, "%u failures in a row, the last one: status %u", row, outcome->status)
+                : snprintf(out, size, "%u failures in a row, the last one: %s", row, last);
     return (struct str){out, (size_t)n};
 }
 
@@ -147,7 +152,8 @@ void outlier_note(const struct upstream *upstream, const struct upstream_outcome
     if (outcome->verdict == OUTCOME_NONE || settings->max_ejected <= 0 || upstream->target_count < 2)
         return;
     struct ejector *ejector = &outcome->endpoint->ejector;
-    if (!ejector_note(ejector, settings, result_of(outcome), rates(upstream), began_us, now_us, &reason))
+    bool rated = rates(upstream) && outcome->verdict != OUTCOME_OUTRUN; // an answer might have been good
+    if (!ejector_note(ejector, settings, result_of(outcome), rated, began_us, now_us, &reason))
         return;
     char words[WORDS];
     struct finding finding = {

@@ -15,7 +15,7 @@ enum { OUTLIER_SWEEP_MS = 1000 };
 
 // How an attempt that began at began_us ended. Failures and statuses from 500 on are bad, but for 501, which
 // callers bring about by what they ask for; every other answer is good. What says nothing of the upstream is
-// passed over. Worker.
+// passed over; of what a connection does to all of its calls one says enough for a row. Worker.
 void outlier_note(const struct upstream *upstream, const struct upstream_outcome *outcome, uint64_t began_us,
                   uint64_t now_us, struct rand *rand, struct metrics *metrics);
 // An active check that began at began_us was good: the endpoint is back at once when it was ejected before.

@@ -1,6 +1,7 @@
 #include "upstream/retry_budget.h"
 
 #include "base/check.h"
+#include "base/kept.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -23,31 +24,37 @@ static void catch_up(struct retry_account *account, double allowed, double earne
     account->at_us = now_us;
 }
 
-static bool pay(struct retry_account *account)
+static enum retry_payment pay(struct retry_account *account)
 {
-    if (account->earned < 1) {
-        if (account->lent + 1 > RETRY_RESERVE)
-            return false;
-        account->lent++;
-    }
+    bool borrows = account->earned < 1;
+    if (borrows && account->lent + 1 > RETRY_RESERVE)
+        return RETRY_REFUSED;
+    account->lent += borrows;
     account->earned--;
-    return true;
+    return borrows ? RETRY_LENT : RETRY_EARNED;
 }
 
-bool retry_account_take(struct retry_account *account, double budget, uint32_t active, uint64_t begun,
-                        bool is_more, uint64_t now_us)
+enum retry_payment retry_account_take(struct retry_account *account, double budget, uint32_t active,
+                                      uint64_t begun, bool is_more, uint64_t now_us)
 {
     double allowed = budget * active;
     catch_up(account, allowed, budget * (double)(begun - account->begun), now_us);
     account->begun = begun;
     if (budget <= 0)
-        return false;
+        return RETRY_REFUSED;
     if (!is_more && account->in_flight >= RETRIES_AT_LEAST && account->in_flight + 1 > allowed)
-        return false;
-    if (budget < 1 && !pay(account))
-        return false;
-    account->in_flight += !is_more;
-    return true;
+        return RETRY_REFUSED;
+    enum retry_payment payment = budget < 1 ? pay(account) : RETRY_FREE;
+    account->in_flight += payment && !is_more;
+    return payment;
+}
+
+// What is more than may be kept, or has been let off meanwhile, catch_up takes away again.
+void retry_account_give_back(struct retry_account *account, enum retry_payment payment, bool was_more)
+{
+    account->earned += payment == RETRY_EARNED || payment == RETRY_LENT;
+    account->lent = clamp(account->lent - (payment == RETRY_LENT), 0, RETRY_RESERVE);
+    account->in_flight -= payment && !was_more;
 }
 
 // ---- an upstream's ----
@@ -60,21 +67,16 @@ struct retry_budget {
 
 struct retry_budget *retry_budget_at(uint32_t index)
 {
-    static struct retry_budget **budgets;
-    static uint32_t count;
-    if (index >= count) {
-        budgets = realloc(budgets, (index + 1) * sizeof *budgets);
-        check(budgets);
-        while (count <= index)
-            budgets[count++] = NULL;
+    static struct kept all;
+    void **place = kept_at(&all, index);
+    if (!*place) {
+        struct retry_budget *budget = calloc(1, sizeof *budget);
+        check(budget);
+        pthread_mutex_init(&budget->lock, NULL);
+        list_init(&budget->shares);
+        *place = budget;
     }
-    if (!budgets[index]) {
-        budgets[index] = calloc(1, sizeof **budgets);
-        check(budgets[index]);
-        pthread_mutex_init(&budgets[index]->lock, NULL);
-        list_init(&budgets[index]->shares);
-    }
-    return budgets[index];
+    return *place;
 }
 
 void retry_share_join(struct retry_share *share, struct retry_budget *budget)
@@ -132,10 +134,23 @@ bool retry_place_take(struct retry_place *place, double ratio, uint64_t now_us)
         active += atomic_load_explicit(&share->active, memory_order_relaxed);
         begun += atomic_load_explicit(&share->begun, memory_order_relaxed);
     }
-    bool taken = retry_account_take(&budget->account, ratio, active, begun, place->in_flight, now_us);
+    place->was_more = place->in_flight;
+    place->paid = retry_account_take(&budget->account, ratio, active, begun, place->was_more, now_us);
     pthread_mutex_unlock(&budget->lock);
-    place->in_flight |= taken;
-    return taken;
+    place->in_flight |= place->paid != RETRY_REFUSED;
+    return place->paid != RETRY_REFUSED;
+}
+
+void retry_place_give_back(struct retry_place *place)
+{
+    if (!place->share || !place->paid)
+        return;
+    struct retry_budget *budget = place->share->budget;
+    pthread_mutex_lock(&budget->lock);
+    retry_account_give_back(&budget->account, place->paid, place->was_more);
+    pthread_mutex_unlock(&budget->lock);
+    place->in_flight = place->was_more;
+    place->paid = RETRY_REFUSED;
 }
 
 void retry_place_leave(struct retry_place *place)

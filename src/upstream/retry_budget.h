@@ -2,8 +2,7 @@
 // under second tries. Two bounds, since neither is enough by itself:
 //
 //   at one time    retries in flight (their back-off included) are at most budget × the requests under way,
-//   but
-//                  RETRIES_AT_LEAST always may (Envoy's retry budget)
+//                  but RETRIES_AT_LEAST always may (Envoy's retry budget)
 //   over a span    a request earns budget, a retry costs 1 (Finagle's). A reserve of RETRY_RESERVE, one a
 //                  second, lends to who has not earned enough: a service that is asked now and then
 //
@@ -26,6 +25,14 @@ enum {
 
 // ---- the decision ----
 
+// What a retry was paid with.
+enum retry_payment {
+    RETRY_REFUSED, // it may not be made
+    RETRY_FREE,    // a budget of 1 or more
+    RETRY_EARNED,
+    RETRY_LENT, // out of the reserve
+};
+
 struct retry_account { // zero it
     double earned;     // at most 1 + budget × the requests under way; below 0: borrowed
     double lent;       // of the reserve
@@ -35,9 +42,11 @@ struct retry_account { // zero it
 };
 
 // active, begun: requests under way, and all that ever were. is_more: of a request that has a place in flight
-// already. True: it is paid for; the place in flight is held until retry_share_give.
-bool retry_account_take(struct retry_account *account, double budget, uint32_t active, uint64_t begun,
-                        bool is_more, uint64_t now_us);
+// already. Unless RETRY_REFUSED the place in flight is held until in_flight is lowered.
+enum retry_payment retry_account_take(struct retry_account *account, double budget, uint32_t active,
+                                      uint64_t begun, bool is_more, uint64_t now_us);
+// The retry was not made: the account is as if nobody had asked for it.
+void retry_account_give_back(struct retry_account *account, enum retry_payment payment, bool was_more);
 
 // ---- an upstream's ----
 
@@ -62,9 +71,13 @@ void retry_share_leave(struct retry_share *share);
 struct retry_place {
     struct retry_share *share; // NULL: it is not under way
     bool in_flight;            // with a retry
+    enum retry_payment paid;   // for the last one; RETRY_REFUSED: nothing, or it was given back
+    bool was_more;             // it was in flight before that one
 };
 
 // The request goes to the share's upstream; if it was under way to another one, it is not any more.
 void retry_place_enter(struct retry_place *place, struct retry_share *share);
 bool retry_place_take(struct retry_place *place, double budget, uint64_t now_us);
+// What the last retry_place_take has paid for is not made after all. Once: harmless when nothing was paid.
+void retry_place_give_back(struct retry_place *place);
 void retry_place_leave(struct retry_place *place); // harmless when it holds nothing

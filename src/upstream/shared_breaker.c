@@ -63,7 +63,8 @@ struct changes {
     enum breaker_state state; // seen last
     enum breaker_force force;
     unsigned count;
-    struct change v[2]; // by time, and by what was done
+    struct change v[2];               // by time, and by what was done
+    uint64_t entered[BREAKER_STATES]; // before all of them
 };
 
 static void look_for_change(const struct shared_breaker *breaker, struct changes *changes, uint64_t now_us)
@@ -71,8 +72,6 @@ static void look_for_change(const struct shared_breaker *breaker, struct changes
     const struct breaker *core = &breaker->core;
     if (core->state == changes->state && core->force == changes->force)
         return;
-    if (core->state != changes->state)
-        atomic_fetch_add_explicit(&breaker->tally->entered[core->state], 1, memory_order_relaxed);
     changes->v[changes->count++] = (struct change){
         .to = core->state,
         .reason = core->reason,
@@ -90,10 +89,13 @@ static void tell(const struct shared_breaker *breaker, const struct changes *cha
         const struct change *change = &changes->v[i];
         enum log_level level = change->to == BREAKER_OPEN ? LOG_WARN : LOG_INFO;
         char more[128] = "";
+        size_t n = 0;
         if (change->to == BREAKER_OPEN && !change->forced)
-            snprintf(more, sizeof more, " for %llu ms, %u of %u requests failed, %u were slow",
-                     (unsigned long long)change->wait_us / 1000, change->sum.failed, change->sum.calls,
-                     change->sum.slow);
+            n = (size_t)snprintf(more, sizeof more, " for %llu ms",
+                                 (unsigned long long)change->wait_us / 1000);
+        if (n && change->sum.calls) // probes are in no window
+            snprintf(more + n, sizeof more - n, ", %u of %u requests failed, %u were slow",
+                     change->sum.failed, change->sum.calls, change->sum.slow);
         log_line(level, "breaker", "upstream %.*s%s%.*s: %s (%s)%s", STR_ARG(breaker->upstream),
                  breaker->endpoint.n ? ": " : "", STR_ARG(breaker->endpoint), breaker_state_name(change->to),
                  breaker_reason_name(change->reason), more);
@@ -124,10 +126,20 @@ static void lock(struct shared_breaker *breaker, const struct breaker_rules *rul
     pthread_mutex_lock(&breaker->lock);
     take_over(breaker, now_us);
     *changes = (struct changes){.state = breaker->core.state, .force = breaker->core.force};
+    memcpy(changes->entered, breaker->core.entered, sizeof changes->entered);
     if (!rules)
         return;
     breaker_tick(&breaker->core, rules, now_us);
     look_for_change(breaker, changes, now_us);
+}
+
+static void add_to_tally(const struct shared_breaker *breaker, const struct changes *changes)
+{
+    for (unsigned i = 0; i < BREAKER_STATES; i++) {
+        uint64_t times = breaker->core.entered[i] - changes->entered[i];
+        if (times)
+            atomic_fetch_add_explicit(&breaker->tally->entered[i], times, memory_order_relaxed);
+    }
 }
 
 static uint64_t door_of(const struct breaker *core)
@@ -143,6 +155,7 @@ static void unlock(struct shared_breaker *breaker, uint64_t now_us, struct chang
 {
     uint64_t door = door_of(&breaker->core);
     look_for_change(breaker, changes, now_us);
+    add_to_tally(breaker, changes);
     if (door != atomic_load_explicit(&breaker->door, memory_order_relaxed))
         atomic_store_explicit(&breaker->door, door, memory_order_relaxed);
     if (breaker->core.epoch != atomic_load_explicit(&breaker->epoch, memory_order_relaxed))
@@ -206,6 +219,7 @@ void shared_breaker_note(struct shared_breaker *breaker, const struct breaker_ru
 {
     check(worker < breaker->shard_count);
     struct shard *shard = &breaker->shards[worker];
+    result = breaker_adds(pass, result);
     bool closed = atomic_load_explicit(&breaker->door, memory_order_relaxed) == DOOR_CLOSED &&
                   !shared_breaker_is_stale(breaker, pass) && !pass.probe;
     if (closed && result == BREAKER_NEUTRAL)
@@ -220,6 +234,26 @@ void shared_breaker_note(struct shared_breaker *breaker, const struct breaker_ru
         begin_count(shard, now_us / slice_us);
     else
         breaker_note(&breaker->core, rules, pass, result, now_us, rand_unit(rand));
+    unlock(breaker, now_us, &changes);
+}
+
+void shared_breaker_note_slow(struct shared_breaker *breaker, const struct breaker_rules *rules,
+                              struct breaker_pass *pass, uint64_t now_us, struct rand *rand)
+{
+    if (shared_breaker_is_stale(breaker, *pass))
+        return;
+    struct changes changes;
+    lock(breaker, rules, now_us, &changes);
+    breaker_note_slow(&breaker->core, rules, pass, now_us, rand_unit(rand));
+    unlock(breaker, now_us, &changes);
+}
+
+void shared_breaker_pass_over(struct shared_breaker *breaker, const struct breaker_rules *rules,
+                              struct breaker_pass *pass, uint64_t now_us)
+{
+    struct changes changes;
+    lock(breaker, rules, now_us, &changes);
+    breaker_pass_over(&breaker->core, rules, pass, now_us);
     unlock(breaker, now_us, &changes);
 }
 
@@ -241,6 +275,13 @@ void shared_breaker_reset(struct shared_breaker *breaker)
                             .forgotten = breaker->core.forgotten + 1,
                             .slice_us = breaker->core.slice_us};
     memcpy(fresh.entered, breaker->core.entered, sizeof fresh.entered);
+    if (breaker->core.force != BREAKER_AUTOMATIC) {
+        fresh.force = breaker->core.force;
+        fresh.state = breaker->core.state;
+        fresh.reason = breaker->core.reason;
+        fresh.since_us = breaker->core.since_us;
+    }
+    fresh.entered[fresh.state] += fresh.state != breaker->core.state;
     breaker->core = fresh;
     unlock(breaker, 0, &changes);
 }

@@ -16,7 +16,7 @@
 
 struct shared_breaker;
 
-// How often breakers of one upstream have come to each state.
+// How often breakers of one upstream have come to each state: the sum of their `entered`.
 struct breaker_tally {
     _Atomic(uint64_t) entered[BREAKER_STATES];
 };
@@ -28,7 +28,7 @@ struct shared_breaker *shared_breaker_new(struct str upstream, struct str endpoi
                                           struct breaker_tally *tally);
 // A new configuration: the window's width. The state stays.
 void shared_breaker_configure(struct shared_breaker *breaker, const struct breaker_rules *rules);
-// It is as new: nothing is known of what it guards any more.
+// Nothing is known of what it guards any more: it is as new, unless it is forced.
 void shared_breaker_reset(struct shared_breaker *breaker);
 
 // ---- from any worker's thread ----
@@ -42,6 +42,12 @@ bool shared_breaker_is_open(const struct shared_breaker *breaker, uint64_t now_u
 void shared_breaker_note(struct shared_breaker *breaker, const struct breaker_rules *rules, unsigned worker,
                          struct breaker_pass pass, enum breaker_result result, uint64_t now_us,
                          struct rand *rand);
+// As breaker_note_slow.
+void shared_breaker_note_slow(struct shared_breaker *breaker, const struct breaker_rules *rules,
+                              struct breaker_pass *pass, uint64_t now_us, struct rand *rand);
+// As breaker_pass_over.
+void shared_breaker_pass_over(struct shared_breaker *breaker, const struct breaker_rules *rules,
+                              struct breaker_pass *pass, uint64_t now_us);
 // Whether what was admitted with this pass should ask again: the breaker has opened since.
 bool shared_breaker_is_stale(const struct shared_breaker *breaker, struct breaker_pass pass);
 

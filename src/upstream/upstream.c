@@ -1,6 +1,7 @@
 // Upstreams of a snapshot, and a worker's side of them across reloads.
 #include "upstream/upstream.h"
 
+#include "base/kept.h"
 #include "discovery/lookup.h"
 #include "upstream/link.h"
 
@@ -81,7 +82,7 @@ static enum err_code build_tls(struct upstream *upstream, unsigned slots, struct
 }
 
 // What all workers count together. Control thread.
-static struct quota_table request_quotas, pending_quotas;
+static struct quota_table pending_quotas;
 
 // What the process keeps of each upstream's breakers, by index. Control thread.
 struct kept_breaker {
@@ -91,19 +92,13 @@ struct kept_breaker {
 
 static struct kept_breaker *kept_breaker_at(uint32_t index)
 {
-    static struct kept_breaker **kept;
-    static uint32_t count;
-    if (index >= count) {
-        kept = realloc(kept, (index + 1) * sizeof(struct kept_breaker *));
-        check(kept);
-        while (count <= index)
-            kept[count++] = NULL;
+    static struct kept all;
+    void **place = kept_at(&all, index);
+    if (!*place) {
+        *place = calloc(1, sizeof(struct kept_breaker));
+        check(*place);
     }
-    if (!kept[index]) {
-        kept[index] = calloc(1, sizeof(struct kept_breaker));
-        check(kept[index]);
-    }
-    return kept[index];
+    return *place;
 }
 
 static void find_breakers(struct upstream *upstream, unsigned slots)
@@ -138,11 +133,13 @@ enum err_code upstream_compile(struct upstream *upstream, const struct upstream_
         .metric_id = metric_name_id(NAME_UPSTREAM, settings->name),
         .generation = generation,
     };
+    if (settings->circuit_breaker.enabled && settings->circuit_breaker.has_fallback)
+        upstream->stale_us = settings->circuit_breaker.fallback.stale_us;
     upstream->index = upstream->metric_id; // both are dense by name
-    upstream->requests = quota_at(&request_quotas, upstream->index);
+    upstream->requests = concurrency_at(upstream->index);
     upstream->pending = quota_at(&pending_quotas, upstream->index);
+    upstream->connections = connection_bound_at(upstream->index);
     upstream->retries = retry_budget_at(upstream->index);
-    upstream->adaptive = settings->adaptive_concurrency ? concurrency_at(upstream->index) : NULL;
     const struct target_settings *targets = settings->targets.v;
     for (uint32_t i = 0; i < settings->targets.count; i++) {
         enum err_code code = add_target(upstream, &targets[i], arena, err);
@@ -180,7 +177,12 @@ void upstream_fini(struct upstream *upstream)
 uint32_t upstream_requests_limit(const struct upstream *upstream)
 {
     uint32_t most = (uint32_t)upstream->settings->limits.requests;
-    return upstream->adaptive ? concurrency_limit(upstream->adaptive, most) : most;
+    return upstream->settings->adaptive_concurrency ? concurrency_limit(upstream->requests, most) : most;
+}
+
+uint32_t upstream_requests_waiting(const struct upstream *upstream)
+{
+    return concurrency_waiting(upstream->requests);
 }
 
 // ---- a worker's side ----
@@ -282,6 +284,23 @@ static void configure_breakers(const struct upstream *upstream)
         shared_breaker_configure(upstream->targets[i].endpoint->breaker, rules);
 }
 
+// A place was granted.
+static void on_place(struct loop_task *task)
+{
+    struct upstream_local *local = container_of(task, struct upstream_local, requests.places.task);
+    fair_share_heard(&local->requests.places);
+    local_serve_waiting(local);
+}
+
+// Something was granted, or others want some.
+static void on_links(struct loop_task *task)
+{
+    struct upstream_local *local = container_of(task, struct upstream_local, links.fair.task);
+    connection_share_heard(&local->links);
+    local_close_wanted(local);
+    local_serve_waiting(local);
+}
+
 static void adopt(struct upstream_local *local, struct upstream *upstream)
 {
     struct balance before = local->balance;
@@ -327,11 +346,13 @@ static void adopt(struct upstream_local *local, struct upstream *upstream)
     local->connect_ms = upstream->settings->timeouts.connect_us / 1000;
     local->idle_ms = upstream->settings->timeouts.idle_us / 1000;
     unsigned slot = local->worker->needs.slot, workers = local->worker->needs.workers;
-    local->max_links = quota_part(upstream->settings->limits.connections, slot, workers);
+    connection_share_set(&local->links, upstream->connections, upstream->settings->limits.connections);
+    local_close_wanted(local); // there may be fewer than before
     concurrency_set(&local->requests, upstream->requests, upstream->settings->limits.requests,
-                    upstream->adaptive, slot, workers);
+                    upstream->settings->adaptive_concurrency, slot, workers);
     quota_set(&local->pending, upstream->pending, upstream->settings->limits.pending, slot, workers);
     retry_share_join(&local->retries, upstream->retries);
+    slow_calls_configure(&local->slow_calls, &upstream->settings->circuit_breaker);
 }
 
 static void on_poll(struct loop_timer *timer)
@@ -354,7 +375,11 @@ static struct upstream_local *local_at(struct upstream_worker *worker, uint32_t 
         check(local);
         local->worker = worker;
         list_init(&local->waiting);
+        list_init(&local->leaving);
         loop_timer_init(&local->poll, on_poll);
+        connection_share_init(&local->links, worker->needs.loop, on_links);
+        concurrency_init(&local->requests, worker->needs.loop, on_place);
+        slow_calls_init(&local->slow_calls, worker->needs.loop);
         worker->locals[index] = local;
     }
     return worker->locals[index];
@@ -395,6 +420,17 @@ void upstream_worker_drain(struct upstream_worker *worker)
             pool_close_idle(worker->locals[i]->pools[k]);
 }
 
+void upstream_worker_close_idle(struct upstream_worker *worker, uint64_t idle_ms)
+{
+    uint64_t since_ms = loop_now_ms(worker->needs.loop) - idle_ms;
+    for (uint32_t i = 0; i < worker->local_count; i++) {
+        struct upstream_local *local = worker->locals[i];
+        for (uint32_t k = 0; local && !local->retired && k < local->balance.count;
+             k++) // retired: none is idle
+            pool_close_idle_since(local->pools[k], since_ms);
+    }
+}
+
 // What is still on its way for calls that have ended.
 static void close_connecting(struct upstream_local *local)
 {
@@ -410,13 +446,16 @@ void upstream_worker_free(struct upstream_worker *worker)
             continue;
         close_connecting(worker->locals[i]);
         loop_timer_stop(worker->needs.loop, &worker->locals[i]->poll);
+        slow_calls_fini(&worker->locals[i]->slow_calls);
         retire_pools(worker->locals[i]);
+        connection_share_leave(&worker->locals[i]->links);
+        concurrency_leave(&worker->locals[i]->requests);
         tls_client_unref(worker->locals[i]->tls);
         retry_share_leave(&worker->locals[i]->retries);
         free(worker->locals[i]);
     }
     free(worker->locals);
-    streams_free_spare(worker);
+    streams_trim_spare(worker, 0);
     free(worker);
 }
 

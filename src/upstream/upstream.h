@@ -12,13 +12,16 @@
 //     upstream_call_finish ──────────▶ give back to the pool, or close
 #pragma once
 
+#include "base/quota.h"
 #include "http/body.h"
 #include "http/message.h"
 #include "net/out.h"
 #include "net/tls.h"
 #include "observe/metrics.h"
 #include "upstream/balance.h"
+#include "upstream/client_room.h"
 #include "upstream/concurrency.h"
+#include "upstream/connection_bound.h"
 #include "upstream/outcome.h"
 #include "upstream/retry_budget.h"
 #include "upstream/shared_breaker.h"
@@ -46,14 +49,16 @@ struct upstream {
     struct upstream_target *targets;
     uint32_t target_count;
     const struct hash_ring *ring;
-    struct shared_breaker *breaker;      // by name, process-wide. NULL: none for it as a whole
-    bool endpoint_breakers;              // its endpoints have some
-    struct breaker_tally *breaker_tally; // of all of them; NULL: there are none
-    struct upstream *fallback;           // asked while its breaker is open; NULL: none
-    struct quota *requests, *pending;    // of limits, over all workers; by name, process-wide
-    struct retry_budget *retries;        // the same
-    struct concurrency *adaptive;        // NULL: limits.requests is fixed
-    struct tls_client **tls;             // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
+    struct shared_breaker *breaker;       // by name, process-wide. NULL: none for it as a whole
+    bool endpoint_breakers;               // its endpoints have some
+    struct breaker_tally *breaker_tally;  // of all of them; NULL: there are none
+    struct upstream *fallback;            // asked while its breaker is open; NULL: none
+    uint64_t stale_us;                    // copies of its answers are good for so long then; 0: none is kept
+    struct concurrency *requests;         // of limits, over all workers; by name, process-wide
+    struct quota *pending;                // the same
+    struct connection_bound *connections; // the same
+    struct retry_budget *retries;         // the same
+    struct tls_client **tls;              // by slot: 0 the control thread's, n + 1 worker n's; NULL: plain
     unsigned tls_count;
     uint64_t generation; // of the snapshot: a worker rebuilds its local side when it differs
 };
@@ -78,19 +83,23 @@ void upstream_fini(struct upstream *upstream); // drops the references to endpoi
 
 // Requests that it is given at a time: limits.requests, or fewer where that is adaptive. Any thread.
 uint32_t upstream_requests_limit(const struct upstream *upstream);
+// Requests that wait in line for it, over all workers. Any thread.
+uint32_t upstream_requests_waiting(const struct upstream *upstream);
 
 // Whether somebody was held up for want of a place or a connection, in the last second: in this upstream; in
-// any.
+// any, or refused since all probes of a breaker were under way.
 bool upstream_is_short(const struct upstream *upstream, uint64_t now_ms);
 bool upstream_any_short(uint64_t now_ms);
 
 // ---- a worker's side ----
 
+struct block_pool;
 struct upstream_worker; // all upstreams of one worker
 
 struct upstream_worker_needs { // borrowed from the worker
     struct loop *loop;
     struct buf_pool *buffers;
+    struct block_pool *blocks; // NULL: the heap
     struct rand *rand;
     struct metrics *metrics;
     unsigned slot, workers; // which worker of how many: limits are shared. The control thread: 0 of 1, so
@@ -105,6 +114,8 @@ void upstream_worker_update(struct upstream_worker *worker, struct upstream *con
                             uint32_t count);
 // Drain: idle connections are closed, none are kept from now on.
 void upstream_worker_drain(struct upstream_worker *worker);
+// Descriptors are short: connections that have been idle for so long are closed.
+void upstream_worker_close_idle(struct upstream_worker *worker, uint64_t idle_ms);
 // For tests and the admin API.
 uint32_t upstream_worker_lent(const struct upstream_worker *worker);
 
@@ -133,15 +144,20 @@ struct upstream_call_events {
 
 struct upstream_call { // zero it, then fill in the first block
     const struct upstream_call_events *events;
+    void *context; // the caller's
     struct upstream *upstream;
     struct arena *arena; // the exchange's
     enum http_method method;
-    uint64_t hash;  // consistent_hash key
-    uint64_t tried; // bitmap of endpoints that this exchange has tried; those past 64 may be tried again
+    uint64_t hash;            // consistent_hash key
+    bool impatient;           // it is refused rather than made to wait in line
+    uint64_t deadline_us;     // of its request: half of what is left is the longest it waits in line; 0: none
+    struct client_room *room; // of the client's connection; NULL: none bounds it. upstream_call_leave_client
+    uint64_t tried;           // endpoints that this exchange has tried: balance_bit
 
     // Set by the room:
     struct upstream_local *local;
     struct upstream_link *link;       // NULL: none lent
+    uint32_t granted_bytes;           // of room
     struct upstream_conn *connecting; // on its way; nothing may be written to it yet
     struct upstream_pool *pool;       // where it counts as active
     struct endpoint *endpoint;
@@ -149,7 +165,8 @@ struct upstream_call { // zero it, then fill in the first block
     bool queued;
     bool fresh; // takes no connection that was used before
     struct loop_timer pending_timer;
-    uint64_t give_up_ms;        // when waiting in line is over; 0: has not waited
+    uint64_t waits_since_us;    // in line; 0: has not waited
+    uint64_t waits_until_us;    // at the longest
     uint64_t placed_us;         // when the endpoint was chosen
     uint64_t ready_us, head_us; // when lent, when the response head came
     uint64_t asked_us;          // when the request was complete; 0: it is not
@@ -157,8 +174,10 @@ struct upstream_call { // zero it, then fill in the first block
     bool response_begun;            // at least one byte of the response was read
     struct shared_breaker *breaker; // that let it pass, and is not told yet how it went; NULL: none
     struct breaker_pass pass;
-    uint64_t breaker_wait_us; // END_BREAKER_OPEN: when to ask again; 0: not known
-    bool judged;              // outcome is known, and has been noted
+    struct list unanswered;            // in one of local->slow_calls, or in none
+    uint64_t breaker_wait_us;          // END_BREAKER_OPEN: when to ask again; 0: not known
+    struct upstream_conn *failed_with; // during on_fail: the connection, when that is what has failed
+    bool judged;                       // outcome is known, and has been noted
     struct upstream_outcome outcome;
 };
 
@@ -181,8 +200,12 @@ void upstream_call_end(struct upstream_call *call, const struct headers *trailer
 void upstream_call_flush(struct upstream_call *call);
 // Back-pressure of the response: go on after on_body said FLOW_FULL.
 void upstream_call_resume(struct upstream_call *call);
+// The client's connection may go now, and its room with it; the call goes on.
+void upstream_call_leave_client(struct upstream_call *call);
 // True when nothing of the request has reached the kernel yet, so that any method may be tried again.
 bool upstream_call_unsent(const struct upstream_call *call);
+// A kept connection that ended before a byte of the response: the upstream had closed it, most likely.
+bool upstream_call_was_stale(const struct upstream_call *call, enum end_cause cause);
 
 // Ends the attempt, from any state, also from inside an event: a connection whose request and response are
 // both complete goes back to its pool, any other is closed. Nothing is called afterwards. end: how it ended,
@@ -190,8 +213,10 @@ bool upstream_call_unsent(const struct upstream_call *call);
 void upstream_call_finish(struct upstream_call *call, const struct attempt_end *end);
 // The attempt goes on, but how it went is known: for answers that last (tunnels, streams). Once an attempt.
 void upstream_call_judge(struct upstream_call *call, const struct attempt_end *end);
-// Whether a breaker waits to hear from it before it lets others pass: then the head is answer enough.
+// Whether a breaker waits to hear from it before it lets others pass.
 bool upstream_call_is_probe(const struct upstream_call *call);
+// It is the client that this probe waits for: the breaker may send another one instead.
+void upstream_call_pass_over(struct upstream_call *call);
 
 // ---- the retry budget ----
 

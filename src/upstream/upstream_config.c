@@ -69,7 +69,7 @@ struct config_node *config_encode_statuses(struct arena *arena, const void *targ
         const struct status_range *range = &set->v[i];
         struct config_node *node =
             range->from == range->to
-                ? config_new_plain(arena, arena_printf(arena, "%u", range->from))
+                ? config_new_plain(arena, arena_u64(arena, range->from))
                 : config_new_string(arena, arena_printf(arena, "%u-%u", range->from, range->to));
         config_append(list, &last, STR_NULL, node);
     }
@@ -265,9 +265,10 @@ static void check_upstream(struct config_decoder *decoder, const struct config_n
     struct upstream_settings *upstream = target;
     check_targets(decoder, node, upstream);
     check_verification(decoder, node, upstream);
-    // Whatever became of it, a probe is over by then; a second for those who note it late.
+    // In line, connecting, asking: whatever became of it, a probe is over by then, unless its client sends
+    // for longer. A second for those who note it late.
     upstream->circuit_breaker.rules.probe_us =
-        upstream->timeouts.connect_us + upstream->timeouts.response_us + (uint64_t)SECOND;
+        2 * upstream->timeouts.connect_us + upstream->timeouts.response_us + (uint64_t)SECOND;
     const struct config_node *protocol = config_get(node, STR("protocol"));
     bool is_http1 = !protocol || (protocol->kind == CONFIG_SCALAR && str_eq(protocol->text, STR("http/1.1")));
     if (upstream->health_check.has_grpc && is_http1) {
@@ -370,6 +371,27 @@ const struct config_object retry_object = {
     .fields = retry_fields,
 };
 
+static const struct config_field hedge_fields[] = {
+    {.name = "after",
+     .type = CONFIG_DURATION,
+     .offset = offsetof(struct hedge_settings, after_us),
+     .required = true,
+     .example = "50ms",
+     .min = 1000,
+     .max = 60 * SECOND,
+     .doc =
+         "How long the first try has for its answer to begin: about the 95th percentile of what it takes."},
+    {0},
+};
+
+static const struct config_object hedge_object = {
+    .name = "hedge",
+    .doc = "A second try of a slow request, beside the first one; the first answer wins.",
+    .example = "{ after: 50ms }",
+    .size = sizeof(struct hedge_settings),
+    .fields = hedge_fields,
+};
+
 #define LIMIT_OFFSET(field) \
     (offsetof(struct upstream_settings, limits.field) - offsetof(struct upstream_settings, limits))
 #define TIMEOUT_OFFSET(field) \
@@ -382,7 +404,7 @@ static const struct config_field limit_fields[] = {
      .fallback = "1024",
      .min = 1,
      .max = 1000000,
-     .doc = "Connections to the upstream, idle ones too."},
+     .doc = "Connections to the upstream, idle ones too. Workers that want more take turns."},
     {.name = "requests",
      .type = CONFIG_INT,
      .offset = LIMIT_OFFSET(requests),
@@ -396,7 +418,8 @@ static const struct config_field limit_fields[] = {
      .fallback = "256",
      .min = 0,
      .max = 1000000,
-     .doc = "Requests that wait for a connection or a place, each for `timeouts.connect` at most. Past it: "
+     .doc = "Requests that wait for a connection or a place, each for `timeouts.connect` at most, and half "
+            "of the time that it has left. Past it: "
             "503 at once."},
     {0},
 };
@@ -623,6 +646,15 @@ static const struct config_field upstream_fields[] = {
      .offset = offsetof(struct upstream_settings, retries),
      .object = &retry_object,
      .doc = "When a failed request is sent again."},
+    {.name = "hedge",
+     .type = CONFIG_OBJECT,
+     .offset = offsetof(struct upstream_settings, hedge),
+     .nullable = true,
+     .is_set_offset = offsetof(struct upstream_settings, has_hedge),
+     .object = &hedge_object,
+     .doc = "A second try of a safe request without a body that has no answer yet, out of the budget of "
+            "`retries`; the "
+            "first answer wins. null: none."},
     {0},
 };
 

@@ -86,9 +86,12 @@ struct respond_settings { // an answer of the gateway's own
 
 enum breaker_scope { BREAKER_OF_UPSTREAM, BREAKER_OF_ENDPOINT };
 
-struct breaker_fallback { // what stands in for an answer while it is open
-    struct str upstream;  // n == 0: the answer here
+struct breaker_fallback { // what stands in for an answer while it is open: what there is of these, in this
+                          // order
+    uint64_t stale_us;    // how long a copy of an answer is good; 0: none is kept
+    struct str upstream;  // n == 0: none
     struct respond_settings respond;
+    bool has_respond; // follows from the rest
 };
 
 struct breaker_settings {
@@ -107,6 +110,10 @@ struct upstream_tls_settings {
     struct str server_name; // n == 0: the target's host
     bool verify;
     struct str cert, key; // n == 0: none
+};
+
+struct hedge_settings {
+    uint64_t after_us; // 0: none
 };
 
 struct upstream_settings {
@@ -131,6 +138,8 @@ struct upstream_settings {
             idle_us; // response: from the request's end to the response head; between body bytes
     } timeouts;
     struct retry_settings retries;
+    bool has_hedge;
+    struct hedge_settings hedge;
     struct breaker_settings circuit_breaker;
 };
 

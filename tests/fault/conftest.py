@@ -6,21 +6,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "wire"))
 
-from gateway import Gateway   # noqa: E402
-
-
-class Watched(Gateway):
-    """A gateway that must end every test at rest, with the worker process it began with."""
-
-    def start(self, **more):
-        super().start(**more)
-        self.first = self.worker()
-        return self
-
-    def check(self):
-        """At rest, and no worker process has died."""
-        self.wait_rest()
-        assert self.workers() == [self.first], self.log()
+from watched import Watched   # noqa: E402
 
 
 @pytest.fixture
@@ -40,18 +26,3 @@ def gateway(tmp_path):
     finally:
         for running in started:
             running.kill()
-
-
-def upstreams(**ports):
-    """The `upstreams` section for name=port or name=(port, settings). Services fail on purpose, one time after the other: a
-    breaker would answer in their place."""
-    section = {}
-    for name, value in ports.items():
-        port, settings = value if isinstance(value, tuple) else (value, {})
-        section[name] = {"targets": [{"address": f"127.0.0.1:{port}"}], "circuit_breaker": {"enabled": False}, **settings}
-    return section
-
-
-def route(name, upstream=None, **more):
-    return {"name": name, "match": {"path": {"prefix": f"/{name}" if name != "all" else "/"}},
-            "upstream": upstream or name, **more}

@@ -4,9 +4,9 @@ import socket
 
 import pytest
 
-from conftest import Watched, route, upstreams
 from gateway import free_port, until
 from peers import Incomplete, Raw, Upstream, answer, request
+from watched import Watched, route, upstreams
 
 RESPONSES = {
     "length": b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\nX-Field: v\r\n\r\nhello world",

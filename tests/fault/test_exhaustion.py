@@ -1,13 +1,16 @@
 """What runs out: descriptors, patience, the disk. Others are served meanwhile, and all is well afterwards."""
+import fcntl
+import os
+import re
 import resource
 import socket
 import threading
 
 import pytest
 
-from conftest import route, upstreams
 from gateway import ask, free_port, until
 from peers import Incomplete, Raw, Upstream, answer, request
+from watched import route, upstreams
 
 DESCRIPTORS = 200
 
@@ -36,18 +39,20 @@ def config(port, upstream, timeouts=None, **more):
 
 
 def test_descriptors_run_out(gateway, upstream, many_descriptors):
+    release = threading.Event()
+    upstream.program(reply=lambda message: answer() if message.target != "/held" or release.wait(30) else None)
     port = free_port()
     running = gateway(config(port, upstream), argv_prefix=("prlimit", f"--nofile={DESCRIPTORS}"))
-    early = Raw(port)
-    assert early.ask(request("/")).status == 200
+    early = Raw(port).send(request("/held"))   # so that it is not idle, as those are that go within a second
+    upstream.wait_requests(1)
     crowd = []
     for _ in range(DESCRIPTORS + 100):   # more than it can take
         client = socket.socket()
         client.connect(("127.0.0.1", port))
         crowd.append(client)
     until(lambda: any(is_closed(client) for client in crowd), "somebody is turned away")
-    for _ in range(3):   # who is there is served
-        assert early.ask(request("/")).status in (200, 503)
+    release.set()
+    assert early.response().status == 200   # who is there is served
     for client in crowd:
         client.close()
     until(lambda: quietly_ask(port) == 200, "room again")
@@ -134,6 +139,24 @@ def test_stdout_is_closed(gateway, upstream):
                       argv_prefix=("/bin/sh", "-c", 'exec "$@" >&-', "sh"))
     for _ in range(200):
         assert ask(port).status == 200
+
+
+def test_nobody_reads_stderr(gateway, upstream):
+    """It says nothing then, and goes on: requests, reloads. What was lost is counted, and told when somebody reads."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    port = free_port()
+    running = gateway(config(port, upstream), argv_prefix=("/bin/sh", "-c", f'exec "$@" 2>/dev/fd/{writer}', "sh"), pass_fds=(writer,))
+    os.close(writer)
+    reload = lambda: ask(running.admin_port, "/api/v1/reload", "POST").status == 200 and ask(port).status == 200   # noqa: E731
+    assert all(reload() for _ in range(100))   # a line each, of some hundred bytes
+    assert running.metrics()["sallyport_log_dropped_total"] > 10
+    os.read(reader, 65536)
+    assert reload()
+    text = os.read(reader, 65536).decode()
+    assert re.search(r"warn log: \d+ lines dropped: stderr had no room\n.* in force", text), text
+    os.close(reader)   # and nobody ever will
+    assert reload()
 
 
 def test_reload_under_load_keeps_pools(gateway, upstream):

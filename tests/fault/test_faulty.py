@@ -7,12 +7,11 @@ import threading
 
 import pytest
 
-from conftest import Watched, route, upstreams
 from faults import FOR_EVER, LIBRARY, Faults, sanitizer
 from gateway import free_port, until
 from peers import Incomplete, Raw, Upstream, answer, request
+from watched import Watched, route, upstreams
 
-TIMES = {"header": "400ms", "body": "400ms", "idle": "5s", "write": "400ms"}
 MOST = 400   # calls of one kind in a conversation: far fewer, so a sweep that goes on is a bug
 
 FAULTS = [
@@ -24,6 +23,15 @@ FAULTS = [
     ("epoll_ctl", errno.ENOMEM), ("epoll_ctl", errno.ENOSPC),
     ("memory", errno.ENOMEM),
 ]
+
+
+def patience(error):
+    """What false short counts leave waiting waits for its deadline; nobody else is to be in a hurry."""
+    return "1s" if error == 0 else "10s"
+
+
+def timeouts(error):
+    return {**dict.fromkeys(("header", "body", "write"), patience(error)), "idle": "10s"}
 
 
 def serve(upstream):
@@ -116,23 +124,23 @@ class Sweep:
             failures.append(failure)
 
 
-def config(port, upstream_port):
+def config(port, upstream_port, error=errno.ENOMEM):
     return {
         "workers": 1,
-        "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "timeouts": TIMES}],
-        "upstreams": upstreams(up=(upstream_port, {"timeouts": {"connect": "400ms", "response": "400ms", "idle": "30ms"}})),
+        "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "timeouts": timeouts(error)}],
+        "upstreams": upstreams(up=(upstream_port, {"timeouts": {"connect": patience(error), "response": patience(error), "idle": "30ms"}})),
         "routes": [route("all", "up")]}
 
 
 @pytest.fixture
-def sweep(gateway, tmp_path):
+def sweep(gateway, tmp_path, error):
     if not LIBRARY.exists():
         pytest.skip("this build has no tests")
     upstream = Upstream()
     upstream.program(script=serve(upstream))
     faults = Faults(tmp_path)
     port = free_port()
-    running = gateway(config(port, upstream.port), env=faults.environment())
+    running = gateway(config(port, upstream.port, error), env=faults.environment())
     yield Sweep(running, faults, port)
     faults.disarm()
     upstream.check()

@@ -6,12 +6,12 @@ import errno
 
 import pytest
 
-from conftest import route, upstreams
 from faults import FOR_EVER, LIBRARY, Faults, sanitizer
 from gateway import free_port
 from h2_peers import H2Upstream
 from peers import Incomplete, Raw, request
-from test_faulty import TIMES, Sweep
+from test_faulty import Sweep, patience, timeouts
+from watched import route, upstreams
 
 MOST = 4000
 FAULTS = [("send", errno.ECONNRESET), ("send", errno.ENOBUFS), ("recv", errno.ECONNRESET),
@@ -59,17 +59,17 @@ class H2Sweep(Sweep):
 
 
 @pytest.fixture
-def sweep(gateway, tmp_path):
+def sweep(gateway, tmp_path, error):
     if not LIBRARY.exists():
         pytest.skip("this build has no tests")
     upstream = H2Upstream()
     upstream.program(reply=reply)
     faults = Faults(tmp_path)
     port = free_port()
-    settings = {"protocol": "h2", "timeouts": {"connect": "400ms", "response": "400ms", "idle": "30ms"}}
+    settings = {"protocol": "h2", "timeouts": {"connect": patience(error), "response": patience(error), "idle": "30ms"}}
     running = gateway({
         "workers": 1,
-        "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "timeouts": TIMES}],
+        "listeners": [{"name": "http", "address": f"127.0.0.1:{port}", "timeouts": timeouts(error)}],
         "upstreams": upstreams(up=(upstream.port, settings)),
         "routes": [route("all", "up")]}, env=faults.environment())
     yield H2Sweep(running, faults, port)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from conftest import Watched, route, upstreams
 from gateway import ask, free_port, until
 from peers import Raw, Upstream, answer, request
+from watched import Watched, route, upstreams
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_waiting_in_line_has_one_deadline(gateway, upstream):
     hold = threading.Event()
     upstream.program(reply=lambda message: (hold.wait(20), answer())[1])
     running = gateway({"workers": 2, "upstreams": upstreams(up=(upstream.port, {
-        "timeouts": {"connect": "400ms"}, "limits": {"connections": 10, "requests": 1, "pending": 10}})),
+        "timeouts": {"connect": "1s"}, "limits": {"connections": 10, "requests": 1, "pending": 10}})),
         "routes": [route("all", "up", timeout="0s")]})
     first = Raw(running.port).send(request("/"))
     upstream.wait_requests(1)

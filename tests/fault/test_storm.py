@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from conftest import Watched, route
 from gateway import free_port, until
+from watched import Watched, route
 
 SECONDS = float(os.environ.get("SALLYPORT_STORM_SECONDS", "12"))
 SEED = int(os.environ.get("SALLYPORT_STORM_SEED", "20260101"))
@@ -182,7 +182,7 @@ class Client:
     async def run(self, end):
         while time.monotonic() < end:
             try:
-                await asyncio.wait_for(self.connection(), 8)
+                await asyncio.wait_for(self.connection(), 20)
             except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
                 self.tally["cut"] += 1
             except asyncio.TimeoutError:

@@ -315,7 +315,7 @@ static void test_silence_ends_with_the_timeout(void **state)
     uint64_t began_us = clock_monotonic_us();
     ask_to_the_end(f, "Bearer silent");
     unavailable(f);
-    assert_true(clock_monotonic_us() - began_us < 1000000);
+    assert_true(clock_monotonic_us() - began_us < TIMEOUT_US);
     // It goes on a while, and its late answer is kept.
     assert_int_equal(questions_under_way(f->auth.worker), 1);
     say(f, ACTIVE);
@@ -415,7 +415,7 @@ static void test_a_service_that_accepts_no_connection(void **state)
         uint64_t began_us = clock_monotonic_us();
         ask_to_the_end(f, "Bearer crowded");
         unavailable(f);
-        assert_true(clock_monotonic_us() - began_us < 1000000);
+        assert_true(clock_monotonic_us() - began_us < TIMEOUT_US);
     }
     assert_int_equal(server->accepted, 0);
     for (unsigned i = 0; i < CROWD; i++)

@@ -219,6 +219,18 @@ static void test_panic_counts_all_as_up(void **state)
     }
 }
 
+// 0.56 of 25 is 14, and a little more in binary.
+static void test_exactly_the_threshold_is_no_panic(void **state)
+{
+    (void)state;
+    struct view *view = view_new(BALANCE_ROUND_ROBIN, 25, NULL);
+    view->balance.panic_threshold = 0.56;
+    for (uint32_t i = 0; i < 11; i++)
+        set_up(view, i, false);
+    for (unsigned n = 0; n < 50; n++)
+        assert_true(pick(view) >= 11);
+}
+
 // What takes no requests says nothing about the health of those that do.
 static void test_weight_0_does_not_count_for_panic(void **state)
 {
@@ -255,14 +267,20 @@ static void test_tried_are_not_taken_while_another_will_do(void **state)
         set_up(view, 2, false); // the only one not tried is down: better a tried one
         assert_int_not_equal(pick_at(view, 7, 0xb, NOW_US), 2);
     }
-    struct view *view = view_new(BALANCE_RANDOM, 70, NULL); // beyond the bitmap
-    bool later = false;
-    for (int n = 0; n < 100; n++) {
-        int i = pick_at(view, 0, ~(uint64_t)0, NOW_US);
-        assert_in_range(i, 64, 69);
-        later = true;
+}
+
+static void test_tried_beyond_64_endpoints(void **state)
+{
+    (void)state;
+    for (size_t p = 0; p < countof(policies); p++) {
+        struct view *view = view_new(policies[p], 70, NULL);
+        for (int n = 0; n < 500; n++) {
+            uint64_t hash = rand_u64(&view->rand);
+            int first = pick_at(view, hash, 0, NOW_US);
+            assert_int_not_equal(pick_at(view, hash, balance_bit((uint32_t)first), NOW_US), first);
+            assert_in_range(pick_at(view, hash, ~(uint64_t)0, NOW_US), 0, 69);
+        }
     }
-    assert_true(later);
 }
 
 static void test_slow_start(void **state)
@@ -577,9 +595,11 @@ int main(void)
         cmocka_unit_test(test_those_that_are_down_get_nothing),
         cmocka_unit_test(test_the_ejected_get_nothing_until_their_time_is_over),
         cmocka_unit_test(test_panic_counts_all_as_up),
+        cmocka_unit_test(test_exactly_the_threshold_is_no_panic),
         cmocka_unit_test(test_weight_0_does_not_count_for_panic),
         cmocka_unit_test(test_none),
         cmocka_unit_test(test_tried_are_not_taken_while_another_will_do),
+        cmocka_unit_test(test_tried_beyond_64_endpoints),
         cmocka_unit_test(test_slow_start),
         cmocka_unit_test(test_slow_start_after_an_ejection),
         cmocka_unit_test(test_slow_start_with_a_clock_that_is_behind),

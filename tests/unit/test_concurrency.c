@@ -23,6 +23,18 @@ static void round_of(struct concurrency_share *share, uint64_t *now_us)
     }
 }
 
+static void on_place(struct loop_task *task)
+{
+    (void)task; // nobody waits in line here
+}
+
+static void set(struct concurrency_share *share, struct concurrency *concurrency, bool adaptive,
+                unsigned slot, unsigned workers)
+{
+    concurrency_init(share, NULL, on_place);
+    concurrency_set(share, concurrency, MOST, adaptive, slot, workers);
+}
+
 static void quiet(struct concurrency_share *share, uint64_t *now_us)
 {
     for (unsigned i = 0; i < 500; i++) {
@@ -33,47 +45,81 @@ static void quiet(struct concurrency_share *share, uint64_t *now_us)
     }
 }
 
+static uint32_t take_all(struct concurrency_share *share)
+{
+    uint32_t taken = 0;
+    while (concurrency_take(share))
+        taken++;
+    return taken;
+}
+
+static void give_all(struct concurrency_share *share)
+{
+    while (fair_share_used(&share->places))
+        concurrency_give(share);
+}
+
 static void test_the_limit_is_one_for_all_workers(void **state)
 {
     (void)state;
-    static struct quota quota;
-    struct concurrency *adaptive = concurrency_at(3);
+    struct concurrency *concurrency = concurrency_at(3);
     struct concurrency_share a = {0}, b = {0};
     uint64_t now_us = SECOND_US;
-    assert_ptr_equal(concurrency_at(3), adaptive);
-    concurrency_set(&a, &quota, MOST, adaptive, 0, 2);
-    concurrency_set(&b, &quota, MOST, adaptive, 1, 2);
-    assert_int_equal(concurrency_limit(adaptive, MOST), MOST);
+    assert_ptr_equal(concurrency_at(3), concurrency);
+    set(&a, concurrency, true, 0, 2);
+    set(&b, concurrency, true, 1, 2);
+    assert_int_equal(concurrency_limit(concurrency, MOST), MOST);
     quiet(&a, &now_us);
     for (unsigned i = 0; i < 300; i++)
         round_of(&a, &now_us);
-    uint32_t limit = concurrency_limit(adaptive, MOST);
+    uint32_t limit = concurrency_limit(concurrency, MOST);
     assert_true(limit >= SERVERS && limit <= 4 * SERVERS);
-    unsigned taken = 0;
-    while (concurrency_take(&b))
-        taken++;
-    assert_int_equal(taken, limit);
+    assert_int_equal(take_all(&b), limit);
     assert_false(concurrency_take(&a));
-    while (taken--)
-        concurrency_give(&b);
+    give_all(&b);
     // Not adaptive any more: as many as are configured.
-    concurrency_set(&a, &quota, MOST, NULL, 0, 1);
-    for (taken = 0; concurrency_take(&a);)
-        taken++;
-    assert_int_equal(taken, MOST);
-    while (taken--)
+    concurrency_set(&a, concurrency, MOST, false, 0, 8);
+    assert_int_equal(take_all(&a), MOST);
+    give_all(&a);
+    concurrency_leave(&a);
+    concurrency_leave(&b);
+}
+
+static void test_a_large_limit_is_cut_into_parts(void **state)
+{
+    (void)state;
+    struct concurrency *concurrency = concurrency_at(4);
+    struct concurrency_share a = {0}, b = {0};
+    set(&a, concurrency, false, 0, 2);
+    set(&b, concurrency, false, 1, 2);
+    assert_int_equal(take_all(&a), MOST / 2);
+    assert_int_equal(concurrency_left(&a), 0);
+    assert_int_equal(concurrency_left(&b), MOST / 2);
+    assert_false(concurrency_want(&a, 1, 1, 1));
+    assert_true(concurrency_want(&b, 1, 1, 1));
+    // A smaller one is one for all, with what is in use.
+    concurrency_set(&a, concurrency, 100, false, 0, 2);
+    concurrency_set(&b, concurrency, 100, false, 1, 2);
+    assert_false(concurrency_take(&b));
+    while (fair_share_used(&a.places) > 60)
         concurrency_give(&a);
-    assert_int_equal(atomic_load(&quota.used), 0);
+    assert_int_equal(concurrency_left(&b), 40);
+    assert_int_equal(take_all(&b), 40);
+    // And a large one again.
+    concurrency_set(&a, concurrency, MOST, false, 0, 2);
+    concurrency_set(&b, concurrency, MOST, false, 1, 2);
+    assert_int_equal(concurrency_left(&a), MOST / 2 - 60);
+    assert_int_equal(take_all(&b), MOST / 2 - 40);
+    give_all(&a);
+    give_all(&b);
 }
 
 static void test_quick_refusals_are_no_measure(void **state)
 {
     (void)state;
-    static struct quota quota;
-    struct concurrency *adaptive = concurrency_at(5);
     struct concurrency_share share = {0};
     uint64_t now_us = SECOND_US;
-    concurrency_set(&share, &quota, MOST, adaptive, 0, 1);
+    set(&share, concurrency_at(5), true, 0, 1);
     quiet(&share, &now_us);
     static const struct upstream_outcome others[] = {
         {.verdict = OUTCOME_ANSWER, .status = 503},
@@ -94,14 +140,13 @@ static void test_quick_refusals_are_no_measure(void **state)
 
 enum { THREADS = 4, ROUNDS = 20000 };
 
-static struct quota contended;
 static atomic_uint inside;
 
 static void *contend(void *arg)
 {
     struct concurrency_share share = {0};
     uint64_t now_us = SECOND_US;
-    concurrency_set(&share, &contended, MOST, arg, 0, THREADS);
+    set(&share, arg, true, 0, THREADS);
     for (unsigned i = 0; i < ROUNDS; i++) {
         now_us += 100;
         if (!concurrency_take(&share))
@@ -111,6 +156,8 @@ static void *contend(void *arg)
         concurrency_give(&share);
         concurrency_note(&share, &answer, 500 + i % 1000, now_us);
     }
+    assert_int_equal(fair_share_used(&share.places), 0);
+    concurrency_leave(&share);
     return NULL;
 }
 
@@ -122,7 +169,10 @@ static void test_workers_tell_what_they_measure_at_the_same_time(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, contend, concurrency_at(7)), 0);
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    assert_int_equal(atomic_load(&contended.used), 0);
+    struct concurrency_share share = {0};
+    set(&share, concurrency_at(7), false, 0, 8);
+    assert_int_equal(concurrency_left(&share), MOST);
+    concurrency_leave(&share);
     assert_true(concurrency_limit(concurrency_at(7), MOST) >= ADAPTIVE_LEAST);
 }
 
@@ -130,6 +180,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_limit_is_one_for_all_workers),
+        cmocka_unit_test(test_a_large_limit_is_cut_into_parts),
         cmocka_unit_test(test_quick_refusals_are_no_measure),
         cmocka_unit_test(test_workers_tell_what_they_measure_at_the_same_time),
     };

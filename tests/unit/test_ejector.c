@@ -19,15 +19,15 @@ static const struct outlier_settings usual = {
 static bool note(struct ejector *ejector, char result, enum ejection_reason *reason)
 {
     enum ejector_result results[] = {
-        ['+'] = EJECTOR_GOOD, ['-'] = EJECTOR_BAD, ['c'] = EJECTOR_CONNECT_FAILED};
+        ['+'] = EJECTOR_GOOD, ['-'] = EJECTOR_BAD, ['c'] = EJECTOR_CONNECT_FAILED, ['='] = EJECTOR_BAD_TOO};
     return ejector_note(ejector, &usual, results[(unsigned)result], true, NOW, NOW, reason);
 }
 
 static void test_rows(void **state)
 {
     (void)state;
-    // results: + good, - bad, c connect failed; said: what each one makes of it: F failures, C connect
-    // failures.
+    // results: + good, - bad, c connect failed, = of the same; said: what each one makes of it: F failures, C
+    // connect failures.
     static const struct {
         const char *results, *said;
     } cases[] = {
@@ -41,6 +41,10 @@ static void test_rows(void **state)
         {"c-c-c", "....F"},
         {"------", "....FF"}, // whoever asks decides; the row goes on
         {"--ccc", "....C"},
+        {"-=========", ".........."},
+        {"c==c==c", "......C"},
+        {"-=c=-=-=-=", "........F."},
+        {"c=+=cc=c", ".......C"},
     };
     for (size_t i = 0; i < countof(cases); i++) {
         struct ejector ejector = {0};
@@ -161,6 +165,7 @@ static void test_how_many(void **state)
         {0.5, 0.5, {4, 3, 0}, true},                                      // one is down
         {0.5, 0.5, {4, 2, 0}, false},   {0.5, 1.0, {100, 100, 0}, false}, // any less would be panic
         {0.29, 0, {100, 72, 28}, true}, {0.29, 0, {100, 71, 29}, false},
+        {1.0, 0.56, {25, 15, 0}, true}, {1.0, 0.56, {25, 14, 0}, false},
         {0.3, 0, {10, 8, 2}, true},     {0.3, 0, {10, 7, 3}, false},
     };
     for (size_t i = 0; i < countof(cases); i++) {

@@ -2,6 +2,7 @@
 #include "observe/end.h"
 
 #include "base/check.h"
+#include "base/json.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,6 +44,20 @@ static void test_retryable_is_against_the_upstream(void **state)
     for (unsigned i = 0; i < END_CAUSE_COUNT; i++)
         if (end_rows[i].status && end_rows[i].status < 500)
             assert_false(end_rows[i].against_upstream);
+}
+
+// They stand in JSON as they are.
+static void test_words_need_no_escape(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < END_CAUSE_COUNT; i++) {
+        const struct str words[] = {end_rows[i].code, end_rows[i].title, end_rows[i].detail};
+        for (unsigned k = 0; k < countof(words); k++) {
+            char escaped[JSON_ESCAPE_MAX * 256];
+            assert_in_range(words[k].n, 0, 256);
+            assert_true(str_eq(words[k], (struct str){escaped, json_escape(words[k], escaped)}));
+        }
+    }
 }
 
 // The pairs that users' scripts depend on.
@@ -103,6 +118,7 @@ int main(void)
         cmocka_unit_test(test_every_row_is_whole),
         cmocka_unit_test(test_codes_differ),
         cmocka_unit_test(test_retryable_is_against_the_upstream),
+        cmocka_unit_test(test_words_need_no_escape),
         cmocka_unit_test(test_promised_codes),
         cmocka_unit_test(test_grpc_clients_are_told_when_to_try_again),
     };

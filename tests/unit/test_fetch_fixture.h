@@ -213,7 +213,7 @@ static inline void scene_update(struct upstream_scene *scene)
 
 static inline void scene_init(struct upstream_scene *scene)
 {
-    static struct quota requests, pending;
+    static struct quota pending;
     struct err err;
     assert_int_equal(loop_init(&scene->loop, &err), ERR_OK);
     rand_init(&scene->rand);
@@ -236,8 +236,9 @@ static inline void scene_init(struct upstream_scene *scene)
         .metric_id = metric_name_id(NAME_UPSTREAM, STR("auth:service")),
         .targets = scene->targets,
         .target_count = 1,
-        .requests = &requests,
+        .requests = concurrency_at(0),
         .pending = &pending,
+        .connections = connection_bound_at(0),
     };
     scene->upstream.index = scene->upstream.metric_id;
     metrics_reserve(scene->metrics);

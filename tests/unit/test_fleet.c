@@ -137,6 +137,7 @@ static void test_one_that_is_replaced_may_answer(void **state)
     struct bench *bench = bench_new(2);
     struct redis_keeper keeper;
     redis_keeper_init(&keeper, &bench->loop);
+    bench->settings.deadline_us = 1000000; // twice that it is kept
     assert_true(reload(&keeper, bench, 1));
     until(bench, bench->ear.ups == 1);
     ask_kept(&keeper, bench, "before");

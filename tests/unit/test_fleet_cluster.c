@@ -5,9 +5,9 @@
 
 #include "redis/slots.h"
 
-static char map_text[4096];     // what all answer to CLUSTER SLOTS
-static char moved[SERVERS][96]; // what a server answers to other commands; "" its number
-static unsigned maps_read;
+static char map_text[4096];                // what all answer to CLUSTER SLOTS
+static char moved[SERVERS][96];            // what a server answers to other commands; "" its number
+static unsigned maps_read, asked[SERVERS]; // asked: but for maps
 
 static const char *answer(struct server *server, const struct resp_value *argv, uint32_t argc)
 {
@@ -17,6 +17,7 @@ static const char *answer(struct server *server, const struct resp_value *argv, 
         maps_read++;
         return map_text;
     }
+    asked[at]++;
     if (str_eq(argv[0].text, STR("ASKING")))
         return "+OK\r\n";
     return moved[at][0] ? moved[at] : said(server, "+server %u\r\n", at);
@@ -36,6 +37,7 @@ static struct bench *cluster_new(unsigned servers, unsigned masters)
 {
     struct bench *bench = bench_new(servers);
     memset(moved, 0, sizeof moved);
+    memset(asked, 0, sizeof asked);
     maps_read = 0;
     bench->settings.mode = REDIS_CLUSTER;
     for (unsigned i = 0; i < servers; i++)
@@ -50,6 +52,13 @@ static struct bench *cluster_up(unsigned servers, unsigned masters)
     start(bench, 1);
     until(bench, bench->ear.ups == 1);
     return bench;
+}
+
+// So many maps have been read when it is no more read for want of a connection.
+static unsigned maps_at_rest(struct bench *bench)
+{
+    turn_for(bench, 1000);
+    return maps_read;
 }
 
 // "foo" is in slot 12182, "bar" in 5061, "{user1000}" in 3443: of three masters, 2, 0 and 0.
@@ -69,7 +78,7 @@ static void test_commands_go_to_their_slot(void **state)
     assert_heard(bench, 2, REDIS_OK, "server 0");
     ask(bench, "GET", "x{foo}y", 0);
     assert_heard(bench, 3, REDIS_OK, "server 2");
-    assert_int_equal(maps_read, 1);
+    assert_in_range(maps_read, 1, 2); // once more when a connection took its time, but for no command
     bench_free(bench);
 }
 
@@ -77,16 +86,17 @@ static void test_moved_is_followed_and_remembered(void **state)
 {
     (void)state;
     struct bench *bench = cluster_up(4, 3);
+    unsigned read = maps_at_rest(bench);
     snprintf(moved[2], sizeof moved[2], "-MOVED 12182 127.0.0.1:%u\r\n", bench->servers[3].port);
     ask(bench, "GET", "foo", 0); // that one is connected first
     assert_heard(bench, 0, REDIS_OK, "server 3");
-    unsigned asked = bench->servers[2].commands;
+    unsigned before = asked[2];
     for (unsigned i = 1; i < 20; i++) {
         ask(bench, "GET", "foo", 0);
         assert_heard(bench, i, REDIS_OK, "server 3");
     }
-    assert_int_equal(bench->servers[2].commands, asked);
-    until(bench, maps_read == 2); // which still says 2
+    assert_int_equal(asked[2], before);
+    until(bench, maps_read > read); // which still says 2
     ask(bench, "GET", "foo", 0);
     assert_heard(bench, 20, REDIS_OK, "server 3");
     assert_int_equal(bench->ear.downs, 0);
@@ -99,13 +109,13 @@ static void test_the_map_is_read_at_most_once_a_second(void **state)
     struct bench *bench = cluster_up(4, 3);
     snprintf(moved[2], sizeof moved[2], "-MOVED 12182 127.0.0.1:%u\r\n", bench->servers[3].port);
     snprintf(moved[3], sizeof moved[3], "-MOVED 12182 127.0.0.1:%u\r\n", bench->servers[2].port);
-    uint64_t began_us = clock_monotonic_us();
-    for (unsigned i = 0; clock_monotonic_us() - began_us < 1500000; i++) {
+    uint64_t began_us = clock_monotonic_us(), took_us = 0;
+    for (unsigned i = 0; took_us < 1500000; took_us = clock_monotonic_us() - began_us, i++) {
         ask(bench, "GET", "foo", 0);
         assert_heard(bench, i % HEARD, REDIS_DOWN, ""); // five times to and fro
         bench->ear.replies = bench->ear.replies % HEARD;
     }
-    assert_in_range(maps_read, 2, 3);
+    assert_in_range(maps_read, 2, 2 + took_us / 1000000);
     bench_free(bench);
 }
 
@@ -113,17 +123,19 @@ static void test_ask_is_followed_this_once(void **state)
 {
     (void)state;
     struct bench *bench = cluster_up(4, 3);
+    unsigned read = maps_at_rest(bench);
     snprintf(moved[2], sizeof moved[2], "-ASK 12182 127.0.0.1:%u\r\n", bench->servers[3].port);
     for (unsigned i = 0; i < 3; i++) {
-        unsigned before = bench->servers[3].commands;
+        unsigned before = asked[3];
         ask(bench, "GET", "foo", 0);
         assert_heard(bench, i, REDIS_OK, "server 3");
-        assert_int_equal(bench->servers[3].commands - before, 2); // ASKING before it
+        assert_int_equal(asked[3] - before, 2); // ASKING before it
     }
-    assert_int_equal(maps_read, 1);
     moved[2][0] = 0;
     ask(bench, "GET", "foo", 0);
     assert_heard(bench, 3, REDIS_OK, "server 2");
+    turn_for(bench, 1100); // it would be read by now
+    assert_int_equal(maps_read, read);
     bench_free(bench);
 }
 
@@ -137,7 +149,7 @@ static void test_the_deadline_is_one_for_all_redirections(void **state)
     ask(bench, "GET", "foo", 100000);
     assert_heard(bench, 0, REDIS_DEADLINE, "");
     uint64_t took_us = clock_monotonic_us() - began_us;
-    assert_true(took_us > 90000 && took_us < 1000000);
+    assert_in_range(took_us, 90000, bench->settings.deadline_us - 1);
     assert_int_equal(bench->ear.downs, 0);
     bench_free(bench);
 }

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { SERVERS = 8, PEERS = 16, WAIT_MS = 8000, SAID_MAX = 4096 };
+enum { SERVERS = 8, PEERS = 16, WAIT_MS = 20000, SAID_MAX = 4096 };
 
 struct bench;
 
@@ -174,7 +174,7 @@ static inline struct bench *bench_new(unsigned servers)
     assert_int_equal(loop_init(&bench->loop, &err), ERR_OK);
     arena_init(&bench->arena, NULL);
     bench->metrics = metrics_new();
-    bench->settings.deadline_us = 200000;
+    bench->settings.deadline_us = 5000000; // the machine may be busy
     bench->server_count = servers;
     for (unsigned i = 0; i < servers; i++) {
         struct server *server = &bench->servers[i];
@@ -238,8 +238,8 @@ static inline void turn(struct bench *bench)
 
 static inline void turn_for(struct bench *bench, unsigned ms)
 {
-    uint64_t end_us = clock_monotonic_us() + ms * 1000;
-    while (clock_monotonic_us() < end_us)
+    uint64_t end_us = clock_monotonic_us() + ms * UINT64_C(1000);
+    while (bench->loop.now_us < end_us) // what is due by then is done
         turn(bench);
 }
 

@@ -87,12 +87,43 @@ static void test_trailers(void **state)
     arena_reset(&arena);
 }
 
+static bool is_taken(struct str name)
+{
+    struct arena arena;
+    struct h2_fields fields;
+    arena_init(&arena, NULL);
+    h2_fields_init(&fields, &arena, 1024, 10);
+    assert_true(h2_field(&fields, name, STR("v")));
+    bool taken = !fields.fault;
+    assert_int_equal(fields.has_underscore, taken && str_find(name, '_') < name.n);
+    arena_reset(&arena);
+    return taken;
+}
+
+// Names that arrive: every byte at every place of short ones and long ones.
+static void test_names(void **state)
+{
+    (void)state;
+    assert_false(is_taken(STR("")));
+    for (size_t n = 1; n < 36; n++)
+        for (size_t at = 0; at < n; at++)
+            for (unsigned byte = 0; byte < 256; byte++) {
+                char text[36];
+                memset(text, n % 2 ? 'a' : 'z', n);
+                text[at] = (char)byte;
+                struct str name = {text, n};
+                bool token = header_name_valid(name) && !(byte >= 'A' && byte <= 'Z');
+                assert_int_equal(is_taken(name), token);
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_responses),
         cmocka_unit_test(test_requests),
         cmocka_unit_test(test_trailers),
+        cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

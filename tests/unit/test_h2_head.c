@@ -208,6 +208,18 @@ static void test_every_byte(void **state)
     }
 }
 
+static void test_names_of_the_table_in_capitals(void **state)
+{
+    (void)state;
+    static const struct h1_case cases[] = {
+        CASE(GET "Te: trailers\n", "malformed malformed field name"),
+        CASE(GET "cookiE: a=b\n", "malformed malformed field name"),
+        CASE(GET "user-Agent: x\n", "malformed malformed field name"),
+        CASE(GET "accept-encodinG: gzip\n", "malformed malformed field name"),
+    };
+    EXPECT_BLOCKS(&h2_request_way, cases);
+}
+
 static void test_underscores(void **state)
 {
     (void)state;
@@ -373,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_targets),
         cmocka_unit_test(test_connection_specific_fields),
         cmocka_unit_test(test_every_byte),
+        cmocka_unit_test(test_names_of_the_table_in_capitals),
         cmocka_unit_test(test_underscores),
         cmocka_unit_test(test_extended_connect),
         cmocka_unit_test(test_limits),

@@ -33,7 +33,7 @@ try {
     struct upstream_call call;
     struct arena arena;
     struct request_head request;
-    bool ready, ended, failed, is_full;
+    bool ready, ended, failed, is_full, is_stale;
     enum end_cause cause;
     unsigned status;
     size_t got;
@@ -46,7 +46,9 @@ struct fixture {
     struct metrics *metrics;
     struct upstream_worker *worker;
     struct upstream_settings settings;
-    struct quota *requests, *pending;
+    struct concurrency *requests;
+    struct quota *pending;
+    struct connection_bound *connections;
     struct upstream_target target;
     struct upstream upstream;
     uint64_t generation;
@@ -208,7 +210,7 @@ static void on_fail(struct upstream_call *call, enum end_cause cause)
     struct try *t = container_of(call, struct try, call);
     t->failed = true;
     t->cause = cause;
-    struct attempt_end end = {.cause = cause};
+    struct attempt_end end = {.cause = cause, .stale = t->is_stale};
     upstream_call_finish(call, &end);
 }
 
@@ -257,7 +259,7 @@ static struct h2_session *idle_session(struct fixture *f)
 
 static uint32_t links(struct fixture *f)
 {
-    return f->worker->locals[f->upstream.index]->links;
+    return f->worker->locals[f->upstream.index]->links.fair.used;
 }
 
 static ssize_t give_body(nghttp2_session *ng, int32_t id, uint8_t *data, size_t max, uint32_t *flags,
@@ -292,6 +294,7 @@ static void make_upstream(struct fixture *f, uint32_t targets)
         .target_count = targets,
         .requests = f->requests,
         .pending = f->pending,
+        .connections = f->connections,
         .generation = ++f->generation,
     };
 }
@@ -321,8 +324,9 @@ static int setup(void **state)
     memcpy(&addr.any, &any, sizeof any);
     f->target = (struct upstream_target){endpoint_ref(STR("up"), STR("peer"), &addr), 1, STR("peer")};
     f->target.endpoint->addr = addr; // known from the test before, by another port
-    f->requests = quota_at(&quotas, 0);
-    f->pending = quota_at(&quotas, 1);
+    f->requests = concurrency_at(0);
+    f->pending = quota_at(&quotas, 0);
+    f->connections = connection_bound_at(0);
     for (unsigned i = 0; i < PEERS; i++)
         f->peers[i].fd = -1;
     struct upstream_worker_needs needs = {.loop = &f->loop,
@@ -456,6 +460,31 @@ static void test_what_was_not_sent(void **state)
     UNTIL(t->ended);
 }
 
+// The endpoint hears first that one is over, then of the next.
+static void test_a_place_is_free_when_the_reset_is_written(void **state)
+{
+    struct fixture *f = *state;
+    struct upstream *all = &f->upstream;
+    f->settings.limits.requests = 1;
+    make_upstream(f, 1);
+    upstream_worker_update(f->worker, &all, 1);
+    struct try *first = begin(f, 0), *second = begin(f, 1);
+    UNTIL(f->peers[0].stream_count == 1);
+    assert_true(second->call.queued);
+    finish(&first->call);
+    assert_false(second->ready);
+    struct try *third = begin(f, 2); // the line stays one
+    assert_false(third->ready);
+    UNTIL(second->ready);
+    assert_false(third->ready);
+    UNTIL(f->peers[0].stream_count == 2);
+    assert_int_equal(f->peers[0].resets, 1);
+    peer_close(&f->peers[0]); // with a place that is not given back yet, perhaps
+    finish(&second->call);
+    UNTIL(third->ready);
+    assert_int_equal(f->worker->locals[f->upstream.index]->requests.places.used, 1);
+}
+
 // ---- bodies ----
 
 static void test_a_full_client_is_waited_for(void **state)
@@ -466,10 +495,10 @@ static void test_a_full_client_is_waited_for(void **state)
     UNTIL(peer->stream_count == 1);
     t->is_full = true;
     answer(peer, 0, BODY);
-    UNTIL(BODY - peer->body_left >= H2_STREAM_WINDOW);
+    UNTIL(BODY - peer->body_left >= H2_FIRST_WINDOW);
     turns(f, 20);
-    assert_true(t->got < H2_STREAM_WINDOW);                     // one span was handed over
-    assert_int_equal(BODY - peer->body_left, H2_STREAM_WINDOW); // and the rest is held, within the window
+    assert_true(t->got < H2_FIRST_WINDOW);                     // one span was handed over
+    assert_int_equal(BODY - peer->body_left, H2_FIRST_WINDOW); // and the rest is held, within the window
     struct try *other = begin(f, 1);
     UNTIL(peer->stream_count == 2);
     while (t->got < BODY) {
@@ -483,14 +512,73 @@ static void test_a_full_client_is_waited_for(void **state)
     UNTIL(other->ended);
 }
 
+// What the upstream has sent and the client does not take, when it has taken a third of it.
+static size_t held_of(struct fixture *f, struct try *t)
+{
+    struct peer *peer = &f->peers[0];
+    t->is_full = false;
+    answer(peer, peer->stream_count - 1, BODY);
+    UNTIL(t->got >= BODY / 3);
+    t->is_full = true;
+    turns(f, 50);
+    return BODY - peer->body_left - t->got;
+}
+
+static void take_the_rest(struct fixture *f, struct try *t)
+{
+    t->is_full = false;
+    upstream_call_resume(&t->call);
+    UNTIL(t->ended);
+    assert_int_equal(t->got, BODY);
+}
+
+static void test_windows_are_as_wide_as_the_client_has_room(void **state)
+{
+    struct fixture *f = *state;
+    struct client_room room = {0}, full = {.held_bytes = CLIENT_ROOM_BYTES};
+    struct {
+        struct client_room *room;
+        uint32_t granted_bytes;
+    } cases[] = {{NULL, 0}, {&room, H2_STREAM_WINDOW - H2_FIRST_WINDOW}, {&full, 0}};
+    for (unsigned i = 0; i < countof(cases); i++) {
+        struct client_room *each = cases[i].room;
+        struct try *t = begin(f, i);
+        t->call.room = each;
+        UNTIL(f->peers[0].stream_count == i + 1);
+        size_t held = held_of(f, t), window = each == &full ? H2_FIRST_WINDOW : H2_STREAM_WINDOW;
+        assert_in_range(held, window / 2, window);
+        assert_int_equal(t->call.granted_bytes, cases[i].granted_bytes);
+        if (each)
+            assert_int_equal(each->granted_bytes, cases[i].granted_bytes);
+        take_the_rest(f, t);
+        if (each)
+            assert_int_equal(each->granted_bytes, 0);
+    }
+}
+
+static void test_a_client_that_goes_takes_its_room_with_it(void **state)
+{
+    struct fixture *f = *state;
+    struct client_room room = {0};
+    struct try *t = begin(f, 0);
+    t->call.room = &room;
+    UNTIL(f->peers[0].stream_count == 1);
+    held_of(f, t);
+    upstream_call_leave_client(&t->call);
+    assert_int_equal(room.granted_bytes, 0);
+    assert_null(t->call.room);
+    take_the_rest(f, t);
+}
+
 static void test_what_is_held_outlives_the_connection(void **state)
 {
+    enum { HELD = 30 * 1024 };
     struct fixture *f = *state;
     struct try *t = begin(f, 0), *cut = begin(f, 1);
     struct peer *peer = &f->peers[0];
     UNTIL(peer->stream_count == 2);
     t->is_full = true;
-    answer(peer, 0, 100 * 1024);
+    answer(peer, 0, HELD);
     UNTIL(!peer->body_left);
     turns(f, 20);
     assert_false(t->ended);
@@ -501,7 +589,7 @@ static void test_what_is_held_outlives_the_connection(void **state)
     t->is_full = false;
     upstream_call_resume(&t->call);
     assert_true(t->ended);
-    assert_int_equal(t->got, 100 * 1024);
+    assert_int_equal(t->got, HELD);
 }
 
 // ---- keeping alive ----
@@ -583,6 +671,95 @@ static void test_a_silent_session_takes_no_more(void **state)
     peer->is_deaf = false; // it was only slow
     UNTIL(!s->doubted && !s->pinged_ms);
     assert_true(s->base.room > 0);
+}
+
+// ---- what ends many calls at once ----
+
+enum { CROWD = 40, EXCUSED = 3 }; // the first of them say nothing of the upstream
+
+static void begin_crowd(struct fixture *f)
+{
+    f->peers[0].stream_count = 0;
+    for (unsigned i = 0; i < CROWD; i++) {
+        arena_reset(&f->tries[i].arena);
+        begin(f, i)->is_stale = i < EXCUSED;
+    }
+}
+
+static struct peer *crowd_under_way(struct fixture *f)
+{
+    begin_crowd(f);
+    UNTIL(f->peers[0].stream_count == CROWD);
+    return &f->peers[0];
+}
+
+static unsigned failed(const struct fixture *f)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CROWD; i++)
+        n += f->tries[i].failed;
+    return n;
+}
+
+// How often the endpoint's row has been told of a failure.
+static unsigned rows(const struct fixture *f)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < CROWD; i++) {
+        const struct upstream_outcome *outcome = &f->tries[i].call.outcome;
+        n += f->tries[i].failed && outcome->verdict == OUTCOME_FAILURE && !outcome->is_shared;
+    }
+    return n;
+}
+
+static void test_a_connection_that_breaks_is_one_failure(void **state)
+{
+    struct fixture *f = *state;
+    peer_close(crowd_under_way(f));
+    UNTIL(failed(f) == CROWD);
+    assert_int_equal(rows(f), 1);
+    assert_false(f->tries[EXCUSED].call.outcome.is_shared); // the first that is a failure tells
+    peer_close(crowd_under_way(f));
+    UNTIL(failed(f) == CROWD);
+    assert_int_equal(rows(f), 1);
+}
+
+static void test_a_connect_that_fails_is_one_failure(void **state)
+{
+    struct fixture *f = *state;
+    f->max_streams = 0;
+    for (unsigned round = 0; round < 2; round++) {
+        begin_crowd(f);
+        assert_int_equal(links(f), 1);
+        UNTIL(failed(f) == CROWD);
+        assert_int_equal(rows(f), 1);
+        assert_true(f->tries[EXCUSED].call.outcome.connect_failed);
+    }
+    assert_int_equal(f->accepted, 2);
+}
+
+static void test_what_goaway_refuses_is_one_failure(void **state)
+{
+    struct fixture *f = *state;
+    struct peer *peer = crowd_under_way(f);
+    nghttp2_submit_goaway(peer->ng, NGHTTP2_FLAG_NONE, peer->streams[9], NGHTTP2_NO_ERROR, NULL, 0);
+    UNTIL(failed(f) == CROWD - 10);
+    assert_int_equal(f->tries[CROWD - 1].cause, END_UPSTREAM_REFUSED_STREAM);
+    assert_int_equal(rows(f), 1);
+    peer_close(peer);
+    UNTIL(failed(f) == CROWD);
+    assert_int_equal(rows(f), 1);
+}
+
+static void test_streams_that_are_reset_are_failures_each(void **state)
+{
+    struct fixture *f = *state;
+    struct peer *peer = crowd_under_way(f);
+    for (unsigned i = 0; i < CROWD; i++)
+        nghttp2_submit_rst_stream(peer->ng, NGHTTP2_FLAG_NONE, peer->streams[i],
+                                  i % 2 ? NGHTTP2_REFUSED_STREAM : NGHTTP2_INTERNAL_ERROR);
+    UNTIL(failed(f) == CROWD);
+    assert_int_equal(rows(f), CROWD - EXCUSED);
 }
 
 // ---- leaving ----
@@ -679,11 +856,18 @@ int main(void)
         TEST(test_who_waits_may_leave),
         TEST(test_the_last_stream_id),
         TEST(test_what_was_not_sent),
+        TEST(test_a_place_is_free_when_the_reset_is_written),
         TEST(test_a_full_client_is_waited_for),
+        TEST(test_windows_are_as_wide_as_the_client_has_room),
+        TEST(test_a_client_that_goes_takes_its_room_with_it),
         TEST(test_what_is_held_outlives_the_connection),
         TEST(test_a_quiet_session_is_pinged_sparingly),
         TEST(test_a_dead_session_is_given_up),
         TEST(test_a_silent_session_takes_no_more),
+        TEST(test_a_connection_that_breaks_is_one_failure),
+        TEST(test_a_connect_that_fails_is_one_failure),
+        TEST(test_what_goaway_refuses_is_one_failure),
+        TEST(test_streams_that_are_reset_are_failures_each),
         TEST(test_drain_lets_streams_end),
         TEST(test_an_upstream_that_is_no_longer_configured),
         TEST(test_an_endpoint_that_is_no_longer_configured),

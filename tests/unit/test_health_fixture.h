@@ -36,7 +36,7 @@ static inline struct scene *scene_around(struct server *server, const char *upst
     scene->settings.name = str_of(upstream_name);
     scene->settings.health_check = (struct health_settings){.path = STR("/health"),
                                                             .interval_us = 2000,
-                                                            .timeout_us = 5000000,
+                                                            .timeout_us = 15000000, // the machine may be busy
                                                             .healthy = 2,
                                                             .unhealthy = 3,
                                                             .statuses = {&scene->statuses, 1}};
@@ -76,17 +76,24 @@ static inline void turn(struct scene *scene)
     server_turn(scene->server);
 }
 
+// To see that nothing happens.
+static inline void turn_for(struct scene *scene, unsigned ms)
+{
+    for (uint64_t end = clock_monotonic_us() + ms * UINT64_C(1000); clock_monotonic_us() < end;)
+        turn(scene);
+}
+
 // Turns until the endpoint is up or down as wanted, or this many more checks are over.
 static inline void turn_until(struct scene *scene, bool up)
 {
-    for (uint64_t end = clock_monotonic_us() + 20000000; is_up(scene) != up; turn(scene))
+    for (uint64_t end = clock_monotonic_us() + 60000000; is_up(scene) != up; turn(scene))
         if (clock_monotonic_us() > end)
             fail_msg("still %s: %s", up ? "down" : "up", endpoint_of(scene)->last_check);
 }
 
 static inline void turn_checks(struct scene *scene, uint64_t more)
 {
-    uint64_t until = checks_of(scene) + more, end = clock_monotonic_us() + 20000000;
+    uint64_t until = checks_of(scene) + more, end = clock_monotonic_us() + 60000000;
     for (; checks_of(scene) < until; turn(scene))
         assert_true(clock_monotonic_us() < end);
 }

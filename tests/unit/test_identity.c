@@ -1,8 +1,7 @@
-#include "unit.h"
+#include "unit_arena.h"
 
 #include "auth/provider.h"
 
-static struct arena arena;
 static const struct auth_provider corp = {.name = {"corp", 4}, .id = 7};
 
 static const struct json_value *parsed(const char *text)
@@ -19,20 +18,6 @@ static void assert_str(struct str got, const char *expected)
     struct str want = str_of(expected);
     if (!str_eq(got, want))
         fail_msg("\"%.*s\" is not \"%s\"", STR_ARG(got), expected);
-}
-
-static int begin(void **state)
-{
-    (void)state;
-    arena_init(&arena, NULL);
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    arena_reset(&arena);
-    return 0;
 }
 
 // ---- claims ----
@@ -279,13 +264,13 @@ static void test_nothing_is_known(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_claims_as_text, begin, end),
-        cmocka_unit_test_setup_teardown(test_claims_as_lists, begin, end),
-        cmocka_unit_test_setup_teardown(test_values_are_safe, begin, end),
-        cmocka_unit_test_setup_teardown(test_what_upstreams_are_told, begin, end),
-        cmocka_unit_test_setup_teardown(test_copied_headers, begin, end),
-        cmocka_unit_test_setup_teardown(test_bounds, begin, end),
-        cmocka_unit_test_setup_teardown(test_nothing_is_known, begin, end),
+        cmocka_unit_test_setup_teardown(test_claims_as_text, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_claims_as_lists, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_values_are_safe, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_what_upstreams_are_told, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_copied_headers, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_bounds, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_nothing_is_known, arena_begin, arena_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

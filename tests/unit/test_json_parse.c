@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "base/buf.h"
+#include "base/json.h"
 #include "base/json_parse.h"
 
 #include <stdlib.h>
@@ -256,6 +257,29 @@ static void test_every_place(void **state)
             }
 }
 
+// What must be escaped is, at every place of strings of every length, and what need not be is left alone.
+static void test_every_place_escaped(void **state)
+{
+    (void)state;
+    static const char specials[] = {'"', '\\', '\n', '\x01', '\x1f', '\x7f', '\xff'};
+    for (size_t n = 1; n < 70; n++) {
+        char text[70], escaped[JSON_ESCAPE_MAX * 70];
+        memset(text, '~', n);
+        assert_int_equal(json_escape((struct str){text, n}, escaped), n);
+        assert_memory_equal(escaped, text, n);
+        for (size_t at = 0; at < n; at++)
+            for (size_t i = 0; i < sizeof specials; i++) {
+                memset(text, ' ', n);
+                text[at] = specials[i];
+                size_t written = json_escape((struct str){text, n}, escaped);
+                assert_true(written > n);
+                assert_int_equal(escaped[at], specials[i] == '\xff' ? '\xef' : '\\');
+                if (at + 1 < n)
+                    assert_int_equal(escaped[written - 1], ' ');
+            }
+    }
+}
+
 static void test_tree(void **state)
 {
     (void)state;
@@ -431,10 +455,15 @@ static void test_bounds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),     cmocka_unit_test(test_bad),
-        cmocka_unit_test(test_strings),  cmocka_unit_test(test_every_place),
-        cmocka_unit_test(test_tree),     cmocka_unit_test(test_paths),
-        cmocka_unit_test(test_integers), cmocka_unit_test(test_duplicates_among_many),
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_bad),
+        cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_every_place),
+        cmocka_unit_test(test_every_place_escaped),
+        cmocka_unit_test(test_tree),
+        cmocka_unit_test(test_paths),
+        cmocka_unit_test(test_integers),
+        cmocka_unit_test(test_duplicates_among_many),
         cmocka_unit_test(test_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

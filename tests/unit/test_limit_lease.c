@@ -3,8 +3,6 @@
 
 #include <time.h>
 
-enum { IDLE_MS = 1300 };
-
 static const char *const only_a[] = {"a", NULL};
 
 // Tokens that are in Redis.
@@ -41,10 +39,15 @@ static uint32_t held_of(const struct limit_use *use)
     return held;
 }
 
-static void wait_idle(const struct limit_use *use)
+// When all is idle nobody holds any, and so many are in Redis.
+static void wait_left(const struct limit_use *use, uint64_t left)
 {
-    turn_for(IDLE_MS);
-    assert_int_equal(held_of(use), 0);
+    uint64_t end_us = clock_monotonic_us() + REDIS_TEST_MS * UINT64_C(1000);
+    while (held_of(use) || left_of(use) != left) {
+        if (clock_monotonic_us() > end_us)
+            fail_msg("%u held, %llu left", held_of(use), (unsigned long long)left_of(use));
+        turn_for(20);
+    }
 }
 
 // ---- one gateway ----
@@ -70,8 +73,7 @@ static void test_nobody_waits_once_it_is_hot(void **state)
     print_message("%u of 1000 waited\n", waited);
     assert_in_range(waited, 1, 50);
     assert_true(held_by(&members[0], &request.uses[0]) > 0);
-    wait_idle(&request.uses[0]);
-    assert_int_equal(left_of(&request.uses[0]), 3000);
+    wait_left(&request.uses[0], 3000);
 }
 
 static void test_now_and_then_is_exact(void **state)
@@ -111,14 +113,13 @@ static void test_tiers_have_purses_of_their_own(void **state)
     ask_as(&members[0], &other, &plain, only_a);
     assert_int_equal(decide(&members[0], &other, &has_waited), LIMIT_PASSED);
     assert_true(has_waited);
-    wait_idle(&request.uses[0]);
-    assert_int_equal(left_of(&request.uses[0]), 100 - 10 - 10); // one of ten times the price
+    wait_left(&request.uses[0], 100 - 10 - 10); // one of ten times the price
 }
 
 static void test_a_question_that_is_answered_too_late(void **state)
 {
     (void)state;
-    if (!begin_with("{a: {sync: leased, default: {rate: 1/m, burst: 1000}}}"))
+    if (!begin_in_haste("{a: {sync: leased, default: {rate: 1/m, burst: 1000}}}"))
         skip();
     warm_up("a");
     struct request request;
@@ -235,8 +236,7 @@ static void test_every_token_is_accounted_for(void **state)
         if (!rand_below(&rand, 400)) // a reload
             limit_worker_update(members[0].worker, &members[0].limits);
     }
-    wait_idle(&books.use);
-    assert_int_equal(left_of(&books.use), BURST - books.spent);
+    wait_left(&books.use, BURST - books.spent);
 }
 
 // ---- against a model ----
@@ -275,7 +275,7 @@ static void flood(struct rand *rand, const char *const *names, const struct buck
             admitted += cost;
             assert_true(admitted * bucket->step <= bucket->span + (told_us - began_us) * bucket->parts);
             late = bucket_charge(bucket, late, told_us, cost);
-        } else {
+        } else if (told_us < end_us) { // later, a sweep may have sent back what nobody holds then
             uint64_t wanted = cost + held_at_most(&request.uses[0], most);
             refused += wanted <= bucket->burst;
             assert_int_not_equal(bucket_wait_us(bucket, late, asked_us, wanted), 0);

@@ -37,8 +37,9 @@ static void test_a_refusal_is_remembered(void **state)
         asked += has_waited;
         loop_turn(&bench.loop, 1);
     }
-    assert_in_range(admitted, 1, 12);
-    assert_in_range(asked, admitted, admitted + 12);
+    uint64_t most = 2 + (bench.loop.now_us - began_us) * 10 / SECOND;
+    assert_in_range(admitted, 1, most);
+    assert_in_range(asked, admitted, admitted + most);
 }
 
 // Who has used up a slow limit is let through soon after it has become a fast one.
@@ -59,7 +60,7 @@ static void test_a_refusal_ends_when_the_limit_changes(void **state)
 static void test_what_is_said_of_it(void **state)
 {
     (void)state;
-    if (!begin_with("{c: {default: {rate: 1/s, burst: 5, quotas: [3/h]}}}"))
+    if (!begin_with("{c: {default: {rate: 5/h, burst: 5, quotas: [3/h]}}}"))
         skip();
     warm_up("c");
     const char *const names[] = {"c", NULL};
@@ -188,6 +189,26 @@ static void test_costs_afterwards(void **state)
     assert_int_equal(rule_remaining(&request.uses[0].rule, request.uses[0].state, bench.loop.now_us), 3);
 }
 
+// What a response gives back must not arrive in the quota's next window.
+static void test_a_quota_that_ends_meanwhile(void **state)
+{
+    (void)state;
+    if (!begin_with("{q: {cost: header.X-Cost, default: {rate: 1/h, burst: 20, quotas: [10/month]}}}"))
+        skip();
+    warm_up("q");
+    static const uint64_t left[] = {9, 8, 8}; // the first goes when it is too late, the second in time
+    for (unsigned i = 0; i < countof(left); i++) {
+        struct request request;
+        struct limit_use *quota = &request.uses[1];
+        bool has_waited;
+        take_of(&members[0], STR("r"), (const char *const[]){"q", NULL}, &request, &has_waited);
+        assert_int_equal(rule_remaining(&quota->rule, quota->state, bench.loop.now_us), left[i]);
+        if (i == 0)
+            quota->rule.window.end_us = bench.loop.now_us + SECOND / 2;
+        limit_settle(members[0].worker, members[0].table, quota, 0, request.asking.now_s, bench.loop.now_us);
+    }
+}
+
 static void test_a_script_that_redis_has_forgotten(void **state)
 {
     (void)state;
@@ -200,8 +221,11 @@ static void test_a_script_that_redis_has_forgotten(void **state)
     struct limit_seed seed = {0};
     assert_true(limit_seed_get(&seed));
     uint64_t version = seed.version;
-    turn_for(LIMIT_HEARTBEAT_MS + 200);
-    assert_int_equal(redis_say(&bench, STR("EXISTS"), STR("test:seed"))->integer, 1);
+    uint64_t end_us = clock_monotonic_us() + REDIS_TEST_MS * UINT64_C(1000);
+    while (!redis_say(&bench, STR("EXISTS"), STR("test:seed"))->integer) {
+        assert_true(clock_monotonic_us() < end_us);
+        turn_for(20);
+    }
     assert_true(limit_seed_get(&seed));
     assert_int_equal(seed.version, version);
 }
@@ -222,8 +246,6 @@ static void test_a_request_that_goes_meanwhile(void **state)
     assert_false(members[0].woken);
 }
 
-// Frozen: nobody waits longer than the deadline, and soon nobody waits at all; with what this gateway knew
-// its share goes on.
 // A reload without Redis, while a request waits for the second of two groups (as a Cluster has them).
 static void test_redis_is_taken_away_meanwhile(void **state)
 {
@@ -245,12 +267,33 @@ static void test_redis_is_taken_away_meanwhile(void **state)
     assert_false(has_waited);
 }
 
+// By the deadline: no turn of the loop that is later leaves it waiting.
+static enum limit_result take_in_haste(struct member *member, const char *who, const char *name,
+                                       bool *has_waited)
+{
+    struct request request;
+    ask(member, &request, str_of(who), (const char *const[]){name, NULL});
+    uint64_t late_us = bench.loop.now_us + HASTE_US + 50000;
+    member->woken = false;
+    enum limit_result result = limit_decide(member->worker, &request.asking, bench.loop.now_us);
+    *has_waited = result == LIMIT_WAIT;
+    while (result == LIMIT_WAIT) {
+        assert_true(bench.loop.now_us < late_us);
+        loop_turn(&bench.loop, 5);
+        if (member->woken)
+            result = limit_decide(member->worker, &request.asking, bench.loop.now_us);
+    }
+    return result;
+}
+
+// Frozen: nobody waits longer than the deadline, and soon nobody waits at all; with what this gateway knew
+// its share goes on.
 static void test_a_frozen_redis(void **state)
 {
     (void)state;
-    if (!begin_with("{i: {default: {rate: 1/h, burst: 10}},"
-                    " j: {on_redis_down: allow, default: {rate: 1/h, burst: 1}},"
-                    " k: {on_redis_down: deny, default: {rate: 1/h, burst: 9}}}"))
+    if (!begin_in_haste("{i: {default: {rate: 1/h, burst: 10}},"
+                        " j: {on_redis_down: allow, default: {rate: 1/h, burst: 1}},"
+                        " k: {on_redis_down: deny, default: {rate: 1/h, burst: 9}}}"))
         skip();
     warm_up("i");
     for (int i = 0; i < 4; i++)
@@ -258,13 +301,9 @@ static void test_a_frozen_redis(void **state)
     kill(bench.server, SIGSTOP);
     unsigned waited = 0, admitted = 0;
     for (int i = 0; i < 40; i++) {
-        struct request request;
         bool has_waited;
-        uint64_t began_us = clock_monotonic_us();
-        admitted += take_of(&members[0], STR("u"), (const char *const[]){"i", NULL}, &request, &has_waited) ==
-                    LIMIT_PASSED;
+        admitted += take_in_haste(&members[0], "u", "i", &has_waited) == LIMIT_PASSED;
         waited += has_waited;
-        assert_true(clock_monotonic_us() - began_us < bench.settings.deadline_us + 50000);
     }
     assert_int_equal(waited, LIMIT_TROUBLE_IN_A_ROW);
     assert_int_equal(admitted, 6); // one gateway beats: its share is what was left
@@ -294,7 +333,7 @@ static void test_a_redis_that_refuses_to_write(void **state)
         admitted += take(&members[0], "t", "l") == LIMIT_PASSED;
     assert_int_equal(admitted, 10);
     redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("0"));
-    turn_for(3 * LIMIT_PROBE_MS);
+    warm_up("l");
     struct request request;
     bool has_waited;
     take_of(&members[0], STR("s"), (const char *const[]){"l", NULL}, &request, &has_waited);
@@ -308,7 +347,7 @@ static unsigned take_without_redis(const char *who)
     for (int i = 0; i < 40; i++)
         admitted += take(&members[0], who, "c") == LIMIT_PASSED;
     redis_say(&bench, STR("CONFIG"), STR("SET"), STR("maxmemory"), STR("0"));
-    turn_for(3 * LIMIT_PROBE_MS);
+    warm_up("c");
     return admitted;
 }
 
@@ -387,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_random_limits_under_a_flood),
         cmocka_unit_test(test_all_or_nothing),
         cmocka_unit_test(test_costs_afterwards),
+        cmocka_unit_test(test_a_quota_that_ends_meanwhile),
         cmocka_unit_test(test_a_script_that_redis_has_forgotten),
         cmocka_unit_test(test_a_request_that_goes_meanwhile),
         cmocka_unit_test(test_redis_is_taken_away_meanwhile),

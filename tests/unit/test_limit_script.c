@@ -185,8 +185,10 @@ static void step(struct model *model, struct rand *rand, uint32_t count, uint64_
             shown = *state;
         else if (verb == LIMIT_GIVE)
             shown = *state = rule_give(&query->rule, *state, query->cost);
-        if (verb == LIMIT_CHARGE || verb == LIMIT_GIVE) // the wait is told of what is there afterwards
-            waits[i] = waits[i] ? rule_wait_us(&query->rule, shown, now_us, query->cost) : 0;
+        if (waits[i] && (verb == LIMIT_CHARGE || verb == LIMIT_GIVE)) { // it is told of what is there then
+            uint64_t wait_us = rule_wait_us(&query->rule, shown, now_us, query->cost);
+            waits[i] = wait_us ? wait_us : 1;
+        }
         expect(query, shown, waits[i], &told[i], now_us);
     }
 }
@@ -294,7 +296,7 @@ static void test_another_time_zone(void **state)
         bool passes;
         assert_true(limit_script_read(reply, queries, countof(units), now_us, &passes, told));
         for (unsigned k = 0; k < countof(units); k++) {
-            states[k] = window_charge(&queries[k].rule.window, states[k], queries[k].cost);
+            states[k] = window_charge(&queries[k].rule.window, states[k], now_us, queries[k].cost);
             assert_int_equal(window_remaining(&told[k].rule.window, told[k].state),
                              window_remaining(&queries[k].rule.window, states[k]));
         }
@@ -358,6 +360,18 @@ static void test_answers_that_are_none(void **state)
         assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
         items[i] = good;
     }
+    // Somebody refuses, but nobody is said to have done so, or the other way round.
+    items[0].integer = 0;
+    assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    items[1].integer = 1;
+    assert_true(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    assert_true(!passes && told.wait_us > 0);
+    items[0].integer = 1;
+    assert_false(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    query.is_shadow = true;
+    assert_true(limit_script_read(&reply, &query, 1, 0, &passes, &told));
+    query.is_shadow = false;
+    items[1].integer = 0;
     // Of a lease, which extra was taken.
     struct resp_value five[5] = {
         items[0], items[1], items[2], items[3], {.kind = RESP_INTEGER, .integer = 2}};

@@ -248,6 +248,23 @@ static void test_a_clock_that_is_set(void **unused)
     assert_int_equal(rule_remaining(&rule, state, NOW + 60 * SECOND), 3);
 }
 
+// A response that comes after the end of its request's window, or a worker whose clock was read before it.
+static void test_a_request_of_the_window_before(void **unused)
+{
+    (void)unused;
+    int64_t last = unix_s("2026-11-28 12:00:59");
+    struct limit_rule before = at(WINDOW_MINUTE, 10, last, NOW),
+                      rule = at(WINDOW_MINUTE, 10, last + 1, NOW + SECOND);
+    uint64_t state = rule_charge(&before, 0, NOW, 4);
+    state = rule_charge(&rule, state, NOW + SECOND, 3);
+    assert_int_equal(rule_remaining(&rule, state, NOW + SECOND), 7);
+    assert_int_equal(rule_remaining(&rule, rule_give(&before, state, 2), NOW + SECOND), 7);
+    assert_int_equal(rule_remaining(&rule, rule_charge(&before, state, NOW + SECOND, 2), NOW + SECOND), 5);
+    state = rule_charge(&before, state, NOW + SECOND, UINT64_MAX);
+    assert_int_equal(rule_remaining(&rule, state, NOW + SECOND), 0);
+    assert_int_equal(rule_wait_us(&rule, state, NOW + SECOND, 1), 60 * SECOND);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_so_many_in_each_window),
         cmocka_unit_test(test_giving_back_and_overdraft),
         cmocka_unit_test(test_a_clock_that_is_set),
+        cmocka_unit_test(test_a_request_of_the_window_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

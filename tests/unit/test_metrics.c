@@ -263,6 +263,24 @@ static void test_redis_commands(void **state)
     metrics_free(total);
 }
 
+static void test_idempotency(void **state)
+{
+    (void)state;
+    struct metrics *metrics = metrics_new(), *total = metrics_new();
+    metrics_idempotency(metrics, IDEMPOTENCY_NEW);
+    metrics_idempotency(metrics, IDEMPOTENCY_REPLAYED);
+    metrics_idempotency(metrics, IDEMPOTENCY_REPLAYED);
+    metrics_merge(total, metrics);
+    metrics_merge(total, metrics);
+    char *page = print(total, false);
+    assert_line(page, "sallyport_idempotency_total{result=\"new\"} 2");
+    assert_line(page, "sallyport_idempotency_total{result=\"replayed\"} 4");
+    assert_line(page, "sallyport_idempotency_total{result=\"lost\"} 0");
+    free(page);
+    metrics_free(metrics);
+    metrics_free(total);
+}
+
 static void test_upstreams_and_gauges(void **state)
 {
     (void)state;
@@ -272,10 +290,13 @@ static void test_upstreams_and_gauges(void **state)
     metrics_upstream(metrics, upstream, 200, 20000);
     metrics_upstream(metrics, upstream, 0, 1);
     metrics_retry(metrics, upstream, RETRIED_RESET);
+    metrics_stale_answer(metrics, upstream);
+    metrics_stale_answer(metrics, upstream);
     metrics_upstream_connections(metrics, upstream, CONNECTIONS_ACTIVE, 1);
     metrics_upstream_connections(metrics, upstream, CONNECTIONS_ACTIVE, -1);
     metrics_upstream_connections(metrics, upstream, CONNECTIONS_IDLE, 1);
     metrics_connections(metrics, listener, CONNECTIONS_IDLE, -1); // one worker's share may be below zero
+    metrics_hedge(metrics, upstream, HEDGE_WON);
     metrics_count(metrics, COUNT_ACCEPTED, 42);
     char *page = print(metrics, false);
     assert_line(page, "sallyport_upstream_requests_total{upstream=\"gauges\",code=\"200\"} 2");
@@ -284,7 +305,10 @@ static void test_upstreams_and_gauges(void **state)
     assert_line(page,
                 "sallyport_upstream_request_duration_seconds_bucket{upstream=\"gauges\",le=\"0.01\"} 1");
     assert_line(page, "sallyport_upstream_retries_total{upstream=\"gauges\",reason=\"reset\"} 1");
+    assert_line(page, "sallyport_stale_answers_total{upstream=\"gauges\"} 2");
     assert_line(page, "sallyport_upstream_retries_total{upstream=\"gauges\",reason=\"status\"} 0");
+    assert_line(page, "sallyport_upstream_hedges_total{upstream=\"gauges\",result=\"won\"} 1");
+    assert_line(page, "sallyport_upstream_hedges_total{upstream=\"gauges\",result=\"failed\"} 0");
     assert_line(page, "sallyport_upstream_connections{upstream=\"gauges\",state=\"active\"} 0");
     assert_line(page, "sallyport_upstream_connections{upstream=\"gauges\",state=\"idle\"} 1");
     assert_line(page, "sallyport_connections{listener=\"gauges\",state=\"idle\"} -1");
@@ -308,6 +332,7 @@ static void test_ids_beyond_the_arrays(void **state)
     count_one(metrics, UINT32_MAX - 1, 200, 1);
     metrics_upstream(metrics, UINT32_MAX, 200, 1);
     metrics_retry(metrics, UINT32_MAX, RETRIED_STATUS);
+    metrics_stale_answer(metrics, UINT32_MAX);
     metrics_connections(metrics, UINT32_MAX, CONNECTIONS_ACTIVE, 1);
     metrics_upstream_connections(metrics, UINT32_MAX, CONNECTIONS_ACTIVE, 1);
     char *page = print(metrics, false);
@@ -343,6 +368,7 @@ static struct metrics *some_shard(unsigned seed)
         count_one(metrics, id(NAME_ROUTE, name), 200 + (i * seed) % 5 * 50, i * 997);
         metrics_upstream(metrics, id(NAME_UPSTREAM, name), 200 + i % 3, i * 499);
         metrics_retry(metrics, id(NAME_UPSTREAM, name), RETRIED_STATUS);
+        metrics_stale_answer(metrics, id(NAME_UPSTREAM, name));
         metrics_connections(metrics, id(NAME_LISTENER, name), CONNECTIONS_ACTIVE, i % 3 ? 1 : -1);
     }
     return metrics;
@@ -616,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_bucket_bounds_are_inclusive),
         cmocka_unit_test(test_histogram_lines),
         cmocka_unit_test(test_redis_commands),
+        cmocka_unit_test(test_idempotency),
         cmocka_unit_test(test_upstreams_and_gauges),
         cmocka_unit_test(test_ids_beyond_the_arrays),
         cmocka_unit_test(test_unused_routes_cost_a_pointer),

@@ -107,6 +107,15 @@ static void test_deadline_of_the_client_in_grpc(void **state)
     assert_int_equal(verdict_of(end), OUTCOME_ANSWER);
 }
 
+static void test_what_a_hedge_has_outrun(void **state)
+{
+    (void)state;
+    struct attempt_end end = {.cause = END_OK, .outrun = true};
+    assert_int_equal(verdict_of(end), OUTCOME_OUTRUN);
+    end.stale = true;
+    assert_int_equal(verdict_of(end), OUTCOME_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +125,7 @@ int main(void)
         cmocka_unit_test(test_excuses),
         cmocka_unit_test(test_grpc_statuses),
         cmocka_unit_test(test_deadline_of_the_client_in_grpc),
+        cmocka_unit_test(test_what_a_hedge_has_outrun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

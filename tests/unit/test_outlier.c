@@ -109,6 +109,8 @@ static void plain_note(struct world *w, uint32_t i, enum ejector_result result, 
         return;
     p->requests++;
     p->good += result == EJECTOR_GOOD;
+    if (result == EJECTOR_BAD_TOO)
+        return;
     assert_true(p->count < HISTORY);
     p->history[p->count++] = (struct plain_attempt){w->now_us, result};
     uint32_t row = plain_row(p, false);
@@ -200,6 +202,7 @@ enum event {
     GOOD,
     BAD,
     CONNECT_FAILED,
+    BAD_TOO,    // with the connection that another one has told of
     BAD_OF_OLD, // an attempt from before
     CHECK_GOOD,
     CHECK_OF_OLD,
@@ -220,11 +223,13 @@ static struct upstream_outcome outcome_of_result(enum ejector_result result, str
         return (struct upstream_outcome){.verdict = OUTCOME_ANSWER, .status = 404, .endpoint = endpoint};
     case EJECTOR_BAD:
         return (struct upstream_outcome){.verdict = OUTCOME_ANSWER, .status = 500, .endpoint = endpoint};
+    case EJECTOR_BAD_TOO:
     case EJECTOR_CONNECT_FAILED: break;
     }
     return (struct upstream_outcome){.verdict = OUTCOME_FAILURE,
                                      .cause = END_UPSTREAM_CONNECT_FAILED,
                                      .connect_failed = true,
+                                     .is_shared = result == EJECTOR_BAD_TOO,
                                      .endpoint = endpoint};
 }
 
@@ -249,6 +254,7 @@ static void both(struct world *w, enum event event, uint32_t i)
     case GOOD: both_note(w, i, EJECTOR_GOOD, w->now_us); break;
     case BAD: both_note(w, i, EJECTOR_BAD, w->now_us); break;
     case CONNECT_FAILED: both_note(w, i, EJECTOR_CONNECT_FAILED, w->now_us); break;
+    case BAD_TOO: both_note(w, i, EJECTOR_BAD_TOO, w->now_us); break;
     case BAD_OF_OLD: both_note(w, i, EJECTOR_BAD, w->now_us - 6 * SECOND); break;
     case CHECK_GOOD: both_check(w, i, w->now_us); break;
     case CHECK_OF_OLD: both_check(w, i, w->now_us - 6 * SECOND); break;
@@ -687,6 +693,7 @@ static void test_what_is_bad(void **state)
         {{.cause = END_UPSTREAM_BAD_RESPONSE}, "consecutive_failures"},
         {{.cause = END_UPSTREAM_CONNECT_FAILED}, "connect_failures"},
         {{.cause = END_UPSTREAM_RESET, .stale = true}, ""},
+        {{.cause = END_OK, .outrun = true}, "consecutive_failures"},
         {{.cause = END_CLIENT_GONE}, ""},
         {{.cause = END_OVERLOADED}, ""},
         {{.cause = END_DEADLINE_EXCEEDED, .excused = true}, ""},

@@ -50,29 +50,6 @@ static void test_a_changed_limit_keeps_what_is_in_use(void **state)
     assert_int_equal(a.used, 0);
 }
 
-static void test_an_exact_limit_may_be_large_and_move(void **state)
-{
-    (void)state;
-    struct quota quota = {0};
-    struct quota_share a = {0}, b = {0};
-    quota_set(&a, &quota, 1000, 0, 2);
-    assert_true(quota_take(&a));
-    quota_set_exact(&a, &quota, 1000);
-    quota_set_exact(&b, &quota, 1000);
-    assert_true(quota_take(&b));
-    assert_int_equal(atomic_load(&quota.used), 2);
-    a.limit = 2; // below what is in use, or at it: nobody more
-    assert_false(quota_take(&a));
-    b.limit = 3;
-    assert_true(quota_take(&b));
-    quota_give(&b);
-    quota_give(&b);
-    assert_true(quota_take(&a));
-    quota_give(&a);
-    quota_give(&a);
-    assert_int_equal(atomic_load(&quota.used), 0);
-}
-
 enum { THREADS = 4, ROUNDS = 50000, LIMIT = 3 };
 
 static struct quota contended;
@@ -113,7 +90,6 @@ int main(void)
         cmocka_unit_test(test_small_limits_are_exact_over_workers),
         cmocka_unit_test(test_large_limits_are_cut_into_shares),
         cmocka_unit_test(test_a_changed_limit_keeps_what_is_in_use),
-        cmocka_unit_test(test_an_exact_limit_may_be_large_and_move),
         cmocka_unit_test(test_threads_never_exceed_an_exact_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

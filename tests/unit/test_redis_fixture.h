@@ -142,7 +142,7 @@ static inline bool redis_bench_open(struct redis_bench *bench)
     unsigned port = redis_free_port();
     assert_true(redis_url_parse(arena_printf(&bench->arena, "redis://127.0.0.1:%u", port), &bench->arena,
                                 &bench->settings.url, &why));
-    bench->settings.deadline_us = 300000; // the machine may be busy
+    bench->settings.deadline_us = 5000000; // the machine may be busy
     bench->settings.key_prefix = STR("test:");
     redis_start_server(bench, port);
     bench->fleet = redis_fleet_new(

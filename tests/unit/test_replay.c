@@ -1,6 +1,7 @@
 #include "unit.h"
 
 #include "replay/table.h"
+#include "replay/value.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -65,6 +66,55 @@ static void test_an_answer_there_and_back(void **state)
     arena_reset(&arena);
 }
 
+static struct str span_of(const struct replay_answer *answer, struct arena *arena)
+{
+    size_t n = replay_answer_bytes(answer);
+    char *span = arena_alloc(arena, n);
+    replay_answer_write(answer, span);
+    return (struct str){span, n};
+}
+
+static void test_an_answer_with_trailers(void **state)
+{
+    (void)state;
+    struct arena arena;
+    arena_init(&arena, NULL);
+    struct replay_answer answer = sample(&arena), back;
+    size_t without = replay_answer_bytes(&answer);
+    headers_add(&answer.trailers, &arena, STR("X-Gone"), STR("x"));
+    headers_remove_name(&answer.trailers, STR("X-Gone"));
+    assert_int_equal(replay_answer_bytes(&answer), without);
+    headers_add(&answer.trailers, &arena, STR("X-Checksum"), STR("c0ffee"));
+    assert_true(replay_answer_read(span_of(&answer, &arena), &arena, &back));
+    assert_int_equal(back.status, 201);
+    assert_int_equal(back.headers.count, 2);
+    assert_int_equal(back.trailers.count, 1);
+    assert_true(str_eq(headers_find_name(&back.trailers, STR("X-Checksum"))->value, STR("c0ffee")));
+    assert_true(str_eq(back.body, answer.body));
+    headers_add(&answer.trailers, &arena, STR("Content-Length"), STR("1")); // as nobody would have kept it
+    assert_false(replay_answer_read(span_of(&answer, &arena), &arena, &back));
+    arena_reset(&arena);
+}
+
+// Gateways of an older version share the Redis: what they wrote is read, and what they cannot read, an answer
+// with trailers, has a status that is none to them.
+static void test_answers_of_an_older_gateway(void **state)
+{
+    (void)state;
+    static const char older[] = "\0\0\0\xc9\0\0\0\1\0\0\0\1\0\0\0\2Ab2the body";
+    struct str span = {older, sizeof older - 1};
+    struct arena arena;
+    struct replay_answer answer;
+    arena_init(&arena, NULL);
+    assert_true(replay_answer_read(span, &arena, &answer));
+    assert_true(answer.status == 201 && answer.headers.count == 1 && answer.trailers.count == 0);
+    assert_true(str_eq(answer.body, STR("the body")));
+    assert_true(str_eq(span_of(&answer, &arena), span));
+    headers_add(&answer.trailers, &arena, STR("X"), STR("y"));
+    assert_int_equal(span_of(&answer, &arena).p[1], 1); // 65737
+    arena_reset(&arena);
+}
+
 static void test_what_is_no_answer(void **state)
 {
     (void)state;
@@ -93,6 +143,37 @@ static void test_what_is_no_answer(void **state)
     arena_reset(&arena);
 }
 
+// ---- what stands in Redis ----
+
+static enum replay_state read_text(struct str text, struct replay_hash print, struct str *answer)
+{
+    struct resp_value reply = {.kind = RESP_STRING, .text = text};
+    return replay_value_read(&reply, &print, answer);
+}
+
+static void test_what_stands_in_redis(void **state)
+{
+    (void)state;
+    struct replay_hash print = hash_of("p");
+    char text[REPLAY_RUNNING_BYTES] = "d";
+    struct str head = {text, REPLAY_VALUE_HEAD_BYTES}, whole = {text, sizeof text}, answer = STR_NULL;
+    struct resp_value nothing = {.kind = RESP_NULL}, fault = {.kind = RESP_ERROR, .text = whole};
+    memcpy(text + 1, &print, sizeof print);
+    assert_int_equal(replay_value_read(&nothing, &print, &answer), REPLAY_NEW);
+    assert_int_equal(replay_value_read(&fault, &print, &answer), REPLAY_UNAVAILABLE);
+    assert_int_equal(read_text(whole, hash_of("q"), &answer), REPLAY_OTHER);
+    assert_int_equal(read_text(head, print, &answer), REPLAY_LOST); // carried out, and nothing kept
+    for (size_t n = 0; n < head.n; n++)
+        assert_int_equal(read_text((struct str){text, n}, print, &answer), REPLAY_LOST);
+    assert_int_equal(answer.n, 0);
+    assert_int_equal(read_text(whole, print, &answer), REPLAY_ANSWER);
+    assert_true(answer.p == text + head.n && answer.n == REPLAY_TOKEN_BYTES);
+    text[0] = 'r';
+    assert_int_equal(read_text(whole, print, &answer), REPLAY_RUNNING);
+    text[0] = 'x';
+    assert_int_equal(read_text(whole, print, &answer), REPLAY_LOST);
+}
+
 // ---- the table ----
 
 struct asked {
@@ -104,8 +185,12 @@ struct asked {
 static struct asked ask(const char *name, const char *print, uint64_t now_us, struct arena *arena)
 {
     struct asked asked = {0};
-    asked.state = replay_table_claim(hash_of(name), hash_of(print), now_us, now_us + TTL, arena, &asked.token,
-                                     &asked.answer);
+    struct shared *answer = NULL;
+    asked.state =
+        replay_table_claim(hash_of(name), hash_of(print), now_us, now_us + TTL, &asked.token, &answer);
+    if (answer)
+        asked.answer = arena_copy(arena, shared_str(answer));
+    shared_unref(answer);
     return asked;
 }
 
@@ -164,38 +249,55 @@ static void test_who_is_late_changes_nothing(void **state)
     arena_reset(&arena);
 }
 
-static enum replay_state keep_number(unsigned number, struct str answer, struct arena *arena)
+static enum replay_state keep_number(unsigned number, struct str answer)
 {
     uint64_t token;
-    struct str kept;
+    struct shared *kept = NULL;
     struct replay_hash name = hash_of_number(number);
-    enum replay_state state = replay_table_claim(name, name, 1, 2, arena, &token, &kept);
+    enum replay_state state = replay_table_claim(name, name, 1, 2, &token, &kept);
     if (state == REPLAY_NEW)
         replay_table_keep(name, token, answer, UINT64_MAX);
+    shared_unref(kept);
     return state;
+}
+
+static void test_who_has_an_answer_keeps_it(void **state)
+{
+    (void)state;
+    struct replay_hash name = hash_of("held");
+    uint64_t token;
+    struct shared *first = NULL, *second = NULL;
+    assert_int_equal(replay_table_claim(name, name, 1, 2, &token, &first), REPLAY_NEW);
+    replay_table_keep(name, token, STR("answer"), 10);
+    assert_int_equal(replay_table_claim(name, name, 9, 10, &token, &first), REPLAY_ANSWER);
+    assert_int_equal(replay_table_claim(name, name, 9, 10, &token, &second), REPLAY_ANSWER);
+    assert_ptr_equal(first, second); // nothing is copied
+    shared_unref(second);
+    assert_int_equal(replay_table_claim(name, name, 10, 11, &token, &second), REPLAY_NEW);
+    replay_table_drop(name, token);
+    assert_int_equal(replay_table_counts().entries, 0);
+    assert_true(str_eq(shared_str(first), STR("answer")));
+    shared_unref(first);
 }
 
 static void test_the_oldest_make_room(void **state)
 {
     (void)state;
-    struct arena arena;
-    arena_init(&arena, NULL);
     enum { SIZE = 1024 * 1024, FIT = REPLAY_BYTES / SIZE };
     char *bytes = calloc(1, SIZE);
     struct str answer = {bytes, SIZE};
     for (unsigned i = 0; i < FIT; i++)
-        assert_int_equal(keep_number(i, answer, &arena), REPLAY_NEW);
-    assert_int_equal(keep_number(0, answer, &arena), REPLAY_ANSWER); // asked for just now
-    assert_int_equal(keep_number(FIT, answer, &arena), REPLAY_NEW);
+        assert_int_equal(keep_number(i, answer), REPLAY_NEW);
+    assert_int_equal(keep_number(0, answer), REPLAY_ANSWER); // asked for just now
+    assert_int_equal(keep_number(FIT, answer), REPLAY_NEW);
     assert_int_equal(replay_table_counts().bytes, REPLAY_BYTES);
-    assert_int_equal(keep_number(0, answer, &arena), REPLAY_ANSWER);
-    assert_int_equal(keep_number(1, answer, &arena), REPLAY_NEW); // it was the oldest
+    assert_int_equal(keep_number(0, answer), REPLAY_ANSWER);
+    assert_int_equal(keep_number(1, answer), REPLAY_NEW); // it was the oldest
     for (unsigned i = 0; i < REPLAY_ENTRIES + 10; i++)
-        assert_int_equal(keep_number(1000 + i, STR_NULL, &arena), REPLAY_NEW);
+        assert_int_equal(keep_number(1000 + i, STR_NULL), REPLAY_NEW);
     assert_int_equal(replay_table_counts().entries, REPLAY_ENTRIES);
     assert_int_equal(replay_table_counts().bytes, 0);
     free(bytes);
-    arena_reset(&arena);
 }
 
 static void test_those_under_way_stay(void **state)
@@ -204,11 +306,10 @@ static void test_those_under_way_stay(void **state)
     struct arena arena;
     arena_init(&arena, NULL);
     uint64_t *tokens = calloc(REPLAY_ENTRIES, sizeof *tokens);
-    struct str kept;
+    struct shared *kept;
     for (unsigned i = 0; i < REPLAY_ENTRIES; i++) {
         struct replay_hash name = hash_of_number(2000000 + i);
-        assert_int_equal(replay_table_claim(name, name, 1, UINT64_MAX, &arena, &tokens[i], &kept),
-                         REPLAY_NEW);
+        assert_int_equal(replay_table_claim(name, name, 1, UINT64_MAX, &tokens[i], &kept), REPLAY_NEW);
     }
     assert_int_equal(replay_table_counts().running, REPLAY_ENTRIES);
     assert_int_equal(ask("more", "1", 1, &arena).state, REPLAY_FULL);
@@ -226,15 +327,15 @@ static atomic_uint carried_out;
 static void *ask_all_the_time(void *unused)
 {
     (void)unused;
-    struct arena arena;
-    arena_init(&arena, NULL);
     for (unsigned i = 0; i < ROUNDS; i++) {
         unsigned number = 5000000 + i % NAMES;
         struct replay_hash name = hash_of_number(number);
         uint64_t token;
-        struct str kept;
-        if (replay_table_claim(name, name, 1, UINT64_MAX, &arena, &token, &kept) != REPLAY_NEW)
+        struct shared *kept = NULL;
+        if (replay_table_claim(name, name, 1, UINT64_MAX, &token, &kept) != REPLAY_NEW) {
+            shared_unref(kept);
             continue;
+        }
         check(atomic_fetch_add(&holders[i % NAMES], 1) == 0); // nobody else
         atomic_fetch_add(&carried_out, 1);
         atomic_fetch_sub(&holders[i % NAMES], 1);
@@ -242,9 +343,7 @@ static void *ask_all_the_time(void *unused)
             replay_table_drop(name, token);
         else
             replay_table_keep(name, token, STR("answer"), 1); // over at once
-        arena_reset(&arena);
     }
-    arena_reset(&arena);
     return NULL;
 }
 
@@ -265,10 +364,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_where_parts_end_counts),
         cmocka_unit_test(test_an_answer_there_and_back),
+        cmocka_unit_test(test_an_answer_with_trailers),
+        cmocka_unit_test(test_answers_of_an_older_gateway),
         cmocka_unit_test(test_what_is_no_answer),
+        cmocka_unit_test(test_what_stands_in_redis),
         cmocka_unit_test(test_a_life),
         cmocka_unit_test(test_what_cannot_be_kept),
         cmocka_unit_test(test_who_is_late_changes_nothing),
+        cmocka_unit_test(test_who_has_an_answer_keeps_it),
         cmocka_unit_test(test_the_oldest_make_room),
         cmocka_unit_test(test_those_under_way_stay),
         cmocka_unit_test(test_threads),

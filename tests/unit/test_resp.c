@@ -1,5 +1,5 @@
 // RESP2 and RESP3: what a value means, what is refused, and that pieces make no difference.
-#include "unit.h"
+#include "unit_arena.h"
 
 #include "redis/resp.h"
 
@@ -7,22 +7,6 @@
 #include <stdlib.h>
 
 enum { MAX = 1 << 20 };
-
-static struct arena arena;
-
-static int set_up(void **state)
-{
-    (void)state;
-    arena_init(&arena, NULL);
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    arena_reset(&arena);
-    return 0;
-}
 
 // ---- printing, so that tables can say what they expect ----
 
@@ -295,13 +279,13 @@ static void test_commands(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_values, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_values_in_pieces, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_what_is_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_line_has_a_bound, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_a_value_has_a_bound, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_large_values_are_walked_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_commands, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_values, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_values_in_pieces, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_what_is_refused, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_a_line_has_a_bound, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_a_value_has_a_bound, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_large_values_are_walked_once, arena_begin, arena_end),
+        cmocka_unit_test_setup_teardown(test_commands, arena_begin, arena_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -113,6 +113,7 @@ static void fill(struct fixture *f, const struct row *row)
     f->worker.loop.now_us = 1000000;
     rand_init(&f->worker.rand);
     f->x.worker = &f->worker;
+    f->x.call = &f->x.first_call;
     f->x.retries = &f->retries;
     f->x.request.method = row->method;
     if (row->key) {
@@ -120,10 +121,10 @@ static void fill(struct fixture *f, const struct row *row)
         f->x.request.headers = (struct headers){&f->key, 1, 1};
     }
     f->x.repeatable = http_request_repeatable(&f->x.request);
-    f->x.call.link =
+    f->x.call->link =
         row->cause == END_UPSTREAM_CONNECT_FAILED || row->cause == END_NO_ENDPOINT ? NULL : &f->link;
-    f->x.call.reused = row->reused;
-    f->x.call.response_begun = row->response_begun;
+    f->x.call->reused = row->reused;
+    f->x.call->response_begun = row->response_begun;
     retry_share_join(&f->share, f->budget);
     retry_place_enter(&f->x.retry_place, &f->share);
 }
@@ -167,7 +168,7 @@ static void test_retry_on_is_heeded(void **state)
     fill(&f, &rows[3]);
     f.retries.retry_on = RETRY_CONNECT_FAILURE;
     assert_false(exchange_may_retry(&f.x, END_UPSTREAM_RESET));
-    f.x.call.reused = true; // a stale connection is our own mistake
+    f.x.call->reused = true; // a stale connection is our own mistake
     assert_true(exchange_may_retry(&f.x, END_UPSTREAM_RESET));
     clean(&f);
 }
@@ -203,7 +204,7 @@ static void test_one_answer_for_each_attempt(void **state)
     for (f.x.retry_at_us = 0; exchange_may_retry(&f.x, END_UPSTREAM_CONNECT_FAILED); f.x.retry_at_us = 0)
         more++;
     assert_int_equal(more, RETRY_RESERVE - 1);
-    f.x.call = (struct upstream_call){.link = &f.link, .reused = true};
+    *f.x.call = (struct upstream_call){.link = &f.link, .reused = true};
     assert_true(exchange_may_retry(&f.x, END_UPSTREAM_RESET)); // stale: free
     clean(&f);
 }

@@ -92,7 +92,7 @@ static void test_a_clock_that_is_behind_lends_nothing(void **state)
     struct retry_account account = {0};
     uint32_t taken = 0;
     for (uint64_t i = 0; i < 100; i++)
-        taken += retry_account_take(&account, 0.2, 1, 0, true, 1000000 + i % 2);
+        taken += retry_account_take(&account, 0.2, 1, 0, true, 1000000 + i % 2) != RETRY_REFUSED;
     assert_int_equal(taken, RETRY_RESERVE);
 }
 
@@ -115,7 +115,50 @@ static void test_no_bound_and_nothing(void **state)
     assert_int_equal(retries_of(&account, 0.0, &begun, 1000, 1, &now_us), 0);
 }
 
-// Random requests, of which any may want a retry at any time: in every span the promise holds.
+// ---- what was not made ----
+
+static void test_what_was_not_made_costs_nothing(void **state)
+{
+    (void)state;
+    static const struct {
+        double budget, earned, lent;
+        enum retry_payment payment;
+    } rows[] = {{0.2, 1, 0, RETRY_EARNED},
+                {0.2, 0.9, 3, RETRY_LENT},
+                {0.2, -9, 9, RETRY_LENT},
+                {1, 0, 0, RETRY_FREE}};
+    for (size_t i = 0; i < countof(rows); i++)
+        for (unsigned was_more = 0; was_more < 2; was_more++) {
+            struct retry_account account = {
+                .earned = rows[i].earned, .lent = rows[i].lent, .in_flight = 2, .at_us = 1};
+            for (unsigned n = 0; n < 100; n++) {
+                enum retry_payment paid = retry_account_take(&account, rows[i].budget, 1, 0, was_more, 1);
+                assert_int_equal(paid, rows[i].payment);
+                retry_account_give_back(&account, paid, was_more);
+            }
+            assert_float_equal(account.earned, rows[i].earned, 1e-9);
+            assert_float_equal(account.lent, rows[i].lent, 1e-9);
+            assert_int_equal(account.in_flight, 2);
+        }
+}
+
+// The reserve has let it off already: it is not more than full.
+static void test_what_comes_back_late_is_no_gain(void **state)
+{
+    (void)state;
+    struct retry_account account = {0};
+    uint64_t begun = 0, now_us = 1;
+    enum retry_payment paid = retry_account_take(&account, 0.2, 1, 0, false, now_us);
+    assert_int_equal(paid, RETRY_LENT);
+    now_us += 60000000;
+    assert_true(retry_account_take(&account, 0.2, 1, 0, true, now_us));
+    retry_account_give_back(&account, paid, false);
+    now_us += 60000000;
+    assert_in_range(retries_of(&account, 0.2, &begun, 1000, 100, &now_us), 198, 201);
+}
+
+// Random requests, of which any may want a retry at any time, and some do not make it: in every span the
+// promise holds.
 static void test_every_span(void **state)
 {
     (void)state;
@@ -139,8 +182,12 @@ static void test_every_span(void **state)
             } else {
                 active -= change < active ? change : active;
             }
-            if (active && retry_account_take(&account, 0.2, active, begun, false, now_us))
-                taken++;
+            enum retry_payment paid =
+                active ? retry_account_take(&account, 0.2, active, begun, false, now_us) : RETRY_REFUSED;
+            if (paid && rand_below(&rand, 3) == 0)
+                retry_account_give_back(&account, paid, false);
+            else
+                taken += paid != RETRY_REFUSED;
             account.in_flight = (uint32_t)rand_below(&rand, account.in_flight + 1);
             seen[i].begun = begun;
             seen[i].at_us = now_us;
@@ -182,6 +229,39 @@ static void test_workers_share_it(void **state)
     retry_place_enter(&places[0], &shares[0]);
     assert_true(retry_place_take(&places[0], 0.2, 1)); // the places are free again
     retry_place_leave(&places[0]);
+    for (unsigned i = 0; i < countof(shares); i++)
+        retry_share_leave(&shares[i]);
+}
+
+static void test_what_one_worker_gives_back_another_may_take(void **state)
+{
+    (void)state;
+    struct retry_share shares[2] = {0};
+    struct retry_place first = {0}, second = {0}, third = {0}, other = {0};
+    for (unsigned i = 0; i < countof(shares); i++)
+        retry_share_join(&shares[i], retry_budget_at(6));
+    retry_place_give_back(&first); // harmless
+    retry_place_enter(&first, &shares[0]);
+    retry_place_enter(&second, &shares[0]);
+    retry_place_enter(&third, &shares[0]);
+    retry_place_enter(&other, &shares[1]);
+    assert_true(retry_place_take(&first, 0.2, 1) && retry_place_take(&second, 0.2, 1));
+    assert_true(retry_place_take(&third, 0.2, 1));
+    assert_false(retry_place_take(&other, 0.2, 1)); // three at a time
+    retry_place_give_back(&other);                  // it has paid nothing
+    assert_false(retry_place_take(&other, 0.2, 1));
+    retry_place_give_back(&first);
+    retry_place_give_back(&first); // once
+    assert_false(first.in_flight);
+    assert_true(retry_place_take(&other, 0.2, 1));
+    assert_false(retry_place_take(&first, 0.2, 1));
+    assert_true(retry_place_take(&other, 0.2, 1)); // a second one of the same request
+    retry_place_give_back(&other);
+    assert_true(other.in_flight);
+    retry_place_leave(&other);
+    retry_place_leave(&second);
+    retry_place_leave(&third);
+    retry_place_leave(&first);
     for (unsigned i = 0; i < countof(shares); i++)
         retry_share_leave(&shares[i]);
 }
@@ -243,8 +323,12 @@ static void *fail_all_the_time(void *unused)
     for (unsigned i = 0; i < ROUNDS; i++) {
         struct retry_place place = {0};
         retry_place_enter(&place, &share);
-        if (retry_place_take(&place, 0.2, 1))
-            atomic_fetch_add(&granted, 1);
+        if (retry_place_take(&place, 0.2, 1)) {
+            if (i % 2)
+                retry_place_give_back(&place);
+            else
+                atomic_fetch_add(&granted, 1);
+        }
         retry_place_leave(&place);
     }
     retry_share_leave(&share);
@@ -260,7 +344,7 @@ static void test_threads(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, fail_all_the_time, NULL), 0);
     for (unsigned i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
-    assert_true(granted <= ROUNDS * THREADS / 5 + RETRY_RESERVE);
+    assert_in_range(granted, ROUNDS * THREADS / 6, ROUNDS * THREADS / 5 + RETRY_RESERVE);
 }
 
 int main(void)
@@ -274,8 +358,11 @@ int main(void)
         cmocka_unit_test(test_a_clock_that_is_behind_lends_nothing),
         cmocka_unit_test(test_few_requests_are_all_tried_again),
         cmocka_unit_test(test_no_bound_and_nothing),
+        cmocka_unit_test(test_what_was_not_made_costs_nothing),
+        cmocka_unit_test(test_what_comes_back_late_is_no_gain),
         cmocka_unit_test(test_every_span),
         cmocka_unit_test(test_workers_share_it),
+        cmocka_unit_test(test_what_one_worker_gives_back_another_may_take),
         cmocka_unit_test(test_a_worker_that_leaves_takes_its_count_along),
         cmocka_unit_test(test_a_request_changes_over),
         cmocka_unit_test(test_threads),

@@ -136,6 +136,32 @@ static void test_another_window(void **state)
     assert_int_equal(look(&scene).state, BREAKER_OPEN);
 }
 
+// Neither in the breaker nor in the worker's own count.
+static void test_a_late_one_counts_once(void **state)
+{
+    (void)state;
+    struct scene scene = begin();
+    struct breaker_rules judging = rules;
+    judging.judges_slow = true;
+    struct breaker_pass pass;
+    for (enum breaker_result end = BREAKER_NEUTRAL; end <= BREAKER_FAILED; end++) {
+        calls(&scene, 0, 1, BREAKER_GOOD);
+        assert_true(admit(&scene, &pass));
+        shared_breaker_note_slow(scene.breaker, &judging, &pass, scene.now_us, &scene.rand);
+        assert_int_equal(counted(&scene), 2 * end + 2);
+        shared_breaker_note(scene.breaker, &judging, 0, pass, end, scene.now_us, &scene.rand);
+        assert_int_equal(counted(&scene), 2 * end + 2);
+    }
+    struct breaker now = look(&scene);
+    assert_int_equal(breaker_sum(&now, scene.now_us).slow, 3);
+    assert_int_equal(breaker_sum(&now, scene.now_us).failed, 1);
+    assert_true(admit(&scene, &pass));
+    calls(&scene, 1, 30, BREAKER_FAILED);
+    shared_breaker_note_slow(scene.breaker, &judging, &pass, scene.now_us,
+                             &scene.rand); // it has opened since
+    assert_false(pass.late);
+}
+
 static void test_a_reset_forgets_probes_under_way(void **state)
 {
     (void)state;
@@ -149,6 +175,24 @@ static void test_a_reset_forgets_probes_under_way(void **state)
     assert_int_equal(look(&scene).state, BREAKER_CLOSED);
     assert_int_equal(look(&scene).probes, 0);
     assert_int_equal(calls(&scene, 0, 10, BREAKER_GOOD), 10);
+}
+
+// A hand's word is no knowledge.
+static void test_a_reset_leaves_what_is_forced(void **state)
+{
+    (void)state;
+    struct scene scene = begin();
+    uint64_t wait_us;
+    shared_breaker_set_force(scene.breaker, BREAKER_FORCED_OPEN, scene.now_us);
+    shared_breaker_reset(scene.breaker);
+    assert_int_equal(calls(&scene, 0, 10, BREAKER_GOOD), 0);
+    assert_true(shared_breaker_is_open(scene.breaker, scene.now_us, &wait_us));
+    struct breaker now = look(&scene);
+    assert_int_equal(now.force, BREAKER_FORCED_OPEN);
+    assert_int_equal(now.reason, BREAKER_BY_HAND);
+    assert_int_equal(now.since_us, scene.now_us);
+    shared_breaker_set_force(scene.breaker, BREAKER_AUTOMATIC, scene.now_us);
+    assert_int_equal(look(&scene).state, BREAKER_HALF_OPEN);
 }
 
 static void test_force(void **state)
@@ -174,6 +218,32 @@ static void test_tally(void **state)
     struct scene scene = begin();
     calls(&scene, 0, 20, BREAKER_FAILED);
     assert_int_equal(atomic_load(&tally.entered[BREAKER_OPEN]), before + 1);
+}
+
+// What the metric counts is what the breaker itself shows, by hand too.
+static void test_the_tally_is_what_the_breaker_says(void **state)
+{
+    (void)state;
+    static const enum breaker_force hands[] = {BREAKER_FORCED_OPEN,   BREAKER_AUTOMATIC,
+                                               BREAKER_FORCED_CLOSED, BREAKER_FORCED_OPEN,
+                                               BREAKER_FORCED_CLOSED, BREAKER_AUTOMATIC};
+    uint64_t before[BREAKER_STATES];
+    for (unsigned i = 0; i < BREAKER_STATES; i++)
+        before[i] = atomic_load(&tally.entered[i]);
+    struct scene scene = begin();
+    for (unsigned i = 0; i < countof(hands); i++) {
+        calls(&scene, 0, 30, i % 2 ? BREAKER_GOOD : BREAKER_FAILED);
+        shared_breaker_set_force(scene.breaker, hands[i], scene.now_us);
+        scene.now_us += 100 * SECOND;
+        struct breaker now = look(&scene);
+        for (unsigned to = 0; to < BREAKER_STATES; to++)
+            assert_int_equal(atomic_load(&tally.entered[to]) - before[to], now.entered[to]);
+        assert_int_equal(now.entered[BREAKER_OPEN] >= 1, true);
+    }
+    calls(&scene, 0, 30, BREAKER_FAILED);
+    shared_breaker_reset(scene.breaker);
+    for (unsigned to = 0; to < BREAKER_STATES; to++)
+        assert_int_equal(atomic_load(&tally.entered[to]) - before[to], look(&scene).entered[to]);
 }
 
 // ---- threads ----
@@ -258,9 +328,12 @@ int main(void)
         cmocka_unit_test(test_workers_open_it_together),
         cmocka_unit_test(test_counts_stay_in_their_slices),
         cmocka_unit_test(test_another_window),
+        cmocka_unit_test(test_a_late_one_counts_once),
         cmocka_unit_test(test_a_reset_forgets_probes_under_way),
+        cmocka_unit_test(test_a_reset_leaves_what_is_forced),
         cmocka_unit_test(test_force),
         cmocka_unit_test(test_tally),
+        cmocka_unit_test(test_the_tally_is_what_the_breaker_says),
         cmocka_unit_test(test_nothing_is_lost_between_threads),
         cmocka_unit_test(test_probes_of_all_threads_are_few),
     };

@@ -1,5 +1,6 @@
 #include "unit.h"
 
+#include "base/digits.h"
 #include "base/str.h"
 
 static void test_equality_and_order(void **state)
@@ -65,6 +66,48 @@ static void test_numbers(void **state)
     }
 }
 
+static void assert_printed(uint64_t value)
+{
+    char text[20], want[24];
+    int n = snprintf(want, sizeof want, "%llu", (unsigned long long)value);
+    assert_int_equal(u64_print(value, text), n);
+    assert_memory_equal(text, want, (size_t)n);
+}
+
+// Around every power of ten, where the length changes, and of two.
+static void test_printed_numbers(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < 20000; i++)
+        assert_printed(i);
+    for (uint64_t power = 10; power < UINT64_MAX / 10; power *= 10)
+        for (uint64_t i = 0; i < 3; i++)
+            assert_printed(power - 1 + i);
+    for (unsigned bit = 0; bit < 64; bit++)
+        assert_printed((UINT64_C(1) << bit) * 2 - 1);
+}
+
+static void test_hex(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t value;
+        const char *text;
+    } rows[] = {
+        {0, "0000000000000000"},
+        {1, "0000000000000001"},
+        {0x0123456789abcdef, "0123456789abcdef"},
+        {0xfedcba9876543210, "fedcba9876543210"},
+        {0x9a9a9a9aa9a9a9a9, "9a9a9a9aa9a9a9a9"},
+        {UINT64_MAX, "ffffffffffffffff"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char text[HEX_U64];
+        hex_print(rows[i].value, text);
+        assert_memory_equal(text, rows[i].text, HEX_U64);
+    }
+}
+
 static void test_distance(void **state)
 {
     (void)state;
@@ -81,6 +124,8 @@ int main(void)
         cmocka_unit_test(test_equality_and_order),
         cmocka_unit_test(test_lists_of_tokens),
         cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_printed_numbers),
+        cmocka_unit_test(test_hex),
         cmocka_unit_test(test_distance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

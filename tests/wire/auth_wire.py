@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 
-from gateway import Gateway, ask
+from gateway import NO_BREAKER, Gateway, ask
 from h2_peers import H2Client, Reset
 from peers import Incomplete, Raw, Upstream, answer, request
 
@@ -87,7 +87,7 @@ class AuthWire:
         self.gateway = Gateway(directory, {
             "workers": workers, "auth": auth, "identity_headers": IDENTITY, "routes": routes,
             "upstreams": {"main": {"targets": [{"address": f"127.0.0.1:{self.upstream.port}"}],
-                                   "timeouts": {"response": "20s"}}, **(upstreams or {})},
+                                   "timeouts": {"response": "20s"}, **NO_BREAKER}, **(upstreams or {})},
             "drain": {"delay": "0s", "timeout": "5s"}, **config,
             **({"listeners": listeners} if listeners else {})})
         self.port = self.gateway.port

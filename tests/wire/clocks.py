@@ -1,11 +1,10 @@
 """Programs whose clocks are wrong, by a preloaded library (tests/peers/clock.c)."""
 import datetime
-import json
 import struct
 import time
 
 import preload
-from gateway import BUILD, ask, until
+from gateway import BUILD, ask, logged
 
 LIBRARY = BUILD / "tests" / "peers" / "clock.so"
 WALL, MONOTONIC = 0, 1
@@ -44,15 +43,11 @@ class Clock:
             began = time.time()
             assert ask(gateway.port, f"{path}/{i}").status == 200
             ended = time.time()
-            shown = until(lambda i=i: logged(log, f"{path}/{i}"), "the access log's line")
+            shown = unix_seconds(logged(log, f'"path":"{path}/{i}"')[0]["ts"])
             assert began + self.ahead_s - LATE_S < shown < ended + self.ahead_s + LATE_S, (began, shown, self.ahead_s)
             self.jump()
         assert self.reads(MONOTONIC) > before
 
 
-def logged(log, path):
-    """Unix seconds; None: it is not there yet."""
-    for line in log.read_text().splitlines() if log.exists() else []:
-        if f'"path":"{path}"' in line:
-            return datetime.datetime.fromisoformat(json.loads(line)["ts"].replace("Z", "+00:00")).timestamp()
-    return None
+def unix_seconds(timestamp):
+    return datetime.datetime.fromisoformat(timestamp.replace("Z", "+00:00")).timestamp()

@@ -24,19 +24,32 @@ BINARY = BUILD / "sallyport"
 # For upstreams that fail on purpose, again and again; test_41_breaker.py is about what happens else.
 NO_BREAKER = {"circuit_breaker": {"enabled": False}}
 DEADLINE = 30.0   # generous: sanitizer builds on a busy machine
-POLL = 0.005
+POLL = 0.005, 0.025   # seconds between two looks: a twentieth of what has been waited, within these
 
 
 def until(condition, what, deadline=DEADLINE):
     """The first true value of condition(); fails with `what` when none came in time."""
-    end = time.monotonic() + deadline
+    began = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > end:
+        waited = time.monotonic() - began
+        if waited > deadline:
             raise AssertionError(f"not within {deadline:.0f} s: {what() if callable(what) else what}")
-        time.sleep(POLL)
+        time.sleep(min(max(waited / 20, POLL[0]), POLL[1]))
+
+
+def whole_lines(log, about=""):
+    """The lines of a log with the text in them. One that is being written is none yet."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return [line for line in text.split("\n")[:-1] if about in line]
+
+
+def logged(log, about="", count=1):
+    """The records of an access log about it, once there are so many."""
+    lines = until(lambda: len(found := whole_lines(log, about)) >= count and found, f"{count} lines about {about!r} in {log}")
+    return [json.loads(line) for line in lines]
 
 
 _ports = random.Random(os.getpid() * 7919 + time.time_ns())
@@ -225,6 +238,8 @@ class Gateway:
         config.setdefault("status", {"address": f"127.0.0.1:{self.status_port}"})
         config.setdefault("drain", {"delay": "0s", "timeout": "20s"})
         config.setdefault("telemetry", {"access_log": {"output": "off"}})
+        # A worker that a busy machine lets wait is late through no fault of its own: who is turned away for it is a test's own.
+        config["overload"] = {"loop_lag": {"soft": "20s", "hard": "30s"}, **config.get("overload", {})}
         if origin:
             config.setdefault("upstreams", {"origin": {"targets": [{"address": f"127.0.0.1:{origin.port}"}]}})
             config.setdefault("routes", [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "origin"}])
@@ -321,18 +336,25 @@ class Gateway:
               lambda: f"{count} × {pattern!r} in the log\n{self.log()}")
 
     def metrics(self):
-        """{name{labels}: value}"""
-        text = ask(self.status_port, "/metrics").body.decode()
+        """{name{labels}: value}, once every worker has said its part."""
+        got = until(lambda: (found := ask(self.status_port, "/metrics")).status == 200 and found, "the workers' metrics")
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
-                for line in text.splitlines() if line and not line.startswith("#")}
+                for line in got.body.decode().splitlines() if line and not line.startswith("#")}
+
+    def shown(self, what):
+        """What the admin API says of it, once every worker has said its part."""
+        def whole():
+            got = json.loads(ask(self.admin_port, f"/api/v1/{what}").body)
+            return got.get("complete", all(worker["answers"] for worker in got.get("workers", []))) and got
+        return until(whole, lambda: f"the workers' part of {what}\n{self.log()}")
 
     def workers_info(self):
-        return json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]
+        return self.shown("info")["workers"]
 
     def at_rest(self):
         """No worker is busy, nothing is under way, nothing is lent."""
         states = self.workers_info()
-        return states and all(state["answers"] and not state["exchanges"] and not state["lent_connections"] for state in states)
+        return states and not any(state["exchanges"] or state["lent_connections"] for state in states)
 
     def wait_rest(self):
         until(self.at_rest, lambda: f"rest: {ask(self.admin_port, '/api/v1/exchanges').body}\n{self.log()}")
@@ -349,8 +371,7 @@ class Gateway:
     def reload_everywhere(self, config=None):
         """reload, and until every worker works by it: what they are asked after it they answer after it."""
         self.reload(config)
-        until(lambda: all(worker["answers"] for worker in json.loads(ask(self.admin_port, "/api/v1/info").body)["workers"]),
-              "the workers' answers")
+        self.workers_info()
 
     def ask(self, path="/", **more):
         return ask(self.port, path, **more)

@@ -25,7 +25,7 @@ class Service:
         self.cancelled = threading.Semaphore(0)   # one for each call that was given up
         self.release = threading.Event()
         self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(threads), options=[("grpc.so_reuseport", 0), *UNLIMITED])
-        handlers = {"Unary": self.unary, "Fail": self.fail, "Remaining": self.remaining, "Hang": self.hang}
+        handlers = {"Unary": self.unary, "Fail": self.fail, "Late": self.late, "Remaining": self.remaining, "Hang": self.hang}
         self.server.add_generic_rpc_handlers([
             grpc.method_handlers_generic_handler("demo.Echo", {
                 **{name: grpc.unary_unary_rpc_method_handler(method) for name, method in handlers.items()},
@@ -59,6 +59,11 @@ class Service:
         number, _, words = request.decode().partition(" ")
         context.set_trailing_metadata((("x-why", "because"),))
         context.abort(next(code for code in grpc.StatusCode if code.value[0] == int(number)), words)
+
+    def late(self, request, context):
+        """As fail, when the head has gone already."""
+        context.send_initial_metadata((("x-initial", "one"),))
+        self.fail(request, context)
 
     def remaining(self, request, context):
         self.note("Remaining", context)

@@ -26,6 +26,7 @@ REDIS_DEADLINE = os.environ.get("SALLYPORT_LIMIT_DEADLINE", "100ms")
 IS_MEASURED = REDIS_DEADLINE == "5ms"
 ADDED_MS = 20 if IS_MEASURED else 5000
 RECOVERY_S = 1 if IS_MEASURED else 10
+LEAST_SHARE = 0.9 if IS_MEASURED else 0.75   # of what may be admitted; what comes back while a busy machine stands still is lost
 PER_SECOND, BURST = RATE * 3 // 4, RATE // 2   # of the limit: of four requests one has to be refused
 LIMITS = {"hot": limit(BURST, f"{PER_SECOND}/s", key="global")}
 LATE_SHARE = 0.01 if IS_MEASURED else 1   # of quiet requests may meet a Redis that a busy machine delays
@@ -174,7 +175,7 @@ class Trial:
         assert self.admitted <= self.bound(spread_s)
         assert spread_s < RECOVERY_S
         asked = sum(r.requests for r in self.results)
-        assert self.admitted >= 0.9 * min(asked * PER_SECOND / RATE, PER_SECOND * self.seconds)
+        assert self.admitted >= LEAST_SHARE * min(asked * PER_SECOND / RATE, PER_SECOND * self.seconds)
 
 
 class Relay:

@@ -8,6 +8,7 @@ import pytest
 
 from gateway import until
 from peers import Incomplete, answer, request
+from wire import STEADY_S
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -184,13 +185,13 @@ def test_trickles_and_is_waited_for(wire):
         peer.head()
         peer.send(CHUNKED)
         for _ in range(8):
-            pace.wait(0.1)   # in all, twice what silence may last
+            pace.wait(STEADY_S / 7)   # in all, more than silence may last
             peer.send(b"1\r\na\r\n")
         peer.send(b"0\r\n\r\n")
 
     pace = threading.Event()
-    wire["fast"].program(script)
-    assert wire.raw().ask(request("/fast")).body == b"a" * 8
+    wire["steady"].program(script)
+    assert wire.raw().ask(request("/steady")).body == b"a" * 8
 
 
 BROKEN_OFF = {

@@ -85,7 +85,7 @@ def test_fault_delay(wire):
 
 def test_a_client_leaves_during_the_delay(wire):
     client = wire.raw()
-    client.send(request("/late"))
+    client.send(request("/much_later"))
     until(lambda: wire.info()["workers"][0]["exchanges"] == 1, "the request")
     client.reset()
     until(wire.at_rest, "its end")
@@ -101,7 +101,7 @@ def test_route_timeout(wire):
     until(lambda: wire["main"].peers[0].eof, "the upstream's connection cut")
     assert wire.ends("deadline_exceeded") == count + 1
     wire["main"].program()
-    assert client.ask(request("/hurry")).status == 200
+    assert client.ask(request("/x")).status == 200
 
 
 def test_route_timeout_within_the_body_is_a_cut(wire):
@@ -208,7 +208,7 @@ class Fleet:
         self.reset()
         target = lambda name, weight=1: {"address": self.address(name), "weight": weight}   # noqa: E731
         equal = [target(name) for name in "abc"]
-        check = {"path": "/health", "interval": "100ms", "timeout": "100ms", "healthy": 1, "unhealthy": 1}
+        check = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}
         upstreams = {
             "rr": {"targets": [target("a", 3), target("b", 1), target("c", 0)]},
             "least": {"targets": equal, "load_balancer": "least_request"},
@@ -300,9 +300,9 @@ def test_least_request_avoids_the_busy(fleet):
 
 def test_ewma_prefers_the_fast(fleet):
     pace = threading.Event()
-    fleet.nodes["b"].program(reply=lambda r: (pace.wait(0.03), answer(b"b"))[1])
+    fleet.nodes["b"].program(reply=lambda r: (pace.wait(0.3), answer(b"b"))[1])
     spread = fleet.spread("/ewma", 120)
-    assert spread["b"] < 20 and spread["a"] > 20 and spread["c"] > 20, spread
+    assert spread["b"] < 20 and spread["a"] > 10 and spread["c"] > 10, spread
 
 
 @pytest.mark.parametrize("path, fields", [("/by_path/{}", []), ("/by_header", ["X-User: u{}"]),

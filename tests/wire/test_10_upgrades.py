@@ -8,6 +8,7 @@ import websockets
 
 from gateway import until
 from peers import Incomplete, answer, request
+from wire import STEADY_S
 
 UPGRADE = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZQ=="]
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-More: 1\r\n\r\n"
@@ -201,18 +202,18 @@ def test_reset_by_the_upstream(wire):
 
 
 def test_a_tunnel_outlives_the_routes_timeout_and_ends_by_silence(wire):
-    """The route's 300 ms are for the answer; then the listener's idle time (600 ms on "fast") counts."""
+    """The route's two seconds are for the answer; then the listener's idle time counts."""
     def script(peer):
         wire["main"].read(peer)
         peer.send(SWITCH)
         parrot(peer)
 
     wire["main"].program(script)
-    client, pace = wire.raw("fast"), threading.Event()
+    client, pace = wire.raw("steady"), threading.Event()
     client.send(request("/hurry", "GET", *UPGRADE))
     assert client.response().status == 101
     for _ in range(5):
-        pace.wait(0.2)
+        pace.wait(STEADY_S / 4)
         client.send(b"x")
         assert client.exactly(1) == b"x"
     assert client.ended()

@@ -24,8 +24,8 @@ class H2Wire(Wire):
         "main": {"timeouts": {"response": "20s"}, "retries": {"attempts": 0}},
         "again": {"retries": {"attempts": 2, "backoff": "1ms", "budget": 1.0, "body_bytes": "4KiB"}},
         "one": {"limits": {"connections": 1}, "retries": {"attempts": 0}, "timeouts": {"connect": "5s"}},
-        "queue": {"limits": {"connections": 1}, "retries": {"attempts": 0}, "timeouts": {"connect": "300ms"}},
-        "quick": {"timeouts": {"connect": "500ms", "idle": "400ms"}, "retries": {"attempts": 0}},
+        "queue": {"limits": {"connections": 1}, "retries": {"attempts": 0}, "timeouts": {"connect": "1s"}},
+        "quick": {"timeouts": {"connect": "1s", "idle": "1s"}, "retries": {"attempts": 0}},
     }.items()}
 
     def new_upstream(self, target):

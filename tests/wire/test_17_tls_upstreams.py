@@ -14,7 +14,7 @@ from peers import Incomplete, Raw, Upstream, answer, request
 from secure import QUARANTINE_KIB, SecureUpstream, Truncated
 from wire import Wire
 
-HURRY = {"timeouts": {"connect": "500ms", "response": "5s"}}
+PATIENT = {"timeouts": {"connect": "20s", "response": "20s"}}
 
 
 class Outward(Wire):
@@ -59,8 +59,8 @@ class Outward(Wire):
             "client_usage": (named, pki.ca.issue("s.example", client=True), {}),
             "other_protocol": (named, good, {"alpn": ["spdy/3"]}),
         }
-        self.UPSTREAMS = {name: {"tls": kind[0], **HURRY} for name, kind in self.kinds.items()}
-        self.UPSTREAMS["plain_http"] = {"tls": named, **HURRY}
+        self.UPSTREAMS = {name: {"tls": kind[0], **PATIENT} for name, kind in self.kinds.items()}
+        self.UPSTREAMS["plain_http"] = {"tls": named, "timeouts": {"connect": "1s"}}   # each waits for the other to speak
         super().__init__(directory)
 
     def new_upstream(self, target):
@@ -153,7 +153,7 @@ def test_nonsense_instead_of_a_handshake(make, pki):
                      b"\x16\x03\x03\0\0" * 500):
         broken = Upstream().program(lambda peer, nonsense=nonsense: (peer.send(nonsense), peer.ended()))
         gateway = make({"upstreams": {"u": {"targets": [{"address": f"127.0.0.1:{broken.port}"}],
-                                            "tls": {"ca": pki.ca.file, "server_name": "s.example"}, **HURRY}},
+                                            "tls": {"ca": pki.ca.file, "server_name": "s.example"}, **PATIENT}},
                         "routes": [{"name": "u", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
         got = Raw(gateway.port).ask(request("/"))
         assert got.status == 502 and got.json["code"] == "upstream_connect_failed"
@@ -413,7 +413,7 @@ def test_health_checks(make, pki):
     gateway = make({"upstreams": {
         "u": {"targets": [{"address": f"127.0.0.1:{u.port}"} for u in (good, wrong)], "panic_threshold": 0,
               "tls": {"ca": pki.ca.file, "server_name": "s.example"},
-              "health_check": {"path": "/healthy", "interval": "300ms", "timeout": "300ms", "healthy": 1, "unhealthy": 1}}},
+              "health_check": {"path": "/healthy", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}}},
         "routes": [{"name": "u", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
 
     def up(upstream):

@@ -1,6 +1,5 @@
 """gRPC through the gateway, with python3-grpcio on both ends: HTTP/2 with and without TLS on each side."""
 import itertools
-import json
 import os
 import queue
 import re
@@ -13,7 +12,7 @@ import time
 import pytest
 
 import grpc_peers
-from gateway import Gateway, ask, free_port, until
+from gateway import Gateway, ask, free_port, logged, until
 from grpc_peers import NOT_SERVING, SERVING, WAIT, Client, Service
 from peers import Raw, request
 
@@ -51,7 +50,7 @@ class Stage:
                    "timeout": "60s"} for name, host in HOSTS.items()),
                 route("echo", {"prefix": "/demo.Echo"}, timeout="60s"),
                 route("other", {"exact": "/demo.Other/Unary"}),
-                route("hurry", {"prefix": "/hurry"}, timeout="300ms", rewrite={"prefix": "/"}),
+                route("hurry", {"prefix": "/hurry"}, timeout="2s", rewrite={"prefix": "/"}),
                 route("tiny", {"prefix": "/tiny"}, request_body_bytes=1000, rewrite={"prefix": "/"}),
                 route("dead", {"prefix": "/dead"}, "dead"),
                 {"name": "denied", "match": {"path": {"prefix": "/denied"}}, "upstream": "h2c", "ip": {"deny": ["127.0.0.0/8"]}},
@@ -66,8 +65,7 @@ class Stage:
 
     def record(self, want):
         """The line of the access log with it."""
-        lines = lambda: [line for line in self.log.read_text().splitlines() if want in line]   # noqa: E731
-        return json.loads(until(lines, "the line")[0])
+        return logged(self.log, want)[0]
 
     def end(self):
         for client in self.clients:
@@ -272,31 +270,31 @@ def test_the_deadline_goes_on(client):
 
 def test_the_routes_timeout_is_a_deadline(stage):
     left = float(stage.client().unary("/hurry/demo.Echo/Remaining", timeout=20)[0])
-    assert 0 < left <= 0.4
+    assert 0 < left <= 2.1   # grpcio rounds up
 
 
 def test_the_shorter_deadline_counts(client):
     began = time.monotonic()
-    assert client.fails(lambda: client.unary("Hang", timeout=0.4))[0] == "DEADLINE_EXCEEDED"
+    assert client.fails(lambda: client.unary("Hang", timeout=1.5))[0] == "DEADLINE_EXCEEDED"
     assert time.monotonic() - began < 10
     assert client.far.cancelled.acquire(timeout=WAIT)   # the service is told to stop
 
 
-@pytest.mark.parametrize("timeout", ["300m", "300000u"])
+@pytest.mark.parametrize("timeout", ["2000m", "2000000u"])
 def test_the_gateway_keeps_the_deadline_itself(stage, timeout):
     """A client over HTTP/1.1 that keeps none."""
     began, raw = time.monotonic(), Raw(stage.ports["h2c"])
     got = raw.ask(request("/demo.Echo/Hang", "POST", "Content-Type: application/grpc", "TE: trailers", f"grpc-timeout: {timeout}",
                           body=b"\0\0\0\0\0"))
     assert got.status == 200 and got.get("grpc-status") == "4" and got.body == b""
-    assert 0.25 < time.monotonic() - began < 10
+    assert 1.9 < time.monotonic() - began < 10
     assert stage.services["h2c"].cancelled.acquire(timeout=WAIT)
     raw.close()
 
 
 def test_a_deadline_in_the_middle_of_a_stream(stage):
     client = stage.client()
-    got, call = [], client.count(b"10 10 1", timeout=1)
+    got, call = [], client.count(b"10 10 1", timeout=3)
     with pytest.raises(grpc.RpcError) as caught:
         for one in call:
             got.append(one)
@@ -358,7 +356,7 @@ def test_a_hundred_streams_at_once(stage, kind):
             talk.say(b"%d.%d" % (turn, i))
         for i, call in enumerate(calls):
             assert next(call) == b"you said %d.%d" % (turn, i)
-    state, = json.loads(ask(stage.gateway.admin_port, "/api/v1/info").body)["workers"]
+    state, = stage.gateway.workers_info()
     assert state["exchanges"] == 100
     for talk in talks:
         talk.end()
@@ -507,7 +505,7 @@ def test_health_checks(make):
         service.health["demo.Echo"] = SERVING
     gateway = make({"upstreams": {"u": {
         "protocol": "h2", "targets": [{"address": f"127.0.0.1:{service.port}"} for service in services], "panic_threshold": 0,
-        "health_check": {"grpc": "demo.Echo", "interval": "300ms", "timeout": "300ms", "healthy": 1, "unhealthy": 1}}},
+        "health_check": {"grpc": "demo.Echo", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}}},
         "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
 
     def up(service):
@@ -545,7 +543,7 @@ def test_checks_of_the_server_as_a_whole_over_tls(make, pki):
     server = pki.ca.issue("s.example")
     service = Service(free_port(), grpc.ssl_server_credentials([(server.key.read_bytes(), server.cert.read_bytes())]))
     gateway = to(make, service.port, tls={"ca": pki.ca.file, "server_name": "s.example"},
-                 health_check={"grpc": "", "interval": "300ms", "timeout": "300ms", "healthy": 1, "unhealthy": 1}).start()
+                 health_check={"grpc": "", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}).start()
     name = f'sallyport_upstream_endpoint_up{{upstream="u",endpoint="127.0.0.1:{service.port}"}}'
     until(lambda: service.count_of("Check") > 1 and gateway.metrics().get(name) == 1, "a good check")
     service.health[""] = NOT_SERVING

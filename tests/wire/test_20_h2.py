@@ -5,7 +5,6 @@ import threading
 import pytest
 
 import test_09_paths
-from gateway import ask as ask_plainly
 from gateway import until
 from h2_peers import (CONNECT_PROTOCOL, INITIAL_WINDOW, MAX_STREAMS, NO_ERROR, PREFACE, PRIORITY, PROTOCOL_ERROR, WINDOW_MAX,
                       WINDOW_UPDATE, WITH_PRIORITY, H2Client, Reset, block, frame, headers, request_fields, settings)
@@ -13,8 +12,7 @@ from h2_wire import MIB, SANITIZED, Held, chunked_answer
 from peers import Upstream, answer, request
 from test_02_bodies import kernel_buffers, pieces, standing_still
 from test_11_records import record
-
-PATIENCE = 0.6   # of the listener "fast"
+from wire import STEADY_S
 
 
 @pytest.fixture
@@ -512,11 +510,11 @@ def test_a_long_answer_is_waited_for(wire):
     pace = threading.Event()
 
     def reply(_):
-        pace.wait(2 * PATIENCE)
+        pace.wait(1.2 * STEADY_S)
         return answer(b"late")
 
     wire["main"].program(reply=reply)
-    assert wire.h2("fast").ask().body == b"late"
+    assert wire.h2("steady").ask().body == b"late"
 
 
 @pytest.mark.parametrize("window", ["stream", "connection"])
@@ -537,13 +535,13 @@ def test_a_window_that_never_opens_is_cut(wire, window):
 def test_a_client_that_reads_slowly_is_not_cut(wire):
     size, pace = 300_000, threading.Event()
     wire["main"].program(reply=lambda _: answer(b"x" * size))
-    client = wire.h2("fast", settings={INITIAL_WINDOW: 50_000})
+    client = wire.h2("steady", settings={INITIAL_WINDOW: 50_000})
     stream, opened = client.begin_request(), 0
     stream.auto = False
     while opened < size:
         opened += 50_000
         stream.more(opened)
-        pace.wait(PATIENCE / 3)
+        pace.wait(STEADY_S / 5)
         stream.open_window(50_000)
     assert stream.whole().got == size
 
@@ -809,8 +807,7 @@ def test_the_list_of_exchanges(wire, client):
     wire["main"].program(reply=reply)
     streams = [client.begin_request(f"/listed/{i}", authority="l.example") for i in range(3)]
     held.until(3)
-    listed = json.loads(ask_plainly(wire.gateway.admin_port, "/api/v1/exchanges").body)
-    text = json.dumps(listed)
+    text = json.dumps(wire.gateway.shown("exchanges"))
     assert all(f"/listed/{i}" in text for i in range(3)) and "l.example" in text
     held.go.set()
     assert all(stream.whole().status == 200 for stream in streams)

@@ -648,7 +648,7 @@ def test_a_block_that_trickles_is_closed(wire, name):
 def test_packets_that_end_within_frames_are_no_fault(wire, what):
     """However long it goes on, as each frame comes on in time."""
     wire["main"].program(reply=lambda r: answer(r.body))
-    conn, pace = wire.frames("fast"), threading.Event()
+    conn, pace = wire.frames("steady"), threading.Event()
     if what == "heads":
         stream = b"".join(headers(i, request_fields("/said")) for i in range(1, 60, 2))
     else:
@@ -656,7 +656,7 @@ def test_packets_that_end_within_frames_are_no_fault(wire, what):
     size = len(stream) // 40
     for at in range(0, len(stream), size):
         conn.send(stream[at:at + size])
-        pace.wait(0.04)
+        pace.wait(0.15)
     for i in range(1, 60, 2) if what == "heads" else [1]:
         assert conn.fate(i) == ("answer", 203 if what == "heads" else 200)
 

@@ -21,11 +21,11 @@ class Ours(auth_service.AuthService):
     CLIENTS = {"ES256": "shop", "RS256": "shop_rsa", "EdDSA": "shop_eddsa", None: "shop_opaque"}
 
     def __init__(self, directory):
-        shop = {"secret_hash": auth_service.hash_of(SECRET), "grants": ["client_credentials"], "roles": ["gold", "eu"],
+        shop = {"secret_hash": auth_service.cheap_hash_of(SECRET), "grants": ["client_credentials"], "roles": ["gold", "eu"],
                 "scopes": ["orders:read", "orders:write"], "audiences": ["orders-api"], "claims": {"tenant": "acme"}}
         super().__init__(directory, {"clients": {
             "shop": shop, "shop_rsa": {**shop, "algorithm": "RS256"}, "shop_eddsa": {**shop, "algorithm": "EdDSA"},
-            "shop_opaque": {**shop, "token_format": "opaque"}, "gateway": {"secret_hash": auth_service.hash_of(SECRET)}}})
+            "shop_opaque": {**shop, "token_format": "opaque"}, "gateway": {"secret_hash": auth_service.cheap_hash_of(SECRET)}}})
 
     def token(self, algorithm=None, scope="orders:read orders:write"):
         return super().token(self.CLIENTS[algorithm], scope=scope)

@@ -22,7 +22,8 @@ from tokens import Key, claims, jwks, token
 
 OUTAGE_S = float(os.environ.get("SALLYPORT_OUTAGE_SECONDS", "4"))
 TIMEOUT_S = 0.3
-LATE_S = 1.0 if not SANITIZED else PATIENCE   # what the machine may add to a deadline
+LATE_S = PATIENCE   # what the machine may add to a deadline
+KNOWN_S = 0.2 if not SANITIZED else 1.0   # of half of those who are known
 CONNECTIONS = 12   # enough to meet both workers
 SOON_S = 8.0   # until a provider works again, after a short outage
 _numbers = itertools.count()
@@ -80,7 +81,7 @@ def shared(tmp_path_factory):
     auth = {kind: make(service.uri(f"/{kind}")) for kind, make in KINDS.items()}
     for kind, make in KINDS.items():
         auth[f"{kind}_stale"] = make(service.uri(f"/{kind}"), ttl="100ms", stale="60s")
-        auth[f"{kind}_short"] = make(service.uri(f"/{kind}"), ttl="60s", negative_ttl="600ms")
+        auth[f"{kind}_short"] = make(service.uri(f"/{kind}"), ttl="60s", negative_ttl="3s")
         auth[f"{kind}_patient"] = make(service.uri(f"/{kind}"), timeout=20)
     routes = [route(name, name) for name in auth] + [
         route(f"{kind}_optional", kind, auth={"optional": True}) for kind in KINDS]
@@ -262,7 +263,7 @@ def test_slow(wire, kind):
     took = unavailable(wire, f"/{kind}", bearer(late))
     assert took >= TIMEOUT_S * 0.9
     wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
-    until(lambda: wire.ask("h1", f"/{kind}", bearer(late)).status == 200, "the late answer", 5 * PATIENCE)
+    until(lambda: wire.ask("h1", f"/{kind}", bearer(late)).status == 200, "the late answer")
     questions = [token_of(each) for each in wire.service.requests]
     assert questions.count(late) == 1, questions
     wire.service.program(reply=plain)
@@ -291,7 +292,7 @@ def test_stale(wire, kind):
     wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(known)))
     wire.refused(wire.ask("h1", f"/{kind}_stale", bearer(denied)), "invalid_token")
     hang(wire.service)
-    until(lambda: wire.service.asked or wire.ask("h1", f"/{kind}_stale", bearer(known)).status != 200, "a question", 10)
+    until(lambda: wire.service.asked or wire.ask("h1", f"/{kind}_stale", bearer(known)).status != 200, "a question")
     for _ in range(8):
         wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(known)))
     unavailable(wire, f"/{kind}_stale", bearer(fresh()))
@@ -368,19 +369,18 @@ def test_known_answers_are_not_asked_for(wire, kind):
     assert sorted(map(token_of, wire.service.requests)) == sorted([known, denied])
 
 
-def asked_again_after(wire, path, known, deadline):
-    """Seconds until the service was asked a second time."""
+def asked_again_after(wire, path, known):
+    """Seconds from the first question until the service was asked a second time."""
     began = time.monotonic()
-    until(lambda: wire.ask("h1", path, bearer(known)) and wire.service.asked >= 2, "a second question", deadline)
+    wire.let_through(wire.ask("h1", path, bearer(known)))
+    until(lambda: wire.ask("h1", path, bearer(known)) and wire.service.asked >= 2, "a second question")
     return time.monotonic() - began
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cache_control_caps_the_ttl(wire, kind):
     wire.service.program(reply=lambda message: yes(message, "Cache-Control: max-age=1"))
-    known = fresh()
-    wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
-    assert 0.5 < asked_again_after(wire, f"/{kind}", known, 10) < 3 * PATIENCE
+    assert 0.9 < asked_again_after(wire, f"/{kind}", fresh()) < 3 * PATIENCE
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -395,11 +395,11 @@ def test_cache_control_forbids(wire, kind, field):
 
 def test_exp_caps_the_ttl(wire):
     """A token is not good for longer than the service has said, whatever ttl says."""
-    end = int(time.time()) + 2
+    end = int(time.time()) + 4
     wire.service.program(reply=lambda message: yes(message, exp=end))
     known = fresh()
     wire.let_through(wire.ask("h1", "/introspection", bearer(known)))
-    got = until(lambda: (got := wire.ask("h1", "/introspection", bearer(known))).status != 200 and got, "its end", 10)
+    got = until(lambda: (got := wire.ask("h1", "/introspection", bearer(known))).status != 200 and got, "its end")
     wire.refused(got, "expired_token")
     assert time.time() >= end
 
@@ -418,7 +418,7 @@ def test_negative_ttl(wire, kind):
     wire.service.reply = yes
     wire.refused(wire.ask("h1", f"/{kind}_short", bearer(known)), "invalid_token")
     assert wire.service.asked == 1
-    until(lambda: wire.ask("h1", f"/{kind}_short", bearer(known)).status == 200, "the second question", 10)
+    until(lambda: wire.ask("h1", f"/{kind}_short", bearer(known)).status == 200, "the second question")
     assert wire.service.asked == 2
 
 
@@ -567,7 +567,7 @@ def test_rotation(keyed, keys, service):
     wire.let_through(wire.ask("h1", "/corp", new))   # the first of its kid waits for the fetch
     wire.let_through(wire.ask("h1", "/corp", old))
     service.publish(jwks(keys[1], keys[2]))
-    until(lambda: wire.ask("h1", "/corp", signed(keys[2])).status == 200, "the next fetch", SOON_S)
+    until(lambda: wire.ask("h1", "/corp", signed(keys[2])).status == 200, "the next fetch")
     wire.refused(wire.ask("h1", "/corp", old), "invalid_token")
     wire.let_through(wire.ask("h1", "/corp", new))
 
@@ -591,11 +591,11 @@ def test_bad_sets_change_nothing(keyed, keys, service):
     for name, bad in BAD_SETS.items():
         service.requests.clear()
         service.reply = lambda message, bad=bad: bad
-        until(lambda: wire.ask("h1", "/corp", signed(keys[1])).status == 503 and service.asked, f"a fetch of {name}", SOON_S)
+        until(lambda: wire.ask("h1", "/corp", signed(keys[1])).status == 503 and service.asked, f"a fetch of {name}")
         wire.let_through(wire.ask("h1", "/corp", signed(keys[0])))
         wire.refused(wire.ask("h1", "/corp", signed(secret)), "invalid_token")
     service.publish(jwks(keys[1]))
-    until(lambda: wire.ask("h1", "/corp", signed(keys[1])).status == 200, "the good set", SOON_S)
+    until(lambda: wire.ask("h1", "/corp", signed(keys[1])).status == 200, "the good set")
     wire.refused(wire.ask("h1", "/corp", signed(keys[0])), "invalid_token")
 
 
@@ -719,9 +719,9 @@ def test_an_outage(outage):
     print("cached_p99_ms", round(1000 * latencies[len(latencies) * 99 // 100], 2))
     print("refused_max_ms", round(1000 * max(refusals), 2))
     # What no timer can make up for: a worker that was kept from running, or in one turn for long.
-    workers = json.loads(ask(wire.gateway.admin_port, "/api/v1/info").body)["workers"]
+    workers = wire.gateway.workers_info()
     print("longest_turn_ms", round(max(each["longest_turn_us"] for each in workers) / 1000, 2))
-    assert latencies[len(latencies) // 2] < TIMEOUT_S / 3 * PATIENCE   # nobody who is known waits for the service
+    assert latencies[len(latencies) // 2] < KNOWN_S   # nobody who is known waits for the service
     assert latencies[-1] < PATIENCE
 
     wire.services["killed"].start()

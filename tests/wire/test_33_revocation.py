@@ -17,7 +17,7 @@ from peers import Incomplete, Raw, answer, request
 from test_24_redis import Redis, revocations, revoke, wait_redis
 from tokens import Key, claims, jwks, token
 
-SECOND = PATIENCE / 2   # a second; more under sanitizers
+SECOND = PATIENCE   # a second; more on a machine that is busy
 RESYNC_S = 10 * PATIENCE
 
 
@@ -336,11 +336,11 @@ def end_of(opened, deadline):
 
 def test_streams_end_with_their_token(alone, key, streams):
     """Within a second of exp, and not before; where the route says so they go on."""
-    good = claims(ISSUER, lifetime=3)
+    good = claims(ISSUER, lifetime=6)
     made = token(key, good)
     ending, outliving, lasting = streams(made), streams(made, outlives=True), streams(token(key, claims(ISSUER)))
     assert all(stream.says() for stream in ending.values())
-    ends = end_of(ending, 3 + SECOND + 1)
+    ends = end_of(ending, 6 + SECOND + 1)
     for name, end in ends.items():
         assert good["exp"] - 0.05 <= end <= good["exp"] + SECOND + 0.2, (name, end - good["exp"])
     print("ended_after_exp_ms", round(1000 * (max(ends.values()) - good["exp"])))

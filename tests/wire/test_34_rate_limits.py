@@ -59,12 +59,12 @@ def test_what_clients_are_told(limited):
     assert got.get("RateLimit") == '"ten";r=9;t=86400'
     assert not got.all("Retry-After") and not got.all("X-RateLimit-Limit")
     got = made.ask("/said")
-    assert (got.status, got.get("RateLimit")) == (203, '"ten";r=8;t=172800')
+    assert got.status == 203 and re.fullmatch(r'"ten";r=8;t=17(2800|279\d)', got.get("RateLimit"))
     made.statuses("/a", 8)
     got = made.ask("/a")
     assert got.status == 429 and got.get("Content-Type") == "application/problem+json"
-    assert re.match('"ten";r=0;t=86(4000|3999)$', got.get("RateLimit")) and got.get("RateLimit-Policy")
-    assert got.all("Retry-After") == [got.get("Retry-After")] and 86390 < int(got.get("Retry-After")) <= 86400
+    assert re.fullmatch(r'"ten";r=0;t=86(4000|399\d)', got.get("RateLimit")) and got.get("RateLimit-Policy")
+    assert got.all("Retry-After") == [got.get("Retry-After")] and 86300 < int(got.get("Retry-After")) <= 86400
     problem = json.loads(got.body)
     assert problem["code"] == "rate_limited" and problem["status"] == 429 and problem["title"] == "Too Many Requests"
     assert re.fullmatch(r"the limit ten is used up; try again in 863\d\d\.\d\d\d s", problem["detail"])
@@ -197,7 +197,7 @@ def test_reloads_keep_the_buckets(limited):
     made = limited({"ten": limit(10)}, [route("a", "ten")])
     made.statuses("/a", 5)
     made.reload()
-    assert made.ask("/a").get("RateLimit") == '"ten";r=4;t=518400'
+    assert re.fullmatch(r'"ten";r=4;t=518(400|39\d)', made.ask("/a").get("RateLimit"))
     made.reload(rate_limits={"ten": limit(20, "2/d")})   # the same time, twice as many
     assert made.ask("/a").get("RateLimit").startswith('"ten";r=7;')
     made.reload(rate_limits={"ten": limit(3, "1/s")})    # emptier than empty is empty

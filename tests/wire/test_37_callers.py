@@ -50,7 +50,7 @@ def hash_of(name):
 class Asker(Load):
     """Requests with the key of one consumer, over and over; what was not answered as this consumer's is kept."""
 
-    def run(self):
+    def run(self, _):
         name, connection = self.tokens[0], http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         while not self.over.is_set():
             connection.request("GET", "/keys", headers={"X-API-Key": f"key of {name}"})
@@ -80,7 +80,7 @@ def test_consumers_from_a_file_that_changes(tmp_path, form):
         load = Asker(wire.port, ["ann"], connections=2)
         assert (status("old"), status("new")) == (200, 401)
         write(form(["ann", "new"]))
-        until(lambda: (status("old"), status("new")) == (401, 200), "the change", 10)
+        until(lambda: (status("old"), status("new")) == (401, 200), "the change")
         write(form(["new"]) + "{ nonsense")
         wire.gateway.wait_log("changed files are not taken")
         assert status("new") == 200
@@ -164,9 +164,9 @@ def test_the_first_that_knows_the_caller_decides(wire, version):
 
 def test_the_keys_of_sallyport_auth_rotate(tmp_path):
     """On schedule, four times, as the gateway is asked: every token is good as long as it says."""
-    client = {**default_clients()["shop"], "access": "2s"}
-    with AuthService(tmp_path / "service", {"keys": {"algorithms": ["ES256"], "rotate": "2s", "overlap": "3s"},
-                                            "tokens": {"access": "2s"}, "clients": {"shop": client}}) as service:
+    client = {**default_clients()["shop"], "access": "5s"}
+    with AuthService(tmp_path / "service", {"keys": {"algorithms": ["ES256"], "rotate": "2s", "overlap": "7s"},
+                                            "tokens": {"access": "5s"}, "clients": {"shop": client}}) as service:
         jwt = jwt_provider(uri=service.url("/jwks.json"), issuer=service.issuer, leeway="0s",
                            jwks={"refresh": "500ms", "cooldown": "200ms"})
         with AuthWire(tmp_path / "gateway", {"corp": jwt}, [route("corp", "corp")]) as wire:
@@ -181,7 +181,7 @@ def test_the_keys_of_sallyport_auth_rotate(tmp_path):
 
 def test_a_stream_of_an_opaque_token_ends_at_its_exp(tmp_path):
     """And not when what the Auth Service said of it is no longer kept; one without exp goes on."""
-    exp, service = int(time.time()) + 4, Service()
+    service = Service()
     service.program(reply=lambda message: json_answer(
         {"active": True, "sub": "ann", **({} if b"token=endless" in message.body else {"exp": exp})}))
 
@@ -194,7 +194,7 @@ def test_a_stream_of_an_opaque_token_ends_at_its_exp(tmp_path):
                                 "timeout": "5s", "cache": {"ttl": "500ms"}}}
     with AuthWire(tmp_path / "gateway", {"opaque": opaque}, [route("opaque", "opaque")], env={"SECRET": "s"}) as wire:
         wire.upstream.program(script=events)
-        streams = [Raw(wire.port), Raw(wire.port)]
+        exp, streams = int(time.time()) + 5, [Raw(wire.port), Raw(wire.port)]
         for stream, name in zip(streams, ("mortal", "endless")):
             stream.send(request("/opaque", "GET", bearer(name)))
             assert stream.head().status == 200

@@ -1,5 +1,6 @@
 """How many requests of one caller may be under way at once: counted over workers and protocols, given back however they end."""
 import json
+import re
 import signal
 import threading
 import time
@@ -205,7 +206,7 @@ def test_beside_a_bucket_a_refused_request_costs_nothing(flights):
                    [route("a", "wide", "both")])
     client = made.begin("/a")
     got = made.ask("/a")
-    assert got.status == 429 and got.get("RateLimit") == '"wide";r=99;t=86400, "both";r=2;t=86400'
+    assert got.status == 429 and re.fullmatch(r'"wide";r=99;t=86(400|39\d), "both";r=2;t=86(400|39\d)', got.get("RateLimit"))
     made.release.set()
     client.response()
     assert made.statuses("/a", 3) == [200, 200, 429]
@@ -319,7 +320,7 @@ def test_places_of_requests_that_wait_for_redis(flights, redis):   # noqa: F811
     """A request holds its place while Redis is asked about its bucket, and no longer than it is there."""
     both = {"key": "client_ip", "default": {"rate": "1/d", "burst": 2, "in_flight": 1}}
     made = flights({"both": both}, [route("a", "both", respond={"body": "x"})],
-                   redis={"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "2s"})
+                   redis={"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "10s"})
 
     def asks_redis():
         assert made.ask("/a").status in (200, 429)
@@ -328,11 +329,11 @@ def test_places_of_requests_that_wait_for_redis(flights, redis):   # noqa: F811
     assert made.bucket("both", "127.0.0.1", method="DELETE").status == 200
     redis.process.send_signal(signal.SIGSTOP)
     waiting = made.begin("/a", arrives=False)
-    until(lambda: json.loads(ask(made.gateway.admin_port, "/api/v1/exchanges").body)["live"] == 1, "a request that waits")
+    until(lambda: made.gateway.shown("exchanges")["live"] == 1, "a request that waits")
     got = made.ask("/a")
     assert got.status == 429 and "at once" in json.loads(got.body)["detail"]
     waiting.reset()
-    until(lambda: json.loads(ask(made.gateway.admin_port, "/api/v1/exchanges").body)["live"] == 0, "nobody waits")
+    until(lambda: made.gateway.shown("exchanges")["live"] == 0, "nobody waits")
     second = made.begin("/a", arrives=False)   # the place is free
     redis.process.send_signal(signal.SIGCONT)
     assert second.response().status == 200

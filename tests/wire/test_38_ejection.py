@@ -11,12 +11,12 @@ import threading
 import pytest
 
 from gateway import NO_BREAKER, Gateway, ask, until
-from h2_peers import H2Client, H2Upstream
+from h2_peers import H2Client, H2Upstream, Reset
 from peers import Raw, Upstream, answer, request
 
 LONG = {"ejection": "60s"}   # longer than any test
 OTHER = {"max_ejected": 1, "ejection": "60s", "max_ejection": "60s"}
-CHECK = {"path": "/health", "interval": "100ms", "timeout": "100ms", "healthy": 1, "unhealthy": 1}
+CHECK = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}
 
 UPSTREAMS = {
     "five": {"outlier": LONG},
@@ -24,7 +24,7 @@ UPSTREAMS = {
     "mixed": {"outlier": LONG},
     "rates": {"outlier": {**LONG, "success_rate": {"interval": "1s", "min_requests": 10, "min_endpoints": 3, "deviations": 1.2}}},
     "refuses": {"outlier": LONG},
-    "hangs": {"outlier": {**LONG, "consecutive_failures": 2}, "timeouts": {"response": "300ms"}, "retries": {"attempts": 0}},
+    "hangs": {"outlier": {**LONG, "consecutive_failures": 2}, "timeouts": {"response": "1s"}, "retries": {"attempts": 0}},
     "aborts": {"outlier": {**LONG, "consecutive_failures": 1}},
     "all_bad": {"outlier": LONG},
     "to_the_last": {"outlier": OTHER, "panic_threshold": 0},
@@ -32,7 +32,7 @@ UPSTREAMS = {
     "refrains": {"outlier": LONG, "health_check": CHECK},
     "readmits": {"outlier": LONG, "health_check": CHECK},
     "does_not_readmit": {"outlier": {**LONG, "check_readmits": False}, "health_check": CHECK},
-    "grows": {"outlier": {"consecutive_failures": 1, "ejection": "300ms", "max_ejection": "700ms"}},
+    "grows": {"outlier": {"consecutive_failures": 1, "ejection": "900ms", "max_ejection": "2100ms"}},
     "off": {"outlier": {"max_ejected": 0}},
 }
 
@@ -133,7 +133,8 @@ def whole_stage(request, tmp_path_factory):
 @pytest.fixture
 def stage(whole_stage):
     whole_stage.begin()
-    until(lambda: whole_stage.up("panics") == set("abc"), "everyone up")
+    checked = [name for name, settings in UPSTREAMS.items() if "health_check" in settings]   # each for itself
+    until(lambda: all(whole_stage.up(name) == set("abc") for name in checked), "everyone up")
     yield whole_stage
     for mood in whole_stage.mood.values():
         if isinstance(mood, threading.Event):
@@ -272,7 +273,7 @@ def test_unless_it_is_not_to(stage):
 
 def test_the_time_grows(stage):
     stage.mood["a"] = 503
-    steps = [(265, 300), (535, 600), (625, 700), (625, 700)]
+    steps = [(795, 900), (1605, 1800), (1875, 2100), (1875, 2100)]
 
     def has_grown():
         """Four in a row; on a slow machine a row may end, since the endpoint was well for long enough in between."""
@@ -281,7 +282,7 @@ def test_the_time_grows(stage):
         assert all(any(low <= ms <= high for low, high in steps) for ms in times), times
         rows = zip(*(times[n:] for n in range(len(steps))))
         return any(all(low <= ms <= high for ms, (low, high) in zip(row, steps)) for row in rows)
-    until(has_grown, "ejections that grow")
+    until(has_grown, lambda: f"ejections that grow: {stage.logged('grows', 'a', 'is ejected for .*')}", deadline=100)
     assert stage.logged("grows", "a", r"is no longer ejected after \d+ ms: its time (is|was) over")
     stage.mood["a"] = 200
     until(lambda: stage.who("grows", 9)["a"], "a's return")
@@ -343,3 +344,106 @@ def test_grpc_statuses_count(tmp_path):
         assert enough(len(nodes[0].requests) - asked, 5)
     for node in nodes:
         node.close()
+
+
+# ---- one connection of many requests ----
+
+class Shared:
+    """Two endpoints over HTTP/2, the connections of the first in the test's hand, and requests that are sent at once."""
+    AT_ONCE = 40
+
+    def __init__(self, directory):
+        self.nodes = [H2Upstream(), H2Upstream()]
+        self.gateway = Gateway(directory, {
+            "workers": 1,
+            "upstreams": {"u": {"protocol": "h2", "outlier": LONG, "retries": {"attempts": 0}, "load_balancer": "round_robin",
+                                "circuit_breaker": {"min_requests": 1000},
+                                "targets": [{"address": f"127.0.0.1:{node.port}"} for node in self.nodes]}},
+            "routes": [{"name": "u", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]})
+
+    def begin(self):
+        """Requests, half of them for each endpoint, and their client."""
+        client = H2Client(self.gateway.port)
+        return client, [client.send_request("/") for _ in range(self.AT_ONCE)]
+
+    def fates(self, crowd):
+        """Statuses, and "reset" of answers that broke off."""
+        def fate(stream):
+            try:
+                return stream.whole().status
+            except Reset:
+                return "reset"
+        client, streams = crowd
+        got = collections.Counter(map(fate, streams))
+        client.close()
+        return got
+
+    def shown(self):
+        upstreams = json.loads(ask(self.gateway.admin_port, "/api/v1/upstreams").body)["upstreams"]
+        return upstreams[0]["endpoints"][0]
+
+    def failed(self):
+        return json.loads(ask(self.gateway.admin_port, "/api/v1/breakers/u").body)["breakers"][0]["window"]["failed"]
+
+
+@pytest.fixture
+def shared(tmp_path):
+    made = Shared(tmp_path)
+    with made.gateway:
+        yield made
+        made.gateway.wait_rest()
+    for node in made.nodes:
+        node.close()
+
+
+@pytest.mark.parametrize("goodbye", [True, False], ids=["goaway", "closed"])
+def test_a_connection_that_breaks_is_one_failure(shared, goodbye):
+    """To the row of its endpoint; to the circuit breaker each request is one."""
+    node, half = shared.nodes[0], shared.AT_ONCE // 2
+
+    def begin(stream):   # and does not end
+        if not goodbye:
+            stream.whole()
+            stream.respond(200)
+            stream.send(b"half")
+        stream.session.ended()
+    node.program(stream=begin)
+    crowd = shared.begin()
+    until(lambda: len(node.requests) == half, "the requests at the endpoint")
+    [session] = node.sessions
+    if goodbye:
+        session.send_goaway(last=0)
+    else:
+        for stream in crowd[1]:
+            stream.more()
+        session.close()
+    assert shared.fates(crowd) == {200: half, 502 if goodbye else "reset": half}
+    assert shared.failed() == half
+    shown = shared.shown()
+    assert not shown["ejected"] and shown["consecutive_failures"] == 1
+    node.program()
+    assert shared.fates(shared.begin()) == {200: shared.AT_ONCE}
+    assert shared.shown()["consecutive_failures"] == 0
+
+
+def test_a_connect_that_fails_is_one_failure(shared):
+    """Three of them are enough, however many requests wait for each."""
+    node, half = shared.nodes[0], shared.AT_ONCE // 2
+    for count in (1, 2, 3):
+        here, go = threading.Event(), threading.Event()
+
+        def script(peer, here=here, go=go):   # takes the connection, and says nothing in HTTP/2
+            here.set()
+            go.wait(30)
+            peer.close()
+        node.program(script)
+        crowd = shared.begin()
+        assert here.wait(10)
+        until(lambda: len(shared.nodes[1].requests) == count * half, "the other endpoint's requests")
+        go.set()
+        assert shared.fates(crowd) == {200: half, 502: half}
+        assert shared.failed() == count * half
+        shown = shared.shown()
+        assert shown["ejected"] == (count == 3) and shown["consecutive_failures"] == count % 3
+    assert shared.shown()["ejected_by"] == "connect_failures"
+    node.program()

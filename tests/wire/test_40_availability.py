@@ -19,25 +19,29 @@ from gateway import BUILD, Gateway
 CHAOS = os.path.join(os.path.dirname(__file__), "..", "..", "bench", "chaos.py")
 
 
-def run(out, *options):
-    done = subprocess.run([sys.executable, CHAOS, "--build", str(BUILD), "--out", str(out), "--peers", "none", *options],
+def run(out, protocol, *options):
+    done = subprocess.run([sys.executable, CHAOS, "--build", str(BUILD), "--out", str(out), "--peers", "none",
+                           "--protocol", protocol, *options],
                           capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
-    return json.loads((out / "chaos.json").read_text())
+    stem = out / ("chaos-h2" if protocol == "h2" else "chaos")
+    assert stem.with_suffix(".svg").stat().st_size > 1000
+    return json.loads(stem.with_suffix(".json").read_text())
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
 def test_clients_are_served_while_services_fail(tmp_path, protocol):
-    """Each endpoint is out 8 % of the time; of what a client of one would miss, a tenth is missed here at most."""
-    results = run(tmp_path, "--only", "availability", "--seconds", os.environ.get("SALLYPORT_CHAOS_SECONDS", "12"),
-                  "--rate", os.environ.get("SALLYPORT_CHAOS_RATE", "150"), "--scale", "5", "--share", "0.08",
-                  "--burst-ms", "2000", "--seed", "1", "--protocol", protocol)
+    """Each endpoint is out a twentieth of the time, the first one twice that; of what its client misses, a tenth is missed
+    here at most: script/chaos measures less, on a machine that does nothing else. Clients wait long enough for a busy one not
+    to look like three endpoints that are out."""
+    results = run(tmp_path, protocol, "--only", "availability", "--seconds", os.environ.get("SALLYPORT_CHAOS_SECONDS", "12"),
+                  "--rate", os.environ.get("SALLYPORT_CHAOS_RATE", "150"), "--scale", "5", "--share", "0.05",
+                  "--burst-ms", "2000", "--seed", "2", "--patience-ms", "8000")
     direct, ours = results["availability"]
     assert (direct["name"], ours["name"]) == ("direct", "sallyport")
     assert 0.8 < direct["share_ok"] < 0.97
     assert 1 - ours["share_ok"] < (1 - direct["share_ok"]) / 10, (direct["share_ok"], ours["share_ok"])
     assert ours["refused"] == ours["broken"] == 0
-    assert (tmp_path / "chaos.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
@@ -47,7 +51,7 @@ def test_an_endpoint_that_hangs_is_passed_over(tmp_path, make_echo, protocol):
     configuration = {
         "upstreams": {"orders": {
             "targets": [{"address": f"127.0.0.1:{echo.port}"} for echo in (hanging, good)], "protocol": protocol,
-            "timeouts": {"response": "150ms"},
+            "timeouts": {"response": "1s"},
             "retries": {"attempts": 1, "backoff": "1ms", "budget": 1.0, "retry_on": ["response_timeout"]}}},
         "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "orders"}]}
     with Gateway(tmp_path, configuration) as gateway, \

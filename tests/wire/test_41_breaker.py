@@ -1,6 +1,7 @@
 """The circuit breaker on the wire: opens, fails fast, probes, ramps, closes; what never opens it; one state for all workers
 and across reloads; a hand on it; what stands in for an answer meanwhile. Over HTTP/1.1, HTTP/2 and gRPC.
 """
+import contextlib
 import json
 import threading
 import time
@@ -10,21 +11,25 @@ import pytest
 from gateway import ask, free_port, until
 from grpc_peers import Client as GrpcClient
 from grpc_peers import Service as GrpcService
-from h2_peers import INTERNAL_ERROR, H2Upstream
-from peers import Raw, Upstream, answer, request
+from h2_peers import INTERNAL_ERROR, H2Client, H2Upstream
+from peers import Incomplete, Raw, Upstream, answer, request
 from wire import Wire
 
 PROTOCOLS = ["http/1.1", "h2"]
 PROBES = 2
 CLOSED, OPEN, HALF_OPEN, RAMPING = range(4)
+LATE_MS = 1000   # nobody is as slow by chance
 QUICK = {"window": "2s", "min_requests": 6, "failure_ratio": 0.5, "open": "400ms", "max_open": "400ms", "ramp": "300ms",
          "half_open_requests": PROBES}
-LONG = {**QUICK, "open": "1h", "max_open": "1h"}
+LONG = {**QUICK, "window": "30s", "open": "1h", "max_open": "1h"}
+LATE = {**LONG, "window": "4s", "slow_call": f"{LATE_MS}ms"}
+PATIENT, IMPATIENT = {"connect": "20s", "response": "30s"}, {"connect": "20s", "response": "500ms"}
+IN_TIME = 10   # long before a call is given up; unit tests know it to the microsecond
 
 
 class Service:
-    """An upstream of either protocol. `mode`: a status, "hang", "reset", "endless" (a head, and no end), or a delay in
-    seconds before a 200."""
+    """An upstream of either protocol. `mode`: a status, "hang", "reset", "endless" (a head, and no end), "broken" (a head, and
+    half of a body), a delay in seconds before a 200, or ("held", status), which is said once it is let go."""
 
     def __init__(self, protocol):
         self.protocol, self.mode = protocol, 200
@@ -73,29 +78,43 @@ class Service:
         if mode == "hang":
             peer.more()   # until the gateway gives up
             return False
+        if mode == "broken":
+            peer.send(answer(b"done")[:-2])
+            return False
         if mode == "endless":
             peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
             self.let_go.wait(30)
             return False
+        peer.send(answer(b"done", f"{self.status(mode)} Said"))
+        return True
+
+    def status(self, mode):
+        """When its time has come."""
+        if isinstance(mode, int):
+            return mode
         if isinstance(mode, float):
             time.sleep(mode)
-        peer.send(answer(b"done", f"{mode if isinstance(mode, int) else 200} Said"))
-        return True
+            return 200
+        self.let_go.wait(30)
+        return mode[1]
 
     def say_h2(self, one, mode):
         if mode == "reset":
             one.cancel(INTERNAL_ERROR)
         elif mode == "hang":
             one.session.until(lambda: one.reset is not None, "a reset")
+        elif mode == "broken":
+            one.respond(200, ("content-length", "4")).send(b"do")
+            one.cancel(INTERNAL_ERROR)
         elif mode == "endless":
             one.respond(200).send(b"abc")
             self.let_go.wait(30)
+            one.cancel()
         else:
-            if isinstance(mode, float):
-                time.sleep(mode)
-            one.answer(b"done", mode if isinstance(mode, int) else 200)
+            one.answer(b"done", self.status(mode))
 
     def become(self, mode):
+        self.let_go.clear()
         with self.changed:
             self.mode, self.seen, self.most = mode, 0, self.flying
         return self
@@ -117,7 +136,7 @@ class Breakers(Wire):
     def upstream(self, breaker, *services, **more):
         targets = [{"address": f"127.0.0.1:{one.port}"} for one in services or [self.service]]
         return {"protocol": self.protocol, "targets": targets,
-                "retries": {"attempts": 0}, "timeouts": {"connect": "500ms", "response": "500ms"}, "circuit_breaker": breaker,
+                "retries": {"attempts": 0}, "timeouts": PATIENT, "circuit_breaker": breaker,
                 "outlier": {"max_ejected": 0}, **more}
 
     def config(self):
@@ -126,7 +145,13 @@ class Breakers(Wire):
         standby = {**LONG, "fallback": {"upstream": "standby"}}
         return {**super().config(), "workers": 2, "upstreams": {
             "quick": self.upstream(QUICK), "long": self.upstream(LONG), "again": self.upstream(LONG, retries=again),
+            "quick_hangs": self.upstream(QUICK, timeouts=IMPATIENT),
             "slow": self.upstream({**LONG, "slow_call": "50ms", "slow_ratio": 0.5}),
+            "late": self.upstream(LATE),
+            "late_counts": self.upstream({**LATE, "window": "1m", "min_requests": 1000}),
+            "late_ends": self.upstream({**LATE, "window": "1m", "min_requests": 1000}, timeouts={"response": "6s"}),
+            "in_time": self.upstream({**LONG, "slow_call": "20s"}),
+            "late_each": self.upstream({**LATE, "scope": "endpoint"}, self.service, self.other),
             "said": self.upstream({**LONG, "fallback": said}), "stood_in": self.upstream(standby),
             "standby": self.upstream(LONG, self.other),
             "each": self.upstream({**LONG, "scope": "endpoint"}, self.service, self.other),
@@ -134,8 +159,9 @@ class Breakers(Wire):
         }, "rate_limits": {"few": {"key": "global", "default": {"rate": "1/h", "burst": 1}}}}
 
     def routes(self):
-        names = ["quick", "long", "again", "slow", "said", "stood_in", "standby", "each", "each_quick"]
-        return [{"name": "limited", "match": {"path": {"prefix": "/limited"}}, "upstream": "long", "rate_limits": ["few"]},
+        names = ["quick_hangs", "quick", "long", "again", "slow", "late_counts", "late_ends", "late_each", "late", "in_time", "said", "stood_in",
+                 "standby", "each", "each_quick"]
+        return [{"name": "limited", "match": {"path": {"prefix": "/limited"}}, "upstream": "long", "rate_limits": ["few"], "timeout": "1s"},
                 {"name": "small", "match": {"path": {"prefix": "/small"}}, "upstream": "long", "request_body_bytes": 10},
                 *({"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name} for name in names)]
 
@@ -167,6 +193,10 @@ class Breakers(Wire):
     def many(self, name, count):
         """The statuses of so many, each on its own connection, so that both workers have some."""
         return [self.get(name).status for _ in range(count)]
+
+    def told(self, name, count):
+        """Waits until the breaker has heard of so many: a worker tells it of a request after the client has the answer."""
+        until(lambda: self.breakers(name)[0]["window"]["requests"] >= count, f"{count} requests in the window of {name}")
 
     def open(self, name):
         until(lambda: self.get(name).status == 503 or None, "an open breaker")
@@ -206,6 +236,7 @@ def wire(whole):
 def test_opens_at_its_requests_and_fails_fast(wire, failure):
     wire.service.become(failure)
     assert wire.many("long", 6) == [502 if failure == "reset" else failure] * 6
+    wire.told("long", 6)
     before = wire.service.seen
     got = wire.get("long")
     assert (got.status, got.json["code"]) == (503, "breaker_open")
@@ -228,8 +259,9 @@ def test_comes_back_by_probes_and_a_ramp(wire):
     recovered = time.monotonic()
     while wire.get("quick").status != 200 or wire.gauge("quick") != CLOSED:
         assert time.monotonic() - recovered < 20
-    for state, count in began.items():
-        assert wire.entered("quick", state) == count + 1, state
+    entered = {state: wire.entered("quick", state) - count for state, count in began.items()}
+    assert entered["ramping"] == entered["closed"] == 1
+    assert entered["open"] == entered["half-open"] >= 1   # more, when the last of the failures was a probe
     assert wire.many("quick", 10) == [200] * 10
 
 
@@ -239,7 +271,8 @@ def test_a_failed_probe_opens_again(wire):
     opened = wire.entered("quick", "open")
     wire.service.become(500)
     until(lambda: wire.get("quick").status == 500 or None, "a probe")
-    until(lambda: wire.entered("quick", "open") > opened or wire.get("quick") is None, "open again")
+    until(lambda: wire.entered("quick", "open") > opened, "open again")
+    wire.gateway.wait_log(r"(?m)upstream quick: open \(probe failed\) for \d+ ms$")
     assert wire.service.seen <= PROBES
 
 
@@ -251,7 +284,7 @@ def test_probes_in_flight_at_a_hanging_service(wire):
 
     def client():
         while time.monotonic() < stop and not done.is_set():
-            got = wire.get("quick")
+            got = wire.get("quick_hangs")
             codes.add(got.json["code"])
             if got.json["code"] == "breaker_open":
                 opened.set()
@@ -261,11 +294,11 @@ def test_probes_in_flight_at_a_hanging_service(wire):
     for one in clients:
         one.start()
     assert opened.wait(30)
-    began = wire.entered("quick", "open")
-    until(lambda: wire.entered("quick", "open") >= began + 2, "what was under way when it opened is over")
+    began = wire.entered("quick_hangs", "open")
+    until(lambda: wire.entered("quick_hangs", "open") >= began + 2, "what was under way when it opened is over")
     wire.service.become("hang")
-    began = wire.entered("quick", "open")
-    until(lambda: wire.entered("quick", "open") >= began + 3, "three more rounds of probes")
+    began = wire.entered("quick_hangs", "open")
+    until(lambda: wire.entered("quick_hangs", "open") >= began + 3, "three more rounds of probes")
     most = wire.service.most
     done.set()
     for one in clients:
@@ -278,6 +311,7 @@ def test_nobody_listens(wire):
     wire.service.upstream.close()
     try:
         assert wire.many("long", 6) == [502] * 6
+        wire.told("long", 6)
         assert wire.get("long").json["code"] == "breaker_open"
     finally:
         wire.service.upstream.reopen()
@@ -287,8 +321,137 @@ def test_nobody_listens(wire):
 def test_slow_answers_open_it(wire):
     wire.service.become(0.12)
     assert wire.many("slow", 6) == [200] * 6
+    wire.told("slow", 6)
     assert wire.get("slow").status == 503
     assert wire.breakers("slow")[0]["reason"] == "slow ratio"
+
+
+# ---- a service that hangs, known before it is given up ----
+
+def hang_on(wire, name, count):
+    """So many clients that wait, and since when. Closed by hand: what they wait for does not come."""
+    wire.service.become("hang")
+    began, clients = time.monotonic(), [Raw(wire.gateway.port) for _ in range(count)]
+    for client in clients:
+        client.send(request(f"/{name}"))
+    return began, clients
+
+
+def close_all(clients):
+    for client in clients:
+        client.reset()
+
+
+def test_calls_that_hang_open_it_before_they_end(wire):
+    assert wire.many("late", 30) == [200] * 30
+    began, clients = hang_on(wire, "late", 8)   # and nobody comes after them
+    until(lambda: wire.gauge("late") == OPEN, "an open breaker")
+    assert LATE_MS / 1000 + 0.35 < time.monotonic() - began < IN_TIME   # slow_call, and a slice of the window in which nothing was good
+    [breaker] = wire.breakers("late")
+    slow = breaker["window"]["slow"]
+    assert (breaker["reason"], breaker["window"]["failed"]) == ("nothing good", 0)
+    assert 6 <= slow <= 8   # those that came a slice later than the first are not needed
+    assert wire.get("late").json["code"] == "breaker_open"
+    until(lambda: wire.service.flying == 8, "what was under way stays")
+    close_all(clients)
+    until(lambda: wire.service.flying == 0, "nothing under way")
+    assert wire.breakers("late")[0]["window"]["slow"] == slow
+
+
+def test_a_window_of_nothing_but_hanging_calls(wire):
+    began, clients = hang_on(wire, "late", 6)
+    until(lambda: wire.gauge("late") == OPEN, "an open breaker")
+    assert time.monotonic() - began < IN_TIME
+    [breaker] = wire.breakers("late")
+    assert (breaker["reason"], breaker["window"]) == ("slow ratio", {"requests": 6, "failed": 0, "slow": 6})
+    close_all(clients)
+
+
+def test_probes_that_hang_open_it_again(wire):
+    wire.force("late", "open")
+    wire.force("late", None)
+    assert wire.state("late") == "half-open"
+    began, clients = hang_on(wire, "late", PROBES)
+    until(lambda: wire.gauge("late") == OPEN, "an open breaker")
+    assert time.monotonic() - began < IN_TIME
+    assert wire.breakers("late")[0]["reason"] == "probes slow"
+    close_all(clients)
+
+
+def test_one_endpoint_hangs(wire):
+    bad = f"127.0.0.1:{wire.service.port}"
+    assert wire.many("late_each", 10) == [200] * 10
+    began, clients = hang_on(wire, "late_each", 30)   # one in two goes there, or more to the other that is quick
+    until(lambda: wire.gauge("late_each", bad) == OPEN, "an open breaker")
+    assert time.monotonic() - began < IN_TIME
+    flying = wire.service.flying
+    assert wire.many("late_each", 10) == [200] * 10
+    assert wire.service.flying == flying
+    close_all(clients)
+
+
+@pytest.mark.parametrize("name, mode, end, window", [
+    ("late_counts", ("held", 200), 200, {"requests": 1, "failed": 0, "slow": 1}),
+    ("late_counts", ("held", 404), 404, {"requests": 1, "failed": 0, "slow": 1}),
+    ("late_counts", ("held", 500), 500, {"requests": 1, "failed": 1, "slow": 0}),
+    ("late_counts", "hang", None, {"requests": 1, "failed": 0, "slow": 1}),
+    ("late_ends", "hang", 504, {"requests": 1, "failed": 1, "slow": 0}),
+    ("in_time", 200, 200, {"requests": 1, "failed": 0, "slow": 0})])
+def test_a_late_call_counts_once(wire, name, mode, end, window):
+    """end: what the client gets; None: it goes away."""
+    wire.service.become(mode)
+    with Raw(wire.gateway.port) as client:
+        client.send(request(f"/{name}"))
+        if name != "in_time":
+            late = {"requests": 1, "failed": 0, "slow": 1}
+            until(lambda: wire.breakers(name)[0]["window"] == late, "a slow call that has not ended")
+            until(lambda: wire.service.flying == 1, "the call under way")
+        wire.service.let_go.set()
+        if end is None:
+            client.reset()
+            until(lambda: wire.service.flying == 0, "the call given up")
+        else:
+            assert client.response().status == end
+    until(lambda: wire.breakers(name)[0]["window"] == window,   # a worker tells of it after the client has the answer
+          lambda: f"{window}, not {wire.breakers(name)[0]['window']}")
+
+
+def test_a_slow_upload_is_not_late(wire):
+    with Raw(wire.gateway.port) as client:
+        client.send(request("/late_counts", "POST", "Content-Length: 4"))
+        client.send(b"ab")
+        time.sleep(2 * LATE_MS / 1000)
+        client.send(b"cd")
+        assert client.response("POST").status == 200
+    wire.told("late_counts", 1)
+    assert wire.breakers("late_counts")[0]["window"] == {"requests": 1, "failed": 0, "slow": 0}
+
+
+def test_a_slow_body_is_not_late(wire):
+    wire.service.become("endless")
+    with Raw(wire.gateway.port) as client:
+        client.send(request("/late_counts"))
+        assert client.head().status == 200
+        time.sleep(2 * LATE_MS / 1000)
+        assert wire.breakers("late_counts")[0]["window"]["slow"] == 0
+        wire.service.let_go.set()
+        client.reset()
+    until(lambda: wire.service.flying == 0, "the answer over")
+
+
+def test_a_shorter_slow_call_is_for_those_under_way_too(wire):
+    config = json.loads(json.dumps(wire.gateway.config))
+    config["upstreams"]["late_counts"]["circuit_breaker"]["slow_call"] = "30s"
+    wire.gateway.write(config)
+    wire.gateway.reload()
+    _, clients = hang_on(wire, "late_counts", 3)
+    until(lambda: wire.service.flying == 3, "the requests upstream")
+    time.sleep(2 * LATE_MS / 1000)
+    assert wire.breakers("late_counts")[0]["window"]["slow"] == 0
+    wire.gateway.write(wire.gateway.config)
+    wire.gateway.reload()
+    until(lambda: wire.breakers("late_counts")[0]["window"]["slow"] == 3, "slow calls")
+    close_all(clients)
 
 
 def test_an_answer_without_end_is_a_good_probe(wire):
@@ -309,7 +472,23 @@ def test_an_answer_without_end_is_a_good_probe(wire):
         wire.service.let_go.set()
         for client in clients:
             client.close()
-        wire.service.let_go.clear()
+
+
+def test_an_answer_that_breaks_off_is_a_failed_probe(wire):
+    wire.service.become(500)
+    wire.open("quick")
+    wire.service.become("broken")
+
+    def opens_again(opened):
+        with Raw(wire.gateway.port) as client, contextlib.suppress(ConnectionError, Incomplete):
+            client.ask(request("/quick"))   # to its end: who goes before that says nothing against it
+        return wire.entered("quick", "open") >= opened + 3
+
+    def never_ramps():
+        opened, ramped = wire.entered("quick", "open"), wire.entered("quick", "ramping")
+        until(lambda: opens_again(opened), "three rounds of probes")
+        return wire.entered("quick", "ramping") == ramped
+    until(never_ramps, "rounds of probes none of which lasted on a busy machine")
 
 
 # ---- what never opens it ----
@@ -336,18 +515,40 @@ def test_clients_do_not_open_it(wire):
 
 # ---- retries ----
 
+def test_a_stream_that_the_route_cuts_says_nothing(make, make_echo):
+    """It goes on: the route is for shorter ones. One that stands still is another matter."""
+    echo = make_echo()
+    gateway = make({"upstreams": {"u": {"targets": [{"address": f"127.0.0.1:{echo.port}"}], "circuit_breaker": LONG}},
+                    "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "u", "timeout": "1s"}]}).start()
+
+    def cut(path):
+        clients = [Raw(gateway.port).send(request(path)) for _ in range(6)]
+        for client in clients:
+            assert client.head().status == 200
+            with contextlib.suppress(ConnectionError):
+                while client.more():
+                    pass
+            client.close()
+        gateway.wait_rest()
+        return json.loads(ask(gateway.admin_port, "/api/v1/breakers/u").body)["breakers"][0]["window"]
+    assert cut("/stream?n=100&chunk=10&delay_ms=20") == {"requests": 6, "failed": 0, "slow": 0}
+    assert cut("/?misbehave=stall_chunked=10") == {"requests": 12, "failed": 6, "slow": 0}
+
+
 def test_retries_ask_too(wire):
     wire.service.become(500)
     got = wire.get("again")   # 1 + 5 tries: the breaker opens at the sixth
     assert (got.status, wire.service.seen) == (500, 6)
+    wire.told("again", 6)
     got = wire.get("again")
     assert (got.json["code"], wire.service.seen) == ("breaker_open", 6)
     wire.force("again", "closed")
     wire.force("again", None)
     wire.service.become(500)
-    assert wire.many("long", 0) == []
-    with_three = [wire.get("again").status for _ in range(3)]
-    assert wire.service.seen == 6 and with_three[1:] == [503, 503]
+    wire.get("again")
+    wire.told("again", 6)
+    assert wire.many("again", 2) == [503, 503]
+    assert wire.service.seen == 6
 
 
 # ---- by hand ----
@@ -366,6 +567,20 @@ def test_forced_open_and_closed(wire):
     wire.service.become(500)
     assert wire.many("long", 20) == [500] * 20
     assert wire.state("long") == "closed"
+
+
+def test_an_open_one_forced_open_has_not_opened_again(wire):
+    def openings():
+        return wire.entered("long", "open"), wire.breakers("long")[0]["openings"]
+    wire.service.become(500)
+    until(lambda: wire.get("long").status == 503 and wire.state("long") == "open", "open by itself")
+    before = openings()
+    [breaker] = wire.force("long", "open")
+    assert (breaker["state"], breaker["reason"]) == ("open", "forced")
+    assert openings() == before
+    wire.force("long", "closed")
+    wire.force("long", "open")
+    assert openings() == tuple(count + 1 for count in before)
 
 
 @pytest.mark.parametrize("method, path, body, status", [
@@ -399,6 +614,19 @@ def test_a_response_stands_in(wire):
     until(lambda: wire.get("said").status != 500 or None, "an open breaker")
     got = wire.get("said")
     assert (got.status, got.body, got.get("Content-Type"), got.get("X-Instead")) == (203, b"[]", "application/json", "yes")
+
+
+def test_what_stands_in_is_no_tunnel(wire):
+    """To a WebSocket over HTTP/2 any 2xx would be one (RFC 8441 5)."""
+    wire.force("said", "open")
+    client = H2Client(wire.gateway.port)
+    try:
+        got = client.begin_request("/said", "CONNECT", "sec-websocket-version: 13", protocol="websocket", end=False).whole()
+        assert (got.status, got.json["code"]) == \
+            ((501, "not_implemented") if wire.protocol == "h2" else (503, "breaker_open"))   # HTTP/2 has no Upgrade
+        assert client.ask("/said").status == 203
+    finally:
+        client.close()
 
 
 def test_another_upstream_stands_in(wire):
@@ -445,7 +673,8 @@ def test_an_endpoint_comes_back(wire):
 def grpc_wire(make):
     service = GrpcService(free_port(), threads=8)
     gateway = make({"workers": 2, "upstreams": {"u": {
-        "protocol": "h2", "targets": [{"address": f"127.0.0.1:{service.port}"}], "circuit_breaker": LONG}},
+        "protocol": "h2", "targets": [{"address": f"127.0.0.1:{service.port}"}], "timeouts": PATIENT,
+        "circuit_breaker": {**LONG, "slow_call": f"{LATE_MS}ms"}}},
         "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
     client = GrpcClient(gateway.port)
     yield client, service, gateway
@@ -471,3 +700,30 @@ def test_grpc_statuses(grpc_wire):
     for _ in range(5):
         client.fails(lambda: client.unary("Unary", b"hello"))
     assert len(service.calls) == seen
+
+
+def test_a_grpc_status_in_trailers_is_the_word_of_a_probe(grpc_wire):
+    client, _, gateway = grpc_wire
+    path = "/api/v1/breakers/u"
+    for method, body in (("PUT", json.dumps({"force": "open"})), ("DELETE", None)):   # it probes first
+        assert ask(gateway.admin_port, path, method, body).status == 200
+    assert client.fails(lambda: client.unary("Late", b"14 away")) == ("UNAVAILABLE", "away")
+
+    def breaker():
+        return json.loads(ask(gateway.admin_port, path).body)["breakers"][0]
+    until(lambda: breaker()["state"] != "half-open", "what the probe has said")
+    assert (breaker()["state"], breaker()["reason"]) == ("open", "probe failed")
+
+
+def test_grpc_calls_that_hang(grpc_wire):
+    client, _, gateway = grpc_wire
+    state = 'sallyport_breaker_state{upstream="u",endpoint=""}'
+    began, calls = time.monotonic(), [client.begin("Hang") for _ in range(6)]
+    until(lambda: gateway.metrics()[state] == OPEN, "an open breaker")
+    assert time.monotonic() - began < IN_TIME
+    code, words = client.fails(lambda: client.unary("Unary", b"hello"))
+    assert (code, "not asked" in words) == ("UNAVAILABLE", True)
+    [breaker] = json.loads(ask(gateway.admin_port, "/api/v1/breakers/u").body)["breakers"]
+    assert (breaker["window"]["failed"], breaker["window"]["slow"]) == (0, 6)
+    for call in calls:
+        call.cancel()

@@ -1,14 +1,18 @@
 """Idempotency-Key: a request that is sent again gets the first answer; while that is under way, with another body or
 without a key it gets none. Over HTTP/1.1 and HTTP/2.
 """
+import json
+import re
 import threading
 import time
 
 import pytest
 
 from gateway import NO_BREAKER, Gateway, until
+from gateway import ask as ask_port
 from h2_peers import H2Client
-from peers import Raw, request
+from h2_wire import ask
+from peers import Incomplete, Raw, request
 from service import PROTOCOLS, Service, ServiceWire
 
 OTHER_ADDRESS = "127.0.1.1"
@@ -27,13 +31,13 @@ class Idempotency(ServiceWire):
     def config(self):
         return {**super().config(), "workers": 2, "upstreams": {"service": {
             "protocol": self.protocol, "targets": [{"address": f"127.0.0.1:{self.service.upstream.port}"}],
-            "timeouts": {"response": "2s"}, "retries": {"attempts": 0}, **NO_BREAKER}}}
+            "timeouts": {"response": "30s"}, "retries": {"attempts": 0}, **NO_BREAKER}}}
 
     def routes(self):
         def route(name, **more):
             return {"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": "service", **more}
         return [route("pay", idempotency={"body_bytes": "4KiB", "response_bytes": "2KiB"}),
-                route("again", idempotency={}),
+                route("again", idempotency={}, retries={"attempts": 1, "statuses": [503], "retry_on": ["connect_failure"]}),
                 route("must", idempotency={"required": True}, headers={"request": {"remove": ["Idempotency-Key"]},
                                                                      "response": {"set": {"X-Edited": "yes"}}}),
                 route("short", idempotency={"ttl": "1s"}),
@@ -68,10 +72,15 @@ def refused(got, status, code):
     assert got.json["code"] == code and got.get("Idempotent-Replayed") is None
 
 
-def answer_of(ask):
+def texts(fields):
+    """Of HTTP/1.1 or HTTP/2."""
+    return [tuple(part if isinstance(part, str) else part.decode() for part in field) for field in fields]
+
+
+def answer_of(again):
     """What is said to a request once the first one with its key is over."""
     def over():
-        got = ask()
+        got = again()
         return None if b"idempotency_in_progress" in got.body else got
     return until(over, "the end of the first request")
 
@@ -116,12 +125,56 @@ def test_what_the_service_says_is_the_answer(wire, key, status):
     assert len(wire.service.requests) == 1
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 503])
+@pytest.mark.parametrize("status", [401, 408, 425, 429, 503])
 def test_what_was_not_carried_out_may_be_tried_again(wire, key, status):
     wire.service.respond(lambda number: status if number == 1 else 201)
     assert wire.raw().ask(request("/pay", "POST", key, body=b"1")).status == status
     got = wire.raw().ask(request("/pay", "POST", key, body=b"1"))
     assert got.status == 201 and got.get("Idempotent-Replayed") is None
+
+
+@pytest.mark.parametrize("body", [b"done", b""], ids=["body", "no_body"])
+def test_trailers_both_ways(wire, key, body):
+    """The service gets the request's, and who asks again gets those of the first answer, by either version."""
+    wire.service.respond(lambda number: 201, body, trailers=["X-Checksum: c0ffee", "X-Two: b"])
+    expected = [("x-checksum", "c0ffee"), ("x-two", "b")]
+    for replayed in (None, "true", "true"):
+        got = ask(wire, "1.1", "/pay", "POST", key, body=b"1", trailers=["X-Sum: 7"])
+        assert got.status == 201 and got.body == body and got.get("Idempotent-Replayed") == replayed
+        assert [(name.lower(), value) for name, value in got.trailers] == expected
+    client = H2Client(wire.ports["plain"])
+    got = client.ask("/pay", "POST", key, body=b"1")   # trailers do not make it another request
+    client.close()
+    assert bytes(got.body) == body and got.get("idempotent-replayed") == "true"
+    assert [(str(name), str(value)) for name, value in texts(got.trailers)] == expected
+    got = ask(wire, "1.0", "/pay", "POST", key, body=b"1")   # which has none
+    assert got.status == 201 and got.body == body and got.get("Transfer-Encoding") is None
+    seen, = wire.service.requests
+    assert [(name.lower(), value) for name, value in texts(seen.trailers)] == [("x-sum", "7")]
+
+
+def test_trailers_of_a_request_are_sent_at_each_try(wire, key):
+    wire.service.respond(lambda number: 503 if number == 1 else 201)
+    assert ask(wire, "1.1", "/again", "POST", key, body=b"1", trailers=["X-Sum: 7"]).status == 201
+    assert [[(name.lower(), value) for name, value in texts(seen.trailers)] for seen in wire.service.requests] == 2 * [[("x-sum", "7")]]
+
+
+def test_an_answer_too_long_by_its_trailers(wire, key):
+    wire.service.respond(lambda number: 201, b"y" * 1500, trailers=["X-Long: " + "t" * 600])
+    assert wire.raw().ask(request("/pay", "POST", key, body=b"1")).status == 201
+    refused(wire.raw().ask(request("/pay", "POST", key, body=b"1")), 409, "idempotency_not_replayable")
+
+
+def test_an_answer_that_breaks_off_has_been_carried_out(wire, key):
+    """Its status is known, its body is not: neither to be sent again nor to be done again."""
+    wire.service.begin()
+    client = wire.raw()
+    client.send(request("/pay", "POST", key, body=b"1"))
+    with pytest.raises((Incomplete, ConnectionResetError)):
+        client.response()
+    wire.service.respond(lambda number: 201)
+    refused(wire.raw().ask(request("/pay", "POST", key, body=b"1")), 409, "idempotency_not_replayable")
+    assert not wire.service.requests
 
 
 def test_a_failure_of_the_gateways_own_gives_the_key_back(wire, key):
@@ -187,6 +240,15 @@ def test_without_a_key_where_none_is_required(wire, key):
     assert len(wire.service.requests) == 4
 
 
+def test_callers_whom_only_the_service_knows(wire, key):
+    """One address, one key, one body; but another Authorization."""
+    assert wire.raw().ask(request("/pay", "POST", key, "Authorization: Basic YTpi", body=b"1")).status == 201
+    refused(wire.raw().ask(request("/pay", "POST", key, "Authorization: Basic Yjpi", body=b"1")), 422, "idempotency_mismatch")
+    refused(wire.raw().ask(request("/pay", "POST", key, body=b"1")), 422, "idempotency_mismatch")
+    got = wire.raw().ask(request("/pay", "POST", key, "Authorization: Basic YTpi", body=b"1"))
+    assert got.status == 201 and got.get("Idempotent-Replayed") == "true" and len(wire.service.requests) == 1
+
+
 # ---- at the same time ----
 
 def test_while_the_first_is_under_way(wire, release, key):
@@ -208,7 +270,7 @@ def test_while_the_first_is_under_way(wire, release, key):
 def test_a_client_that_goes_finds_its_answer(wire, release, key, begun):
     """The request is carried out to its end, and its answer kept for when the client comes back."""
     if begun:
-        wire.service.begin_and_wait(release)
+        wire.service.begin(release)
     gone = wire.raw()
     gone.send(request("/pay", "POST", key, body=b"1"))
     until(lambda: wire.service.requests, "the first request")
@@ -221,6 +283,24 @@ def test_a_client_that_goes_finds_its_answer(wire, release, key, begun):
     got = answer_of(lambda: wire.raw().ask(request("/pay", "POST", key, body=b"1")))
     assert got.status == 201 and got.body == b"done" and got.get("Idempotent-Replayed") == "true"
     assert len(wire.service.requests) == 1
+
+
+def test_a_second_try_for_a_client_that_has_gone(wire, release, key):
+    """The request is sent again when nobody is there any more whose bytes it was made of."""
+    wire.service.respond(lambda number: release.wait(30) and (503 if number == 1 else 201))
+    body = b"x" * 3000
+    gone = wire.raw()
+    gone.send(request("/again?with=a+query", "POST", key, "X-Own: mine", body=body))
+    until(lambda: wire.service.requests, "the first request")
+    gone.reset()
+    until(lambda: wire.raw().ask(request("/again?with=a+query", "POST", key, body=b"2")).status == 422, "it is still under way")
+    for _ in range(50):   # what was freed is used for something else
+        wire.raw().ask(request("/nothing", "POST", "X-Own: " + "y" * 4000, body=b"z" * 100))
+    release.set()
+    got = answer_of(lambda: wire.raw().ask(request("/again?with=a+query", "POST", key, body=body)))
+    assert got.status == 201 and got.get("Idempotent-Replayed") == "true"
+    mine = [(seen.target, seen.get("X-Own"), seen.body) for seen in wire.service.requests if seen.target.startswith("/again")]
+    assert mine == 2 * [("/again?with=a+query", "mine", body)]
 
 
 def test_a_client_of_http_2(wire, release, key):
@@ -292,6 +372,35 @@ def test_one_of_many_is_carried_out(wire, key):
     assert len(wire.service.requests) == 1
     assert {one.status for one in got} <= {201, 409}
     assert sum(one.status == 201 and one.get("Idempotent-Replayed") is None for one in got) == 1
+
+
+def test_what_is_counted(wire, key, release):
+    def counts():
+        name = re.compile(r'sallyport_idempotency_total\{result="(.*)"\}')
+        return {found[1]: value for series, value in wire.metrics().items() if (found := name.fullmatch(series))}
+
+    def kept():
+        return json.loads(ask_port(wire.gateway.admin_port, "/api/v1/idempotency").body)
+    before, kept_before = counts(), kept()
+    assert set(before) == {"new", "replayed", "in_progress", "mismatch", "lost", "no_key", "unavailable", "overloaded"}
+    assert kept_before["running"] == 0 and kept_before["limits"] == {"entries": 65536, "bytes": 64 << 20}
+    first = wire.raw()
+    first.send(request("/pay", "POST", key, body=b"1"))
+    until(lambda: wire.service.requests, "the first request")
+    assert kept()["running"] == 1 and kept()["entries"] == kept_before["entries"] + 1
+    assert wire.raw().ask(request("/pay", "POST", key, body=b"1")).status == 409
+    assert wire.raw().ask(request("/pay", "POST", key, body=b"2")).status == 422
+    release.set()
+    assert first.response().status == 201
+    for _ in range(2):
+        assert wire.raw().ask(request("/pay", "POST", key, body=b"1")).status == 201
+    assert wire.raw().ask(request("/must", "POST", body=b"1")).status == 400
+    assert wire.raw().ask(request("/pay", "POST", "Idempotency-Key:", body=b"1")).status == 400
+    assert wire.raw().ask(request("/pay", "POST", body=b"1")).status == 201
+    now = counts()
+    assert {result: now[result] - before[result] for result in now if now[result] != before[result]} == {
+        "new": 1, "in_progress": 1, "mismatch": 1, "replayed": 2, "no_key": 2}
+    assert kept()["running"] == 0 and kept()["bytes"] > kept_before["bytes"]
 
 
 def test_a_stop_does_not_wait_for_who_has_gone(tmp_path, key):

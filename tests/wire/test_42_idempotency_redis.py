@@ -7,6 +7,7 @@ import pytest
 
 from gateway import NO_BREAKER, Gateway, until
 from gateway import ask as ask_port
+from h2_crowds import IDS, KIB, OPEN, SHUT, Crowd, resident_kib, settled
 from peers import Raw, request
 from service import Service
 from test_24_redis import Redis
@@ -43,11 +44,11 @@ def pair(tmp_path, redis, service):
         directory = tmp_path / name
         directory.mkdir()
         made.append(Gateway(directory, {
-            "redis": {"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "1s"},
+            "redis": {"url": f"redis://127.0.0.1:{redis.port}/0", "deadline": "3s"},
             "upstreams": {"service": {"targets": [{"address": f"127.0.0.1:{service.upstream.port}"}], "retries": {"attempts": 0},
                                       **NO_BREAKER}},
             "routes": [{"name": name, "upstream": "service", "match": {"path": {"prefix": f"/{name}"}}, "idempotency": settings}
-                       for name, settings in (("pay", {"response_bytes": "1KiB"}), ("deny", {"on_redis_down": "deny"}),
+                       for name, settings in (("pay", {"response_bytes": "1KiB"}), ("long", {"response_bytes": "1MiB"}), ("deny", {"on_redis_down": "deny"}),
                                               ("local", {"store": "local"}), ("brief", {"ttl": "1s"}))],
         }).start())
     for gateway in made:   # each worker's connection
@@ -143,6 +144,33 @@ def test_what_redis_has_is_no_answer(pair, service, redis, key, value):
     assert ask(second, "/pay", key).status in (409, 422) and len(service.requests) == 1
 
 
+def test_trailers_by_way_of_redis(pair, service, key):
+    service.respond(lambda number: 201, trailers=["X-Checksum: c0ffee"])
+    first, second = pair
+    assert ask(first, "/pay", key).trailers == [("X-Checksum", "c0ffee")]
+    got = until(lambda: (lambda got: got if replayed(got) else None)(ask(second, "/pay", key)), "the answer in Redis")
+    assert got.trailers == [("X-Checksum", "c0ffee")] and len(service.requests) == 1
+
+
+def test_what_an_older_gateway_has_kept(pair, service, redis, key):
+    """Its answers have no count of trailers; those that it cannot read have a status that it takes for none."""
+    first, second = pair
+    redis.ask("FLUSHALL")
+    service.respond(lambda number: 201, trailers=["X-Checksum: c0ffee"])
+    assert ask(first, "/pay", key).status == 201
+    name = until(lambda: next((word for word in redis.ask("KEYS", "*").split() if b"idempotency" in word), None), "the key").decode()
+
+    def value():
+        text = redis.ask("GET", name)
+        return text[text.index(b"\r\n") + 2:-2]
+    kept = until(lambda: (lambda text: text if text[:1] == b"d" else None)(value()), "the answer in Redis")
+    assert kept[33:37] == b"\0\1\0\xc9"
+    older = kept[:33] + b"\0\0\0\xc9" b"\0\0\0\1" b"\0\0\0\5\0\0\0\1" b"X-Olda" b"done"
+    redis.ask("SET", name, older)
+    got = ask(second, "/pay", key)
+    assert replayed(got) and got.get("X-Old") == "a" and not got.trailers
+
+
 def test_a_list_under_the_key(pair, service, redis, key):
     """An error of Redis's own is trouble like any other."""
     first, second = pair
@@ -192,6 +220,40 @@ def test_a_client_that_goes_while_redis_is_asked(pair, service, redis, key):
     redis.process.send_signal(signal.SIGCONT)
     until(lambda: ask(pair[1], "/deny", key).status == 201, "the key free")
     assert len(service.requests) == 1
+
+
+def test_who_takes_nothing_has_few_answers_of_its_own(pair, service):
+    """Those that are in Redis alone are read for each stream: one connection may hold so much of them, and no more."""
+    first, second = pair
+    keys = [f"long-{next(_keys)}" for _ in IDS]
+    body = b"z" * 200 * KIB
+    service.respond(lambda number: 201, body=body)
+    for key in keys:
+        assert ask(first, "/long", f"Idempotency-Key: {key}", body=b"").status == 201
+    until(lambda: ask(second, "/long", f"Idempotency-Key: {keys[-1]}", body=b"").get("Idempotent-Replayed"), "the last in Redis")
+    before = resident_kib(second)
+    crowd = Crowd(second.port, SHUT)
+    for i, key in zip(IDS, keys):
+        crowd.ask(lambda _: "/long", [i], "POST", [("idempotency-key", key)])
+    crowd.read(lambda: all(crowd.status(i) for i in IDS))
+    until(second.at_rest, "every exchange over")
+    kib = settled(lambda: resident_kib(second)) - before
+    print(f"\nheld of answers from Redis: {kib} KiB")
+    assert kib < 4 * 1024   # of 20,000
+    good = [i for i in IDS if crowd.status(i) == 201]
+    assert len(good) == 3   # the room is full with them
+    assert {crowd.status(i) for i in set(IDS) - set(good)} == {503}
+    crowd.send(OPEN)
+    crowd.take_all(lambda _: body, good, 201)
+    left = [i for i in IDS if i not in good]
+    crowd.read(lambda: crowd.ended >= set(left))
+    assert all(b'"overloaded"' in b"".join(crowd.parts[i]) for i in left)
+    again = keys[left[0] // 2]
+    crowd.ask(lambda _: "/long", [2 * len(IDS) + 1], "POST", [("idempotency-key", again)])
+    crowd.read(lambda: 2 * len(IDS) + 1 in crowd.ended)
+    assert crowd.status(2 * len(IDS) + 1) == 201
+    crowd.close()
+    assert len(service.requests) == len(keys)
 
 
 def exchanges(gateway):

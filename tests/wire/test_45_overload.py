@@ -4,13 +4,14 @@ answered with 503 first. Descriptors are taken away from the running process; me
 import json
 import pathlib
 import resource
+import threading
 import time
 
 import pytest
 
-from gateway import Client, ask, until
+from gateway import DEADLINE, Client, ask, until
 from h2_peers import H2Client
-from peers import Upstream
+from peers import Upstream, answer
 
 PRIORITIES = ("low", "normal", "high", "critical")
 
@@ -112,11 +113,14 @@ def open_descriptors(gateway):
 
 
 def test_clients_leave_descriptors_for_upstreams(make, upstream):
+    release = threading.Event()
+    upstream.program(reply=lambda request: answer() if request.target != "/critical/held" or release.wait(30) else None)
     gateway = make(config(upstream, {"descriptors": {"soft": 0.7, "hard": 0.8}})).start()
     most = 2 * open_descriptors(gateway) + 60
     limit_descriptors(gateway, most)
     first = Client(gateway.port)
-    assert first.ask("/critical").status == 200   # with its connection to the upstream
+    first.send("/critical/held")   # so that it is not idle, as those are that go within a second
+    upstream.wait_requests(1)
     gate = min(int(0.8 * most), most - 16)
     until(lambda: gateway.metrics()["process_max_fds"] == most, "the new limit")
     crowd = []
@@ -127,8 +131,9 @@ def test_clients_leave_descriptors_for_upstreams(make, upstream):
     until(refused, "some were closed at once")
     assert len(crowd) < most
     assert open_descriptors(gateway) <= gate + 8   # the upstream's, and those of who asks for metrics
-    assert first.ask("/critical").status == 200   # and its connection is not kept
-    assert first.ended()
+    release.set()
+    assert first.receive().status == 200
+    assert first.ended()   # it is not kept
     assert gateway.metrics()["sallyport_accept_pauses_total"] == 0
     until(lambda: pressure(gateway, "descriptors") > 2, "pressure")
     # Connections that nothing was heard of wait for timeouts.header; those that idle go soon.
@@ -152,6 +157,31 @@ def test_idle_connections_go_when_descriptors_are_short(make, upstream):
         client.close()
     assert h2.ended()
     h2.close()
+    gateway.stop()
+
+
+def test_idle_connections_to_upstreams_go_when_descriptors_are_short(make, upstream):
+    together = threading.Barrier(20)
+
+    def reply(_):
+        together.wait(DEADLINE)   # each has a connection of its own
+        return answer()
+
+    upstream.program(reply=reply)
+    gateway = make(config(upstream, {"descriptors": {"soft": 0.3, "hard": 0.9}})).start()
+
+    def idle():
+        return gateway.metrics().get('sallyport_upstream_connections{upstream="main",state="idle"}', 0)
+    clients = [Client(gateway.port) for _ in range(20)]
+    for client in clients:
+        client.send("/critical")
+    assert {client.receive().status for client in clients} == {200}
+    until(lambda: idle() == 20, "connections without a request")
+    limit_descriptors(gateway, int(open_descriptors(gateway) * 1.7))   # between soft and hard
+    until(lambda: pressure(gateway, "descriptors") > 0, "pressure")
+    until(lambda: not idle(), lambda: f"no idle connection: {idle()}", deadline=10)   # not timeouts.idle
+    for client in clients:
+        client.close()
     gateway.stop()
 
 

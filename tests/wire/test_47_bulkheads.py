@@ -2,16 +2,18 @@
 clients that stall their uploads, who give way to those that are held up. The exact figures of the first are measured by
 script/chaos on a quiet machine; here there is some slack.
 """
+import concurrent.futures
+import contextlib
 import threading
 import time
 
 import pytest
 
-from gateway import Client, ask, until
+from gateway import DEADLINE, Client, ask, until
 from h2_peers import H2Client, H2Upstream
 from peers import Raw, Upstream, answer, request
 
-CAPACITY, SLACK = 8, 0.05
+CAPACITY, SLACK = 8, 1.0   # seconds: less than anybody waits for a service that hangs
 
 
 def address(upstream):
@@ -67,7 +69,7 @@ def test_a_service_that_hangs_does_not_slow_another(make, protocol):
     gateway = make({
         "upstreams": {"hangs": {"targets": address(hanging.upstream), "protocol": protocol,
                                 "limits": {"connections": CAPACITY, "requests": CAPACITY, "pending": CAPACITY},
-                                "timeouts": {"connect": "500ms", "response": "1s"}, "retries": {"attempts": 0}},
+                                "timeouts": {"connect": "3s", "response": "3s"}, "retries": {"attempts": 0}},
                       "well": {"targets": address(well)}},
         "routes": [{"name": name, "match": {"path": {"prefix": f"/{name}"}}, "upstream": name} for name in ("hangs", "well")],
     }).start()
@@ -91,10 +93,75 @@ def test_a_service_that_hangs_does_not_slow_another(make, protocol):
 
 # ---- uploads that stall ----
 
-def uploads(upstream):
-    return {"upstreams": {"main": {"targets": address(upstream), "limits": {"requests": 4, "pending": 8},
+def uploads(upstream, places=4):
+    return {"upstreams": {"main": {"targets": address(upstream), "limits": {"requests": places, "pending": 8},
                                    "timeouts": {"connect": "20s"}}},
             "routes": [{"name": "all", "upstream": "main"}]}
+
+
+def test_the_line_leaves_the_service_its_time(make, make_echo):
+    """Who waits in line until the request's time is over would be asked for in vain, and the service blamed for it."""
+    echo = make_echo("--outage", "misbehave=slow_head=300")
+    gateway = make({"upstreams": {"narrow": {
+        "targets": address(echo), "limits": {"requests": 1, "pending": 100}, "timeouts": {"connect": "10s"},
+        "circuit_breaker": {"min_requests": 1, "failure_ratio": 0.01}}},
+        "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "narrow", "timeout": "4s"}]}).start()
+    with concurrent.futures.ThreadPoolExecutor(40) as clients:
+        statuses = list(clients.map(lambda _: ask(gateway.port).status, range(40)))
+    assert set(statuses) == {200, 503} and statuses.count(200) == echo.control("load")["requests"]
+    ends = {cause: gateway.metrics()[f'sallyport_ends_total{{cause="{cause}"}}'] for cause in ("overloaded", "breaker_open")}
+    assert ends == {"overloaded": statuses.count(503), "breaker_open": 0}
+    gateway.stop()
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+def test_who_gives_a_stalled_upload_up_has_not_failed(make, protocol):
+    """Clients that stall could else open the breaker of a service that is well, and eject its endpoints."""
+    pause = threading.Event()
+    if protocol == "h2":
+        upstream = H2Upstream()
+        upstream.program(stream=lambda one: pause.wait(1.5) or one.cancel())
+    else:
+        upstream = Upstream()
+        upstream.program(lambda peer: peer.head() and (pause.wait(1.5) or peer.reset()))
+    gateway = make({"upstreams": {"main": {"targets": address(upstream), "protocol": protocol, "circuit_breaker": {"min_requests": 1}}},
+                    "routes": [{"name": "all", "upstream": "main"}]}).start()
+    stalled = [stall(gateway.port) for _ in range(8)]
+    assert [client.response().status for client in stalled] == [502] * 8
+    for client in stalled:
+        client.close()
+    assert gateway.metrics()['sallyport_breaker_state{upstream="main",endpoint=""}'] == 0
+    gateway.stop()
+    upstream.close()
+
+
+def test_who_breaks_off_what_nobody_reads_has_not_failed(make, upstream):
+    over = threading.Event()
+
+    def script(peer):
+        if not peer.head():
+            return
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+        peer.socket.settimeout(1.5)
+        try:
+            while True:
+                peer.socket.sendall(bytes(1 << 16))
+        except OSError:
+            peer.reset()
+            over.set()
+    upstream.program(script)
+    gateway = make({"upstreams": {"main": {"targets": address(upstream), "circuit_breaker": {"min_requests": 1}}},
+                    "routes": [{"name": "all", "upstream": "main"}]}).start()
+    client = Raw(gateway.port, receive_buffer=4096)
+    client.send(request())
+    assert over.wait(DEADLINE)
+    with contextlib.suppress(ConnectionError):
+        while client.socket.recv(1 << 16):
+            pass
+    client.close()
+    until(lambda: gateway.metrics()['sallyport_ends_total{cause="upstream_truncated"}'] == 1, "its end")
+    assert gateway.metrics()['sallyport_breaker_state{upstream="main",endpoint=""}'] == 0
+    gateway.stop()
 
 
 def stall(port, sent=b"some"):
@@ -125,7 +192,7 @@ def test_uploads_that_stall_give_way_to_who_is_held_up(make, upstream):
     assert {each.status for each in told} == {408}
     for client in stalled:
         client.close()
-    assert gateway.metrics()['sallyport_ends_total{cause="request_timeout"}'] == 4
+    until(lambda: gateway.metrics()['sallyport_ends_total{cause="request_timeout"}'] == 4, "all of them counted")
     gateway.stop()
 
 
@@ -147,7 +214,7 @@ def test_streams_that_stall_give_way_too(make, upstream):
 
 
 def test_nobody_has_to_hurry_while_there_is_room(make, upstream):
-    gateway = make(uploads(upstream)).start()
+    gateway = make(uploads(upstream, 8)).start()   # also while a place is on its way from one worker to the other
     slow = [stall(gateway.port) for _ in range(3)]
     began = time.monotonic()
 
@@ -165,7 +232,8 @@ def test_nobody_has_to_hurry_while_there_is_room(make, upstream):
 def test_uploads_that_go_on_are_left_alone(make, upstream):
     gateway = make(uploads(upstream)).start()
     steady = Raw(gateway.port)
-    steady.send(b"POST /steady HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n")
+    begun = b"x" * 20000   # as much as is asked of it in 20 s, should the machine stand still
+    steady.send(b"POST /steady HTTP/1.1\r\nHost: test\r\nContent-Length: 80000\r\n\r\n" + begun)
     stalled = [stall(gateway.port) for _ in range(3)]
     until(lambda: in_flight(gateway) == 4, "they hold the places")
     statuses = []

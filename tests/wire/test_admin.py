@@ -228,23 +228,23 @@ def test_live_exchanges(gateway):
         client.send("/slow?misbehave=hang")
 
     def live():
-        answer = api(gateway, "exchanges")
+        answer = gateway.shown("exchanges")
         return answer if answer["live"] == 6 else None
 
     answer = until(live, lambda: api(gateway, "exchanges"))
     assert answer["complete"] and len(answer["exchanges"]) == 6
     assert {x["path"] for x in answer["exchanges"]} == {"/slow"}
     assert {x["upstream"] for x in answer["exchanges"]} == {"orders"}
-    endpoint = api(gateway, "upstreams")["upstreams"][0]["endpoints"][0]
+    endpoint = gateway.shown("upstreams")["upstreams"][0]["endpoints"][0]
     assert endpoint["active_requests"] == 6
-    info = api(gateway, "info")
+    info = gateway.shown("info")
     assert sum(worker["exchanges"] for worker in info["workers"]) == 6
     assert sum(worker["lent_connections"] for worker in info["workers"]) == 6
     for client in clients:   # a reset: after a FIN alone, an answer might still be wanted
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
     until(lambda: api(gateway, "exchanges")["live"] == 0, lambda: api(gateway, "exchanges"))
-    until(lambda: sum(worker["lent_connections"] for worker in api(gateway, "info")["workers"]) == 0, "none lent")
+    until(lambda: sum(worker["lent_connections"] for worker in gateway.workers_info()) == 0, "none lent")
 
 
 def test_limits_have_reasons(gateway):
@@ -257,7 +257,7 @@ def test_limits_have_reasons(gateway):
 
 
 def test_info(gateway):
-    info = api(gateway, "info")
+    info = gateway.shown("info")
     assert info["version"] == "0.1.0" and info["state"] == "ready" and info["file"] == str(gateway.file)
     assert info["pid"] == gateway.worker()
     assert [worker["worker"] for worker in info["workers"]] == [0, 1]
@@ -586,6 +586,6 @@ def test_every_endpoint_is_documented(gateway):
     text = (root / "docs" / "ADMIN.md").read_text()
     source = (root / "src" / "admin" / "admin.c").read_text()
     paths = re.findall(r'METHOD_(\w+), SERVE_PATH\("([^"]+)"\)', source)
-    assert len(paths) == 22
+    assert len(paths) == 26
     for method, path in paths:
         assert f"`{method} {path}" in text

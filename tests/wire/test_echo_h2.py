@@ -73,7 +73,7 @@ def test_streams_that_break(echo, http, name):
 def test_one_stream_hangs_and_the_others_do_not(echo):
     with httpx.Client(http1=False, http2=True, base_url=echo.url, timeout=DEADLINE_S) as http:
         with pytest.raises(httpx.ReadTimeout):
-            http.get("/?misbehave=hang", timeout=0.1)
+            http.get("/?misbehave=hang", timeout=2)
         assert http.get("/bytes/1").text == "a"
         assert echo.control("load")["in_flight"] == 1
     until(lambda: echo.control("load")["in_flight"] == 0, "let go")
@@ -132,6 +132,12 @@ def test_a_stream_of_messages(echo):
 def test_calls_that_fail(call, wish, code):
     assert code_of(call, metadata=[("x-echo", f"misbehave={wish}")]) == code
     assert code_of(call) == grpc.StatusCode.OK
+
+
+def test_a_call_that_asks_for_its_status(echo):
+    with grpc.insecure_channel(f"127.0.0.1:{echo.port}") as channel:
+        assert code_of(channel.unary_unary("/status/5")) == grpc.StatusCode.NOT_FOUND
+        assert code_of(channel.unary_unary("/status/x")) == grpc.StatusCode.UNKNOWN
 
 
 def test_calls_in_an_outage(echo, call):

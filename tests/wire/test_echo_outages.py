@@ -66,10 +66,10 @@ def test_refusing_takes_no_time(echo):
 
 def test_refusing_for_a_time_on_request(echo, connect):
     began = time.monotonic()
-    assert connect().send(get("/?misbehave=refuse=150")).rest() == (b"", True)
+    assert connect().send(get("/?misbehave=refuse=2000")).rest() == (b"", True)
     assert is_refused(echo)
     until(lambda: not is_refused(echo), "let in again")
-    assert time.monotonic() - began >= 0.15
+    assert time.monotonic() - began >= 2
     assert status(echo) == 200
 
 

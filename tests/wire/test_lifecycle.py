@@ -509,7 +509,7 @@ def test_upgrades_in_a_row_with_a_request_that_outlives_them(make, origin):
 # ---- the end ----
 
 def test_drain_is_not_ready_accepts_for_delay_and_finishes_requests(make, origin):
-    gateway = make({"drain": {"delay": "1s", "timeout": "20s"}}, origin=origin).start()
+    gateway = make({"drain": {"delay": "5s", "timeout": "20s"}}, origin=origin).start()
     slow = Client(gateway.port)
     slow.send("/hold")
     origin.wait_held()

@@ -1,13 +1,14 @@
 """One gateway that many tests share: listeners and routes of many kinds, upstreams the tests hold in their hands."""
-import json
-
-from gateway import NO_BREAKER, Gateway, ask, free_port, until
+from gateway import NO_BREAKER, Gateway, free_port, until
 from peers import Raw, Upstream
 
 TRUSTED = "127.0.0.0/24"     # clients bind to 127.0.1.1 to be strangers
 STRANGER = "127.0.1.1"
 SMALL = {"header_bytes": "2KiB", "headers": 12, "uri_bytes": 256, "body_bytes": "64KiB"}
-FAST = {"header": "600ms", "body": "600ms", "idle": "600ms", "write": "600ms"}
+# Seconds that "fast" waits for who is silent, and "steady" for who pauses for less: what is to be cut, and what is not, on a
+# machine that may stand still for some of it.
+FAST_S, STEADY_S = 1, 5
+FAST, STEADY = (dict.fromkeys(("header", "body", "idle", "write"), f"{seconds}s") for seconds in (FAST_S, STEADY_S))
 
 
 def prefix(path):
@@ -23,6 +24,7 @@ class Wire:
         "proxy": {"trusted_proxies": [TRUSTED], "proxy_protocol": True},
         "small": {"limits": SMALL},
         "fast": {"timeouts": FAST, "limits": {"body_bytes": "64MiB"}},
+        "steady": {"timeouts": STEADY, "limits": {"body_bytes": "64MiB"}},
         "slow_proxy": {"timeouts": FAST, "trusted_proxies": [TRUSTED], "proxy_protocol": True},
         "few": {"limits": {"connections": 4}},
         "underscores_allow": {"underscores": "allow"},
@@ -30,14 +32,16 @@ class Wire:
         "merge": {"merge_slashes": True},
     }
     UPSTREAMS = {
-        "main": {"timeouts": {"response": "20s"}},
-        "fast": {"timeouts": {"connect": "500ms", "response": "400ms", "idle": "500ms"}, "retries": {"attempts": 0}},
+        # Watched, and never open.
+        "main": {"timeouts": {"response": "20s"}, "circuit_breaker": {"slow_call": "10s", "min_requests": 1000000}},
+        "fast": {"timeouts": {"connect": "1s", "response": "1s", "idle": "1s"}, "retries": {"attempts": 0}},
+        "steady": {"timeouts": {"response": f"{STEADY_S}s"}, "retries": {"attempts": 0}},
         "again": {"retries": {"attempts": 2, "statuses": [503], "backoff": "1ms", "budget": 1.0, "body_bytes": "4KiB"}},
         "narrow": {"limits": {"connections": 1, "requests": 3, "pending": 1}, "timeouts": {"connect": "5s"}},
         "pair": {"targets": ["pair_a", "pair_b"], "retries": {"attempts": 1, "backoff": "1ms"},
                  "outlier": {"max_ejected": 0}},   # what one test does to them is not the next one's business
         "budget": {"retries": {"attempts": 1, "backoff": "50ms"}},
-        "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "200ms"}},
+        "queue": {"limits": {"connections": 1}, "timeouts": {"connect": "1s"}},
         "twofold": {"limits": {"requests": 2}},
     }
 
@@ -73,10 +77,10 @@ class Wire:
             "name": name, "match": {"path": {"prefix": path or f"/{name}"}}, "upstream": upstream, **more}
         return [
             route("root", path="/", timeout="0s"),
-            route("fast", "fast"), route("again", "again"), route("narrow", "narrow"), route("pair", "pair"),
+            route("fast", "fast"), route("steady", "steady"), route("again", "again"), route("narrow", "narrow"), route("pair", "pair"),
             route("budget", "budget"), route("queue", "queue"), route("twofold", "twofold"),
             route("no_retries", "again", retries={"attempts": 0}),
-            route("hurry", timeout="300ms"),
+            route("hurry", timeout="2s"),
             route("tiny", request_body_bytes=10),
             route("cut", rewrite={"prefix": "/kept/here"}),
             {"name": "template", "match": {"path": {"template": "/users/{id}/files/{name}"}}, "upstream": "main",
@@ -90,7 +94,7 @@ class Wire:
              "redirect": {"to": "https://new.example{path}?{query}", "status": 307}},
             {"name": "said", "match": prefix("/said"),
              "respond": {"status": 203, "body": "said\n", "headers": {"X-Own": "yes", "Content-Type": "text/x"}}},
-            route("late", fault={"delay": "80ms"}),
+            route("late", fault={"delay": "80ms"}), route("much_later", fault={"delay": "60s"}),
             route("broken", fault={"status": 418}),
             {"name": "write_only", "match": {"path": {"exact": "/write"}, "methods": ["PUT", "POST"]},
              "upstream": "main"},
@@ -113,7 +117,7 @@ class Wire:
         return self.metrics().get(f'sallyport_ends_total{{cause="{cause}"}}', 0)
 
     def info(self):
-        return json.loads(ask(self.gateway.admin_port, "/api/v1/info").body)
+        return self.gateway.shown("info")
 
     def resident_kib(self):
         with open(f"/proc/{self.worker}/status") as status:

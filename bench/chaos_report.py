@@ -62,7 +62,17 @@ def availability_table(results, versions):
     return table(header, rows)
 
 
-def availability_lines(results):
+PROTOCOLS = {
+    "http/1.1": ("HTTP/1.1", ""),
+    "h2": ("HTTP/2", "Clients and endpoints speak HTTP/2 without TLS, by prior knowledge; nginx speaks HTTP/1.1 to its endpoints, "
+                     "as it knows nothing else."),
+    "grpc": ("gRPC", "Unary calls over HTTP/2 without TLS, each with an `idempotency-key` of its own, which says that it may be sent "
+                     "again; one is served that gets its message back and `grpc-status` 0. Errors are UNAVAILABLE in an answer's "
+                     "head, with HTTP status 200."),
+}
+
+
+def availability_lines(results, stem):
     options, cases = results["options"], results["availability"]
     by_name = {r["name"]: r for r in cases}
     ours = by_name["sallyport"]
@@ -73,7 +83,6 @@ def availability_lines(results):
             kinds[burst["misbehave"]] = kinds.get(burst["misbehave"], 0) + 1
     late = sum(r["sent_late"] for r in cases) / sum(r["requests"] for r in cases)
     return [
-        "## Availability", "",
         f"{options['seconds']:g} s at {options['rate']:,} requests/s in each case, which stand for "
         f"{options['seconds'] * options['scale'] / 3600:.1f} hours: bursts, ejections, open times and ramps are "
         f"{options['scale']:g} times shorter than they are meant to be. Each endpoint is out {percent(options['share'], 2)} "
@@ -87,31 +96,36 @@ def availability_lines(results):
         f"| straight to one endpoint | about {percent(1 - options['share'], 2)} | {percent(by_name['direct']['share_ok'])} | |",
         f"| through sallyport | at least {percent(GOAL, 2)} | {percent(ours['share_ok'])} | "
         f"{'reached' if ours['share_ok'] >= GOAL else '**not reached**'} |", "",
-        "![time line](chaos.svg)", ""]
+        f"![time line]({stem}.svg)", ""]
 
 
 def isolation_lines(rows):
-    lines = ["## Isolation", "", "| figure | wanted | measured | |", "|---|---|---|---|"]
+    lines = ["| figure | wanted | measured | |", "|---|---|---|---|"]
     for row in rows:
         verdict = "" if row["reached"] is None else "reached" if row["reached"] else "**not reached**"
         lines.append(f"| {row['figure']} | {row['wanted']} | {row['measured']} | {verdict} |")
     return [*lines, ""]
 
 
-def markdown(results):
-    lines = ["# Availability and isolation while services fail", "",
-             "Measured by `script/chaos`; how to read it: [bench/README.md](../README.md). " + results["machine"] + ".", ""]
-    if "availability" in results:
-        lines += availability_lines(results)
-    if "isolation" in results:
-        lines += isolation_lines(results["isolation"])
-    return "\n".join(lines)
+# A part's file, its title, and its lines: each can be measured again without the other.
+PARTS = {"availability": ("chaos", "Availability while services fail", availability_lines),
+         "isolation": ("isolation", "What a failing service does to others, and to itself",
+                       lambda results, _: isolation_lines(results["isolation"]))}
+
+
+def markdown(results, part, stem):
+    protocol, words = PROTOCOLS[results["options"]["protocol"]]
+    _, title, lines_of = PARTS[part]
+    return "\n".join([
+        f"# {title}, over {protocol}", "",
+        "Measured by `script/chaos`; how to read it: [bench/README.md](../README.md). " + results["machine"] + ".", "",
+        *([words, ""] if words else []), *lines_of(results, stem)])
 
 
 # --- the drawing -----------------------------------------------------------------------------------------------------
 
 LEFT, WIDTH, ROW, GAP = 150, 900, 26, 8
-KIND_COLOURS = {"refuse": "#8250df", "hang": "#cf222e", "status": "#bf8700", "slow_head": "#0969da"}
+KIND_COLOURS = {"refuse": "#8250df", "hang": "#cf222e", "status": "#bf8700", "grpc_status": "#bf8700", "slow_head": "#0969da"}
 STATE_COLOURS = {"down": "#57606a", "ejected": "#fa4549", "open": "#cf222e", "half-open": "#bf8700", "ramping": "#2da44e"}
 OTHER = "#8c959f"
 

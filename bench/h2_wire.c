@@ -84,6 +84,41 @@ nghttp2_nv h2_field(const char *name, const char *value)
                         .flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE};
 }
 
+static unsigned parse_status(const uint8_t *value, size_t size)
+{
+    unsigned status = 0;
+    for (size_t i = 0; i < size && i < 3 && value[i] >= '0' && value[i] <= '9'; i++)
+        status = status * 10 + value[i] - '0';
+    return size == 3 ? status : 0;
+}
+
+void h2_answer_field(struct h2_answer *a, const uint8_t *name, size_t name_size, const uint8_t *value,
+                     size_t value_size)
+{
+    if (name_size == 7 && memcmp(name, ":status", 7) == 0) {
+        a->status = parse_status(value, value_size);
+    } else if (name_size == 11 && memcmp(name, "grpc-status", 11) == 0) {
+        a->has_grpc_status = true;
+        a->grpc_ok = value_size == 1 && value[0] == '0';
+    }
+}
+
+ssize_t h2_read_body(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
+                     nghttp2_data_source *source, void *unused)
+{
+    (void)session;
+    (void)stream;
+    (void)unused;
+    struct h2_body *body = source->ptr;
+    size_t n = body->left < room ? body->left : room;
+    memcpy(to, body->bytes, n);
+    body->bytes += n;
+    body->left -= n;
+    if (body->left == 0)
+        *flags |= NGHTTP2_DATA_FLAG_EOF;
+    return (ssize_t)n;
+}
+
 void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size)
 {
     for (size_t i = 0; i < size && m->got + i < GRPC_PREFIX; i++)

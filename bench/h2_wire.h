@@ -1,7 +1,8 @@
 #ifndef BENCH_H2_WIRE_H
 #define BENCH_H2_WIRE_H
 
-/* What load_h2 and origin_h2 share: frames of an nghttp2 session to the socket, and gRPC's message prefix. */
+/* What load_h2, steady_h2 and origin_h2 share: frames of an nghttp2 session to the socket, answers, and
+   gRPC's message prefix. */
 
 #include "link.h"
 
@@ -28,6 +29,26 @@ struct grpc_message {
     uint8_t prefix[GRPC_PREFIX];
     uint64_t got;
 };
+
+/* What has come of an answer. Zero it. */
+struct h2_answer {
+    unsigned status;      /* 0: none yet, or none of three digits */
+    bool has_grpc_status; /* in the head or the trailers */
+    bool grpc_ok;         /* it is 0 */
+    struct grpc_message message;
+};
+
+void h2_answer_field(struct h2_answer *a, const uint8_t *name, size_t name_size, const uint8_t *value,
+                     size_t value_size);
+
+/* The body of a request on its way: a source whose read_callback is h2_read_body. */
+struct h2_body {
+    const uint8_t *bytes;
+    size_t left;
+};
+
+ssize_t h2_read_body(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
+                     nghttp2_data_source *source, void *unused);
 
 void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size);
 bool grpc_is_whole(const struct grpc_message *m);

@@ -35,11 +35,9 @@ enum conn_state { CONN_CLOSED, CONN_OPENING, CONN_OPEN };
 
 struct call {
     bool busy;
-    bool grpc_ok;
-    unsigned status;
     uint64_t from_ns;
-    struct grpc_message message; /* the answer's */
-    size_t sent;                 /* of the request's message */
+    struct h2_answer answer;
+    struct h2_body body;
 };
 
 struct conn {
@@ -127,22 +125,6 @@ static void request_make(struct load *l)
     grpc_make(l->message, l->message_bytes);
 }
 
-static ssize_t read_message(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room,
-                            uint32_t *flags, nghttp2_data_source *source, void *unused)
-{
-    (void)session;
-    (void)stream;
-    (void)unused;
-    struct call *call = source->ptr;
-    size_t size = GRPC_PREFIX + load.message_bytes;
-    size_t n = size - call->sent < room ? size - call->sent : room;
-    memcpy(to, load.message + call->sent, n);
-    call->sent += n;
-    if (call->sent == size)
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-    return (ssize_t)n;
-}
-
 static bool may_send(const struct load *l, uint64_t now)
 {
     return l->sending && (l->limit > 0 ? l->sent < l->limit : now < l->stop_ns);
@@ -151,8 +133,8 @@ static bool may_send(const struct load *l, uint64_t now)
 /* Begins a request; it leaves with the next flush. */
 static void call_begin(struct load *l, struct conn *c, struct call *call, uint64_t now)
 {
-    *call = (struct call){.busy = true, .from_ns = now};
-    nghttp2_data_provider data = {.source.ptr = call, .read_callback = read_message};
+    *call = (struct call){.busy = true, .from_ns = now, .body = {l->message, GRPC_PREFIX + l->message_bytes}};
+    nghttp2_data_provider data = {.source.ptr = &call->body, .read_callback = h2_read_body};
     int32_t stream =
         nghttp2_submit_request(c->session, NULL, l->fields, l->field_count, l->grpc ? &data : NULL, call);
     if (stream < 0) { /* the server takes no more on this connection */
@@ -165,27 +147,14 @@ static void call_begin(struct load *l, struct conn *c, struct call *call, uint64
 
 /* --- what the session reports --- */
 
-static unsigned parse_status(const uint8_t *value, size_t size)
-{
-    unsigned status = 0;
-    for (size_t i = 0; i < size && i < 3 && value[i] >= '0' && value[i] <= '9'; i++)
-        status = status * 10 + value[i] - '0';
-    return size == 3 ? status : 0;
-}
-
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
                      size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags, void *user)
 {
     (void)flags;
     (void)user;
     struct call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-    if (call == NULL || frame->hd.type != NGHTTP2_HEADERS)
-        return 0;
-    if (name_size == 7 && memcmp(name, ":status", 7) == 0)
-        call->status = parse_status(value, value_size);
-    else if (frame->headers.cat == NGHTTP2_HCAT_HEADERS && name_size == 11 &&
-             memcmp(name, "grpc-status", 11) == 0)
-        call->grpc_ok = value_size == 1 && value[0] == '0';
+    if (call != NULL && frame->hd.type == NGHTTP2_HEADERS)
+        h2_answer_field(&call->answer, name, name_size, value, value_size);
     return 0;
 }
 
@@ -196,7 +165,7 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, cons
     (void)user;
     struct call *call = nghttp2_session_get_stream_user_data(session, stream);
     if (call != NULL)
-        grpc_take(&call->message, data, size);
+        grpc_take(&call->answer.message, data, size);
     return 0;
 }
 
@@ -215,9 +184,10 @@ static int on_stream_close(nghttp2_session *session, int32_t stream, uint32_t er
     } else {
         l->counts.requests++;
         hist_record(&l->hist, now - call->from_ns);
-        if (call->status < 200 || call->status > 299)
+        l->counts.server_errors += call->answer.status >= 500;
+        if (call->answer.status < 200 || call->answer.status > 299)
             l->counts.bad_status++;
-        else if (l->grpc && !(call->grpc_ok && grpc_is_whole(&call->message)))
+        else if (l->grpc && !(call->answer.grpc_ok && grpc_is_whole(&call->answer.message)))
             l->counts.bad_message++;
     }
     if (may_send(l, now))

@@ -3,14 +3,24 @@
 import json
 import os
 import subprocess
+from collections import namedtuple
 import threading
 import time
 import urllib.request
 
 import targets
-from harness import BenchError, ask_http, wait_ready
+from harness import BenchError, ask_h2, ask_http, wait_ready
 
 EVERYWHERE = set(range(os.cpu_count() or 1))
+
+# What clients and sallyport speak, it to its endpoints as well: `mode` chooses lines of the peers' templates, `wire` is what
+# steady is told, `path` what it asks for, `error` how an endpoint says that it cannot, `failing` where it always says so.
+Protocol = namedtuple("Protocol", "name mode wire listener upstream path error failing")
+PROTOCOLS = {protocol.name: protocol for protocol in (
+    Protocol("http/1.1", "plain", [], "http/1.1", "http/1.1", "/api/v1/orders/1842", "status=503", "/status/503"),
+    Protocol("h2", "h2", ["--h2"], "h2", "h2", "/api/v1/orders/1842", "status=503", "/status/503"),
+    Protocol("grpc", "grpc", ["--grpc"], "h2", "h2", "/orders.v1.Orders/Get", "grpc_status=14", "/status/14"),
+)}
 
 
 class Service:
@@ -45,9 +55,10 @@ class Service:
 class Clients:
     """bench/steady in front of a port; begins with go()."""
 
-    def __init__(self, session, port, rate, seconds, timeout_ms=1000, slot_ms=100, path=None):
+    def __init__(self, session, protocol, port, rate, seconds, timeout_ms=1000, slot_ms=100, path=None, each=False):
         argv = [session.tool("steady"), "--to", f"127.0.0.1:{port}", "--rate", str(rate), "--seconds", str(seconds),
-                "--timeout", str(timeout_ms), "--slot", str(slot_ms), *(["--path", path] if path else [])]
+                "--timeout", str(timeout_ms), "--slot", str(slot_ms), "--path", path or protocol.path, *protocol.wire,
+                *(["--each"] if each else [])]
         self.seconds = seconds
         self.program = session.start("steady", argv, EVERYWHERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.process = self.program.process
@@ -76,17 +87,18 @@ def ms(value):
 
 
 class Gateway:
-    """sallyport with a configuration made here."""
+    """sallyport with a configuration made here, one protocol on both sides."""
 
-    def __init__(self, session, upstreams, routes):
+    def __init__(self, session, protocol, upstreams, routes):
         directory = session.folder("sallyport")
         self.port, self.admin, self.status = session.port(), session.port(), session.port()
         config = {
             "version": 1, "workers": 1,
-            "listeners": [{"name": "http", "address": f"127.0.0.1:{self.port}", "protocols": ["http/1.1"],
+            "listeners": [{"name": "http", "address": f"127.0.0.1:{self.port}", "protocols": [protocol.listener],
                            "timeouts": {"idle": "300s"}}],
             "admin": {"address": f"127.0.0.1:{self.admin}"}, "status": {"address": f"127.0.0.1:{self.status}"},
-            "upstreams": upstreams, "routes": routes,
+            "upstreams": {name: {"protocol": protocol.upstream, **upstream} for name, upstream in upstreams.items()},
+            "routes": routes,
             "telemetry": {"access_log": {"output": "off"}}, "drain": {"delay": "0s", "timeout": "1s"},
         }
         path = directory / "sallyport.yaml"
@@ -117,17 +129,21 @@ class Gateway:
         return words
 
 
-def peer(session, name, values):
+def ask(session, protocol, port):
+    return ask_http(port) if protocol.mode == "plain" else ask_h2(session, port, ["--grpc"] if protocol.mode == "grpc" else [])
+
+
+def peer(session, protocol, name, values):
     """nginx or haproxy by its template in bench/peers/chaos; the port it listens on."""
     target = targets.TARGETS[name]
     directory = session.folder(name)
     config = directory / target.config
-    values = {"MODE": "plain", "PORT": session.port(), "DIR": directory, "CONFIG": config, "USER": targets.own_user(),
+    values = {"MODE": protocol.mode, "PORT": session.port(), "DIR": directory, "CONFIG": config, "USER": targets.own_user(),
               **values}
     config.write_text(targets.fill((targets.CONFIGS / "chaos" / target.config).read_text(), values))
     argv = [target.path(session), *(targets.fill(word, values) for word in target.argv)]
     program = session.start(name, argv, EVERYWHERE, log=directory / "output")
-    wait_ready(program, lambda: ask_http(values["PORT"]))
+    wait_ready(program, lambda: ask(session, protocol, values["PORT"]))
     return values["PORT"]
 
 

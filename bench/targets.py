@@ -27,7 +27,10 @@ MODES = {
     "exact": "HTTP/1.1 without TLS; a limit for each client's address, in Redis",
     "leased": "the same, with tokens that are fetched ahead",
     "unguarded": "HTTP/1.1 without TLS; no breaker, no ejection, no retries",
-    "open": "HTTP/1.1 without TLS; as plain, for a breaker that is held open",
+    "open": "HTTP/1.1 without TLS; as plain, for a breaker that is held open; peers answer 503 to all",
+    "h2c": "HTTP/2 without TLS to clients, HTTP/1.1 upstream",
+    "h2copen": "the same, for a breaker that is held open",
+    "h2open": "as h2, for a breaker that is held open",
 }
 
 # The load that fits: its program, and what it is told besides.
@@ -85,9 +88,9 @@ TARGETS = {
         # Moves bytes and reads none: the floor.
         Target("relay", "build:bench/relay", argv=("127.0.0.1:@PORT@", "127.0.0.1:@ORIGIN@")),
         Target("nginx", "nginx", "nginx.conf", ("-c", "@CONFIG@", "-e", "@DIR@/error.log"), ("-v",),
-               modes=(*TRANSPORTS, "full", *LIMITS)),
+               modes=(*TRANSPORTS, "full", "open", *LIMITS)),
         Target("haproxy", "haproxy", "haproxy.cfg", ("-db", "-f", "@CONFIG@"), ("-v",), sink=True,
-               modes=(*TRANSPORTS, "full", *LIMITS)),
+               modes=(*TRANSPORTS, "full", "open", *LIMITS)),
         Target("h2o", "h2o", "h2o.conf", ("-c", "@CONFIG@"), ("-v",), modes=TLS_AND_H2),
         Target("caddy", "caddy", "Caddyfile", ("run", "--adapter", "caddyfile", "--config", "@CONFIG@"), ("version",),
                env={"GOMAXPROCS": "1", "HOME": "@DIR@", "XDG_DATA_HOME": "@DIR@", "XDG_CONFIG_HOME": "@DIR@"}),
@@ -167,6 +170,10 @@ def ready(session, running, mode, pause_s):
     ask = {
         "tls": lambda: ask_http(port, tls=True),
         "h2": lambda: ask_h2(session, port, ["--tls"]),
+        "h2open": lambda: ask_h2(session, port, ["--tls"]),
+        "h2c": lambda: ask_h2(session, port, []),
+        "h2copen": lambda: ask_h2(session, port, []),
+        "open": lambda: 200 if ask_http(port) in (200, 503) else 0,
         "grpc": lambda: ask_h2(session, port, ["--grpc"]),
         "full": as_caller,
         "forward": as_caller,
@@ -205,7 +212,7 @@ def start(session, name, origins, mode="plain", cores=(PROXY_CORE,), workers=1, 
         "ROUTES": "",
         "LEEWAY": 30,
         "CONFIG": directory / (target.config or "none"),
-        **(certificate(session) if mode in ("tls", "h2") else {}),
+        **(certificate(session) if mode in ("tls", "h2", "h2open") else {}),
         **(identities.make(session) if mode in CALLERS else {}),
     }
     helpers = []

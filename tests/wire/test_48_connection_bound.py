@@ -20,8 +20,12 @@ PATIENT = {"connect": "20s"}   # for a turn; on a busy machine a request waits f
 
 
 def is_open(sock):
+    """The kernel reads the state before it waits for whoever is sending or receiving on the socket, and a FIN that comes meanwhile is
+    looked at when that one is done: what is told first can be old."""
     try:
-        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == ESTABLISHED
+        for _ in range(2):
+            state = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state == ESTABLISHED
     except OSError:
         return False
 

@@ -57,6 +57,12 @@ def h2_wire(whole_h2_wire):
     whole_h2_wire.end()
 
 
+@pytest.fixture(params=["plain", "tls"])
+def h2_client(h2_wire, request):
+    """A client that speaks HTTP/2, with prior knowledge and over TLS."""
+    return h2_wire.h2(request.param)
+
+
 @pytest.fixture(scope="module")
 def whole_echo():
     with Echo("--seed", "7") as echo:

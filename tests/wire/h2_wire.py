@@ -180,3 +180,10 @@ def ask(wire, version, path, method="GET", *fields, body=None, trailers=()):
 
 def authority_of(seen):
     return seen.pseudo[":authority"] if hasattr(seen, "pseudo") else seen.get("Host")
+
+
+def is_problem(got, status, code):
+    """An answer of the gateway's own."""
+    assert got.status == status and got.get("content-type") == "application/problem+json", got
+    assert got.json["code"] == code and got.json["instance"] == got.get("x-request-id")
+    assert got.get("content-length") == str(len(got.body)) and "connection" not in got.names

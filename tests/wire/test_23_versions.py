@@ -219,9 +219,9 @@ def hear(stream, at):
     return first & 15, stream.body[at + head:at + head + size], at + head + size
 
 
-@pytest.fixture(params=["plain", "tls"])
-def client(wire, request):
-    return wire.h2(request.param)
+@pytest.fixture
+def client(h2_client):
+    return h2_client
 
 
 def test_a_real_websocket_server(wire, client, echo_server):   # noqa: F811

@@ -341,9 +341,8 @@ def test_a_tunnel_half_closed_from_one_side(secure, who):
 # ---- time ----
 
 def test_idle_connections_are_closed_with_close_notify(secure):
-    client = secure.client("fast")
+    began, client = time.monotonic(), secure.client("fast")
     assert client.ask(get()).status == 200
-    began = time.monotonic()
     assert client.ended() and time.monotonic() - began > FAST_S - 0.05
 
 

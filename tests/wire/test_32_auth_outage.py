@@ -81,7 +81,7 @@ def shared(tmp_path_factory):
     auth = {kind: make(service.uri(f"/{kind}")) for kind, make in KINDS.items()}
     for kind, make in KINDS.items():
         auth[f"{kind}_stale"] = make(service.uri(f"/{kind}"), ttl="100ms", stale="60s")
-        auth[f"{kind}_short"] = make(service.uri(f"/{kind}"), ttl="60s", negative_ttl="3s")
+        auth[f"{kind}_short"] = make(service.uri(f"/{kind}"), timeout=20, ttl="60s", negative_ttl="3s")
         auth[f"{kind}_patient"] = make(service.uri(f"/{kind}"), timeout=20)
     routes = [route(name, name) for name in auth] + [
         route(f"{kind}_optional", kind, auth={"optional": True}) for kind in KINDS]
@@ -124,6 +124,11 @@ def unavailable(wire, path, *fields, within=TIMEOUT_S, version="h1"):
     assert "WWW-Authenticate" not in [name for name, _ in got.fields]
     assert took < within + LATE_S, took
     return took
+
+
+def ask_until_decided(wire, version, path, made):
+    """The decision of a service that is well, though a busy machine may keep it from answering in time."""
+    return until(lambda: (got := wire.ask(version, path, bearer(made))).status != 503 and got, f"a decision about {made}")
 
 
 # ---- what is no decision ----
@@ -211,9 +216,9 @@ def test_hanging(wire, kind, version):
     """The cached go on, the others hear 503 at the deadline; then the breaker answers for the service."""
     known = [fresh() for _ in range(5)]
     for each in known:
-        wire.let_through(wire.ask(version, f"/{kind}", bearer(each)))
+        wire.let_through(ask_until_decided(wire, version, f"/{kind}", each))
     denied = fresh("eve")
-    wire.refused(wire.ask(version, f"/{kind}", bearer(denied)), "invalid_token")
+    wire.refused(ask_until_decided(wire, version, f"/{kind}", denied), "invalid_token")
     hang(wire.service)
     took = [unavailable(wire, f"/{kind}", bearer(fresh()), version=version) for _ in range(12)]
     assert took[0] >= TIMEOUT_S * 0.9
@@ -230,7 +235,7 @@ def test_hanging(wire, kind, version):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gone(wire, kind):
     known = fresh()
-    wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}", known))
     with wire.service.gone():
         for _ in range(12):
             unavailable(wire, f"/{kind}", bearer(fresh()))
@@ -242,9 +247,9 @@ def test_gone(wire, kind):
 def test_known_to_every_worker(wire, kind):
     """Who was asked about by one of them is known to the other, also when nobody can be asked; stale or not, let in or refused."""
     known, denied, stale = fresh(), fresh("eve"), fresh()
-    wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
-    wire.refused(wire.ask("h1", f"/{kind}", bearer(denied)), "invalid_token")
-    wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(stale)))
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}", known))
+    wire.refused(ask_until_decided(wire, "h1", f"/{kind}", denied), "invalid_token")
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}_stale", stale))
     with wire.service.gone():
         for path, made, status in ((kind, known, 200), (kind, denied, 401), (f"{kind}_stale", stale, 200)):
             seen = [got.status for got in on_new_connections(wire, f"/{path}", lambda: made)]   # noqa: B023
@@ -258,7 +263,7 @@ def test_known_to_every_worker(wire, kind):
 def test_slow(wire, kind):
     """What comes too late for who asked is not asked again."""
     known, late = fresh(), fresh()
-    wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}", known))
     slow(wire.service, 3 * TIMEOUT_S)
     took = unavailable(wire, f"/{kind}", bearer(late))
     assert took >= TIMEOUT_S * 0.9
@@ -289,8 +294,8 @@ def test_the_breaker_spares_the_service(wire, kind):
 def test_stale(wire, kind):
     """What has run out is still good while the service fails, for as long as `stale` says; a new user's is not."""
     known, denied = fresh(), fresh("eve")
-    wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(known)))
-    wire.refused(wire.ask("h1", f"/{kind}_stale", bearer(denied)), "invalid_token")
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}_stale", known))
+    wire.refused(ask_until_decided(wire, "h1", f"/{kind}_stale", denied), "invalid_token")
     hang(wire.service)
     until(lambda: wire.service.asked or wire.ask("h1", f"/{kind}_stale", bearer(known)).status != 200, "a question")
     for _ in range(8):
@@ -308,7 +313,7 @@ def test_stale_only_with_leave(wire, kind, field):
     """What the service said may not be kept is not used when it is away."""
     wire.service.program(reply=lambda message: yes(message, f"Cache-Control: {field}"))
     known = fresh()
-    wire.let_through(wire.ask("h1", f"/{kind}_stale", bearer(known)))
+    wire.let_through(ask_until_decided(wire, "h1", f"/{kind}_stale", known))
     with wire.service.gone():
         unavailable(wire, f"/{kind}_stale", bearer(known))
     wire.service.program(reply=plain)
@@ -364,8 +369,8 @@ def test_who_gives_up_while_it_is_asked(wire, kind):
 def test_known_answers_are_not_asked_for(wire, kind):
     known, denied = fresh(), fresh("eve")
     for _ in range(20):
-        wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
-        wire.refused(wire.ask("h2", f"/{kind}", bearer(denied)), "invalid_token")
+        wire.let_through(wire.ask("h1", f"/{kind}_patient", bearer(known)))
+        wire.refused(wire.ask("h2", f"/{kind}_patient", bearer(denied)), "invalid_token")
     assert sorted(map(token_of, wire.service.requests)) == sorted([known, denied])
 
 
@@ -380,7 +385,7 @@ def asked_again_after(wire, path, known):
 @pytest.mark.parametrize("kind", KINDS)
 def test_cache_control_caps_the_ttl(wire, kind):
     wire.service.program(reply=lambda message: yes(message, "Cache-Control: max-age=1"))
-    assert 0.9 < asked_again_after(wire, f"/{kind}", fresh()) < 3 * PATIENCE
+    assert 0.9 < asked_again_after(wire, f"/{kind}_patient", fresh()) < 3 * PATIENCE
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -389,7 +394,7 @@ def test_cache_control_forbids(wire, kind, field):
     wire.service.program(reply=lambda message: yes(message, f"Cache-Control: {field}"))
     known = fresh()
     for _ in range(3):
-        wire.let_through(wire.ask("h1", f"/{kind}", bearer(known)))
+        wire.let_through(wire.ask("h1", f"/{kind}_patient", bearer(known)))
     assert wire.service.asked == 3
 
 
@@ -398,15 +403,15 @@ def test_exp_caps_the_ttl(wire):
     end = int(time.time()) + 4
     wire.service.program(reply=lambda message: yes(message, exp=end))
     known = fresh()
-    wire.let_through(wire.ask("h1", "/introspection", bearer(known)))
-    got = until(lambda: (got := wire.ask("h1", "/introspection", bearer(known))).status != 200 and got, "its end")
+    wire.let_through(wire.ask("h1", "/introspection_patient", bearer(known)))
+    got = until(lambda: (got := wire.ask("h1", "/introspection_patient", bearer(known))).status != 200 and got, "its end")
     wire.refused(got, "expired_token")
     assert time.time() >= end
 
 
 def test_exp_that_is_over_is_no_yes(wire):
     wire.service.program(reply=lambda message: yes(message, exp=int(time.time()) - 5))
-    wire.refused(wire.ask("h1", "/introspection", bearer(fresh())), "expired_token")
+    wire.refused(wire.ask("h1", "/introspection_patient", bearer(fresh())), "expired_token")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -425,10 +430,10 @@ def test_negative_ttl(wire, kind):
 def test_answers_are_of_one_provider(wire):
     """The same word asked of another provider is another question."""
     known = fresh()
-    wire.let_through(wire.ask("h1", "/introspection", bearer(known)))
+    wire.let_through(wire.ask("h1", "/introspection_patient", bearer(known)))
     wire.service.program(reply=no)
     wire.refused(wire.ask("h1", "/introspection_short", bearer(known)), "invalid_token")
-    wire.refused(wire.ask("h1", "/forward", bearer(known)), "invalid_token")
+    wire.refused(wire.ask("h1", "/forward_patient", bearer(known)), "invalid_token")
 
 
 # ---- what the services are asked ----
@@ -436,7 +441,7 @@ def test_answers_are_of_one_provider(wire):
 def test_what_introspection_is_asked(wire):
     nasty = "a+b/c~._-=="   # all that a token may have (RFC 6750 2.1)
     wire.service.program(reply=no)
-    wire.refused(wire.ask("h1", "/introspection", bearer(nasty), "X-User-Id: root"), "invalid_token")
+    wire.refused(wire.ask("h1", "/introspection_patient", bearer(nasty), "X-User-Id: root"), "invalid_token")
     seen = wire.service.only()
     assert (seen.method, seen.target, seen.get("Content-Type")) == ("POST", "/introspection", "application/x-www-form-urlencoded")
     assert seen.get("Authorization").startswith("Basic ") and seen.get("X-User-Id") is None
@@ -447,19 +452,19 @@ def test_what_introspection_is_asked(wire):
 @pytest.mark.parametrize("version", ["h1", "h2"])
 def test_what_forward_is_asked(wire, version):
     """What the client says in the gateway's own words does not get there, nor does the body."""
-    got = wire.ask(version, "/forward/a%2fb?x=y", bearer(fresh()), "Cookie: a=b", "X-Forwarded-Uri: /admin", "X-Forwarded-Method: GET",
+    got = wire.ask(version, "/forward_patient/a%2fb?x=y", bearer(fresh()), "Cookie: a=b", "X-Forwarded-Uri: /admin", "X-Forwarded-Method: GET",
                    "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Host: evil", "X-Forwarded-Proto: https", "X-Original-URL: /admin",
                    "X-User-Id: root", "X-Other: x", method="POST", body=b"secret body")
     assert got.status in (200, 400)
     if got.status == 400:   # an encoded slash
-        got = wire.ask(version, "/forward/a?x=y", bearer(fresh()), "Cookie: a=b", "X-Forwarded-Uri: /admin", "X-Forwarded-Method: GET",
+        got = wire.ask(version, "/forward_patient/a?x=y", bearer(fresh()), "Cookie: a=b", "X-Forwarded-Uri: /admin", "X-Forwarded-Method: GET",
                        "X-Forwarded-For: 10.0.0.1", "X-Forwarded-Host: evil", "X-Forwarded-Proto: https", "X-User-Id: root",
                        "X-Other: x", method="POST", body=b"secret body")
     wire.let_through(got)
     seen = wire.service.only()
     assert (seen.method, seen.target, seen.body) == ("GET", "/forward", b"")
     assert (seen.get("X-Forwarded-Method"), seen.get("X-Forwarded-Proto"), seen.get("X-Forwarded-Host")) == ("POST", "http", "test")
-    assert seen.get("X-Forwarded-For") == "127.0.0.1" and seen.get("X-Forwarded-Uri").startswith("/forward/a")
+    assert seen.get("X-Forwarded-For") == "127.0.0.1" and seen.get("X-Forwarded-Uri").startswith("/forward_patient/a")
     assert seen.get("X-Forwarded-Uri").endswith("?x=y")
     assert seen.get("Cookie") == "a=b" and not {"x-user-id", "x-other", "x-original-url", "transfer-encoding"} & set(seen.names)
 
@@ -468,7 +473,7 @@ def test_what_forward_is_asked(wire, version):
 def test_what_forward_answers(wire, status, code, expected):
     wire.service.program(reply=lambda message: answer(b"secret", status, "WWW-Authenticate: Bearer realm=\"edge\", error=\"invalid_token\"",
                                                       "X-User-Id: root", "Set-Cookie: a=b", "Location: /x"))
-    got = wire.ask("h1", "/forward", bearer(fresh()))
+    got = wire.ask("h1", "/forward_patient", bearer(fresh()))
     wire.refused(got, code, expected)
     assert b"secret" not in got.body and not {"set-cookie", "location", "x-user-id"} & set(got.names)
     if expected == 401:
@@ -697,7 +702,7 @@ def test_an_outage(outage):
 
     wire.services["killed"].kill()
     wire.services["stopped"].signal(signal.SIGSTOP)
-    slow(wire.slow_one, 2.5)
+    slow(wire.slow_one, 5)   # later than an answer still counts for who comes next
     began, latencies, refusals = time.monotonic(), [], []
     while time.monotonic() - began < OUTAGE_S:
         for path, made in known.items():

@@ -68,7 +68,7 @@ def test_no_valid_token_is_refused(tmp_path, service, origin):
     files = [tokens_of(tmp_path, key) for key in keys]
     published = [jwks(keys[0])]
     service.program(reply=lambda request: service_answer(published[-1]))
-    jwt = jwt_provider(uri=service.uri("/jwks.json"), jwks={"refresh": "700ms", "cooldown": "200ms"})
+    jwt = jwt_provider(uri=service.uri("/jwks.json"), jwks={"refresh": "700ms", "cooldown": "200ms", "timeout": "20s"})
     with AuthWire(tmp_path / "gateway", {"corp": jwt}, [route("corp", "corp", upstream="origin")], workers=2,
                   upstreams={"origin": {"targets": [{"address": f"127.0.0.1:{origin}"}]}}) as wire:
         results, running = [], load(wire, files[0])

@@ -219,6 +219,7 @@ def test_a_reload_that_changes_redis(make, make_redis, redis):
     gateway = make({"redis": {"url": f"redis://127.0.0.1:{redis.port}"}}).start()
     wait_redis(gateway, "up")
     assert revoke(gateway, jti="x").status == 201
+    gateway.wait_log("connected to", 2)   # one that subscribes, too
     before = gateway.log().count("connected to")
     gateway.reload()
     assert revocations(gateway)["redis"] == "up" and gateway.log().count("connected to") == before

@@ -200,9 +200,9 @@ def test_reloads_keep_the_buckets(limited):
     assert re.fullmatch(r'"ten";r=4;t=518(400|39\d)', made.ask("/a").get("RateLimit"))
     made.reload(rate_limits={"ten": limit(20, "2/d")})   # the same time, twice as many
     assert made.ask("/a").get("RateLimit").startswith('"ten";r=7;')
-    made.reload(rate_limits={"ten": limit(3, "1/s")})    # emptier than empty is empty
+    made.reload(rate_limits={"ten": limit(3, "30/m")})   # emptier than empty is empty
     got = made.ask("/a")
-    assert got.status == 429 and got.get("Retry-After") == "1"
+    assert got.status == 429 and got.get("Retry-After") in ("1", "2")
     until(lambda: made.ask("/a").status == 200, "a token")
     made.reload(rate_limits={"ten": limit(10), "other": limit(1)}, routes=[route("a", "ten", "other")])
     assert made.statuses("/a", 2) == [200, 429]

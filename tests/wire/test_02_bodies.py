@@ -330,12 +330,12 @@ def kernel_buffers():
 
 
 def standing_still(value):
-    """Until value() has not changed for a while of the gateway's own work (a request through it)."""
+    """Until value() has grown, and then has not changed for a while."""
     last = []
 
     def settled():
         last.append(value())
-        return len(last) > 40 and last[-40] == last[-1]
+        return last[-1] and len(last) > 40 and last[-40] == last[-1]
     until(settled, lambda: f"standstill at {last[-1]}")
     return last[-1]
 

@@ -34,21 +34,21 @@ def test_a_connection_closed_between_requests_is_no_failure(wire, method):
 def test_a_connection_that_dies_with_the_request_is_replaced(wire, end):
     """The close crosses the request: the one safe retry, even without attempts (GET)."""
     def script(peer):
-        wire["fast"].read(peer)
+        wire["steady"].read(peer)
         peer.send(answer())
         if peer.number == 1:
-            wire["fast"].read(peer)
+            wire["steady"].read(peer)
             getattr(peer, end)()
         else:
-            wire["fast"].serve(peer)
+            wire["steady"].serve(peer)
 
-    wire["fast"].program(script)
-    before = retries(wire, "fast", "reset")
+    wire["steady"].program(script)
+    before = retries(wire, "steady", "reset")
     client = wire.raw()
-    assert client.ask(request("/fast/1")).status == 200
-    assert client.ask(request("/fast/2")).status == 200
-    assert [seen.target for seen in wire["fast"].requests] == ["/fast/1", "/fast/2", "/fast/2"]
-    assert retries(wire, "fast", "reset") == before + 1 and wire["fast"].accepted == 2
+    assert client.ask(request("/steady/1")).status == 200
+    assert client.ask(request("/steady/2")).status == 200
+    assert [seen.target for seen in wire["steady"].requests] == ["/steady/1", "/steady/2", "/steady/2"]
+    assert retries(wire, "steady", "reset") == before + 1 and wire["steady"].accepted == 2
 
 
 @pytest.mark.parametrize("body", [b"pay", b"", None])

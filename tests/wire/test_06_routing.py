@@ -301,8 +301,13 @@ def test_least_request_avoids_the_busy(fleet):
 def test_ewma_prefers_the_fast(fleet):
     pace = threading.Event()
     fleet.nodes["b"].program(reply=lambda r: (pace.wait(0.3), answer(b"b"))[1])
-    spread = fleet.spread("/ewma", 120)
-    assert spread["b"] < 20 and spread["a"] > 10 and spread["c"] > 10, spread
+    spread = collections.Counter()
+
+    def is_spread():   # who answers late because the machine stands still is not fast either, for some seconds
+        spread.update(fleet.spread("/ewma", 120))
+        return spread["a"] > 10 and spread["c"] > 10
+    until(is_spread, lambda: f"requests for both of the fast: {spread}")
+    assert spread["b"] < sum(spread.values()) / 6, spread
 
 
 @pytest.mark.parametrize("path, fields", [("/by_path/{}", []), ("/by_header", ["X-User: u{}"]),

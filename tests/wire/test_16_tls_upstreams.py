@@ -139,12 +139,13 @@ def bad_certificates(pki):
                                   "an authority nobody knows"])
 def test_a_certificate_that_is_not_believed(setup, pki, protocol, kind):
     it = setup(protocol, certificate=bad_certificates(pki)[kind])
+    began = time.monotonic()
     for _ in range(3):
         got = it.ask("/secret", "POST", body=b"secret")
         assert got.status == 502 and got.json["code"] == "upstream_connect_failed"
     assert not it.upstream.requests and not it.upstream.received
     it.gateway.wait_log(f"main: {it.target}: .*certificate|main: {it.target}: .*mismatch")
-    assert it.gateway.log().count(f"main: {it.target}:") < 3   # once a second
+    assert it.gateway.log().count(f"main: {it.target}:") <= 2 + (time.monotonic() - began) // 1   # once a second
 
 
 @both

@@ -92,8 +92,8 @@ static unsigned parse_status(const uint8_t *value, size_t size)
     return size == 3 ? status : 0;
 }
 
-void h2_answer_field(struct h2_answer *a, const uint8_t *name, size_t name_size, const uint8_t *value,
-                     size_t value_size)
+static void note_field(struct h2_answer *a, const uint8_t *name, size_t name_size, const uint8_t *value,
+                       size_t value_size)
 {
     if (name_size == 7 && memcmp(name, ":status", 7) == 0) {
         a->status = parse_status(value, value_size);
@@ -117,6 +117,45 @@ ssize_t h2_read_body(nghttp2_session *session, int32_t stream, uint8_t *to, size
     if (body->left == 0)
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     return (ssize_t)n;
+}
+
+struct h2_call *h2_call_of(nghttp2_session *session, int32_t stream)
+{
+    struct h2_call *call = nghttp2_session_get_stream_user_data(session, stream);
+    return call != NULL && call->busy && call->stream == stream ? call : NULL;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags, void *user)
+{
+    (void)flags;
+    (void)user;
+    struct h2_call *call = h2_call_of(session, frame->hd.stream_id);
+    if (call != NULL && frame->hd.type == NGHTTP2_HEADERS)
+        note_field(&call->answer, name, name_size, value, value_size);
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size,
+                   void *user)
+{
+    (void)flags;
+    (void)user;
+    struct h2_call *call = h2_call_of(session, stream);
+    if (call != NULL)
+        grpc_take(&call->answer.message, data, size);
+    return 0;
+}
+
+nghttp2_session_callbacks *h2_client_callbacks(nghttp2_on_stream_close_callback on_stream_close)
+{
+    nghttp2_session_callbacks *callbacks;
+    if (nghttp2_session_callbacks_new(&callbacks) != 0)
+        return NULL;
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+    return callbacks;
 }
 
 void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size)

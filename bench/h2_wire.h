@@ -38,9 +38,6 @@ struct h2_answer {
     struct grpc_message message;
 };
 
-void h2_answer_field(struct h2_answer *a, const uint8_t *name, size_t name_size, const uint8_t *value,
-                     size_t value_size);
-
 /* The body of a request on its way: a source whose read_callback is h2_read_body. */
 struct h2_body {
     const uint8_t *bytes;
@@ -49,6 +46,20 @@ struct h2_body {
 
 ssize_t h2_read_body(nghttp2_session *session, int32_t stream, uint8_t *to, size_t room, uint32_t *flags,
                      nghttp2_data_source *source, void *unused);
+
+/* A client's request under way: the first member of what its stream's user data is. */
+struct h2_call {
+    bool busy;
+    int32_t stream;
+    struct h2_answer answer;
+    struct h2_body body;
+};
+
+/* NULL when nobody waits for this stream any more. */
+struct h2_call *h2_call_of(nghttp2_session *session, int32_t stream);
+
+/* For clients: what comes of answers is noted in their calls; NULL: no memory. */
+nghttp2_session_callbacks *h2_client_callbacks(nghttp2_on_stream_close_callback on_stream_close);
 
 void grpc_take(struct grpc_message *m, const uint8_t *data, size_t size);
 bool grpc_is_whole(const struct grpc_message *m);

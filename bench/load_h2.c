@@ -34,10 +34,8 @@
 enum conn_state { CONN_CLOSED, CONN_OPENING, CONN_OPEN };
 
 struct call {
-    bool busy;
+    struct h2_call wire; /* first */
     uint64_t from_ns;
-    struct h2_answer answer;
-    struct h2_body body;
 };
 
 struct conn {
@@ -133,12 +131,13 @@ static bool may_send(const struct load *l, uint64_t now)
 /* Begins a request; it leaves with the next flush. */
 static void call_begin(struct load *l, struct conn *c, struct call *call, uint64_t now)
 {
-    *call = (struct call){.busy = true, .from_ns = now, .body = {l->message, GRPC_PREFIX + l->message_bytes}};
-    nghttp2_data_provider data = {.source.ptr = &call->body, .read_callback = h2_read_body};
-    int32_t stream =
+    *call = (struct call){.wire = {.busy = true, .body = {l->message, GRPC_PREFIX + l->message_bytes}},
+                          .from_ns = now};
+    nghttp2_data_provider data = {.source.ptr = &call->wire.body, .read_callback = h2_read_body};
+    call->wire.stream =
         nghttp2_submit_request(c->session, NULL, l->fields, l->field_count, l->grpc ? &data : NULL, call);
-    if (stream < 0) { /* the server takes no more on this connection */
-        call->busy = false;
+    if (call->wire.stream < 0) { /* the server takes no more on this connection */
+        call->wire.busy = false;
         return;
     }
     l->busy++;
@@ -147,47 +146,27 @@ static void call_begin(struct load *l, struct conn *c, struct call *call, uint64
 
 /* --- what the session reports --- */
 
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
-                     size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags, void *user)
-{
-    (void)flags;
-    (void)user;
-    struct call *call = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-    if (call != NULL && frame->hd.type == NGHTTP2_HEADERS)
-        h2_answer_field(&call->answer, name, name_size, value, value_size);
-    return 0;
-}
-
-static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size,
-                   void *user)
-{
-    (void)flags;
-    (void)user;
-    struct call *call = nghttp2_session_get_stream_user_data(session, stream);
-    if (call != NULL)
-        grpc_take(&call->answer.message, data, size);
-    return 0;
-}
-
 static int on_stream_close(nghttp2_session *session, int32_t stream, uint32_t error, void *user)
 {
     struct load *l = &load;
     struct conn *c = user;
-    struct call *call = nghttp2_session_get_stream_user_data(session, stream);
-    if (call == NULL || !call->busy)
+    struct h2_call *wire = h2_call_of(session, stream);
+    if (wire == NULL)
         return 0;
+    struct call *call = (struct call *)wire;
+    const struct h2_answer *answer = &wire->answer;
     uint64_t now = clock_ns();
-    call->busy = false;
+    wire->busy = false;
     l->busy--;
     if (error != NGHTTP2_NO_ERROR) {
         l->counts.broken++;
     } else {
         l->counts.requests++;
         hist_record(&l->hist, now - call->from_ns);
-        l->counts.server_errors += call->answer.status >= 500;
-        if (call->answer.status < 200 || call->answer.status > 299)
+        l->counts.server_errors += answer->status >= 500;
+        if (answer->status < 200 || answer->status > 299)
             l->counts.bad_status++;
-        else if (l->grpc && !(call->answer.grpc_ok && grpc_is_whole(&call->answer.message)))
+        else if (l->grpc && !(answer->grpc_ok && grpc_is_whole(&answer->message)))
             l->counts.bad_message++;
     }
     if (may_send(l, now))
@@ -197,11 +176,9 @@ static int on_stream_close(nghttp2_session *session, int32_t stream, uint32_t er
 
 static void make_callbacks(struct load *l)
 {
-    if (nghttp2_session_callbacks_new(&l->callbacks) != 0 || nghttp2_option_new(&l->option) != 0)
+    l->callbacks = h2_client_callbacks(on_stream_close);
+    if (l->callbacks == NULL || nghttp2_option_new(&l->option) != 0)
         die("memory");
-    nghttp2_session_callbacks_set_on_header_callback(l->callbacks, on_header);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(l->callbacks, on_data);
-    nghttp2_session_callbacks_set_on_stream_close_callback(l->callbacks, on_stream_close);
     nghttp2_option_set_no_closed_streams(l->option, 1);
 }
 
@@ -238,8 +215,8 @@ static void conn_broken(struct load *l, struct conn *c)
     bool was_opening = c->state == CONN_OPENING;
     size_t lost = 0;
     for (size_t i = 0; i < l->streams; i++) {
-        lost += c->calls[i].busy;
-        c->calls[i].busy = false;
+        lost += c->calls[i].wire.busy;
+        c->calls[i].wire.busy = false;
     }
     l->busy -= lost;
     l->counts.broken += lost;
@@ -257,7 +234,7 @@ static void conn_fill(struct load *l, struct conn *c)
 {
     uint64_t now = clock_ns();
     for (size_t i = 0; i < l->streams && may_send(l, now); i++)
-        if (!c->calls[i].busy)
+        if (!c->calls[i].wire.busy)
             call_begin(l, c, &c->calls[i], now);
 }
 

@@ -21,11 +21,8 @@
 enum state { CLOSED, CONNECTING, OPEN };
 
 struct call {
-    bool busy;
-    int32_t stream;
+    struct h2_call wire; /* first */
     size_t request;
-    struct h2_answer answer;
-    struct h2_body body;
 };
 
 struct conn {
@@ -54,7 +51,7 @@ static uint8_t input[READ_BYTES];
 
 static void call_end(struct conn *c, struct call *call, enum outcome outcome)
 {
-    call->busy = false;
+    call->wire.busy = false;
     c->busy--;
     request_end(pool.steady, call->request, outcome);
 }
@@ -63,7 +60,7 @@ static void conn_fail(struct conn *c)
 {
     enum outcome outcome = c->state == CONNECTING ? REFUSED : BROKEN;
     for (size_t i = 0; i < STREAMS; i++)
-        if (c->calls[i].busy)
+        if (c->calls[i].wire.busy)
             call_end(c, &c->calls[i], outcome);
     nghttp2_session_del(c->session);
     c->session = NULL;
@@ -141,7 +138,7 @@ static struct conn *take_conn(void)
 static struct call *take_call(struct conn *c)
 {
     struct call *call = c->calls;
-    while (call->busy)
+    while (call->wire.busy)
         call++;
     c->busy++;
     return call;
@@ -155,18 +152,19 @@ static void h2_begin(struct steady *s, size_t number)
         return;
     }
     struct call *call = take_call(c);
-    *call = (struct call){.busy = true, .request = number, .body = {pool.message, sizeof pool.message}};
+    *call =
+        (struct call){.wire = {.busy = true, .body = {pool.message, sizeof pool.message}}, .request = number};
     s->requests[number].place = (uint32_t)((size_t)(c - pool.conns) * STREAMS + (size_t)(call - c->calls));
-    nghttp2_data_provider data = {.source.ptr = &call->body, .read_callback = h2_read_body};
+    nghttp2_data_provider data = {.source.ptr = &call->wire.body, .read_callback = h2_read_body};
     char key[32];
     if (pool.grpc) {
         nghttp2_nv *field = &pool.fields[pool.field_count - 1];
         field->value = (uint8_t *)key;
         field->valuelen = (size_t)snprintf(key, sizeof key, "steady-%zu", number);
     }
-    call->stream = nghttp2_submit_request(c->session, NULL, pool.fields, pool.field_count,
-                                          pool.grpc ? &data : NULL, call);
-    if (call->stream < 0)
+    call->wire.stream = nghttp2_submit_request(c->session, NULL, pool.fields, pool.field_count,
+                                               pool.grpc ? &data : NULL, call);
+    if (call->wire.stream < 0)
         call_end(c, call, BROKEN);
     else if (c->state == OPEN)
         conn_flush(c);
@@ -177,42 +175,13 @@ static void h2_give_up(struct steady *s, size_t number)
     uint32_t place = s->requests[number].place;
     struct conn *c = &pool.conns[place / STREAMS];
     struct call *call = &c->calls[place % STREAMS];
-    nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, call->stream, NGHTTP2_CANCEL);
+    nghttp2_submit_rst_stream(c->session, NGHTTP2_FLAG_NONE, call->wire.stream, NGHTTP2_CANCEL);
     call_end(c, call, TIMED_OUT);
     if (c->state == OPEN)
         conn_flush(c);
 }
 
 /* --- answers --- */
-
-/* NULL when nobody waits for this stream any more. */
-static struct call *call_of(nghttp2_session *session, int32_t stream)
-{
-    struct call *call = nghttp2_session_get_stream_user_data(session, stream);
-    return call != NULL && call->busy && call->stream == stream ? call : NULL;
-}
-
-static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
-                     size_t name_size, const uint8_t *value, size_t value_size, uint8_t flags, void *user)
-{
-    (void)flags;
-    (void)user;
-    struct call *call = call_of(session, frame->hd.stream_id);
-    if (call != NULL && frame->hd.type == NGHTTP2_HEADERS)
-        h2_answer_field(&call->answer, name, name_size, value, value_size);
-    return 0;
-}
-
-static int on_data(nghttp2_session *session, uint8_t flags, int32_t stream, const uint8_t *data, size_t size,
-                   void *user)
-{
-    (void)flags;
-    (void)user;
-    struct call *call = call_of(session, stream);
-    if (call != NULL)
-        grpc_take(&call->answer.message, data, size);
-    return 0;
-}
 
 static enum outcome judge(const struct h2_answer *a)
 {
@@ -226,11 +195,11 @@ static enum outcome judge(const struct h2_answer *a)
 
 static int on_stream_close(nghttp2_session *session, int32_t stream, uint32_t error, void *user)
 {
-    struct call *call = call_of(session, stream);
+    struct h2_call *call = h2_call_of(session, stream);
     if (call == NULL)
         return 0;
     bool whole = error == NGHTTP2_NO_ERROR && nghttp2_session_get_stream_remote_close(session, stream) == 1;
-    call_end(user, call, whole && call->answer.status != 0 ? judge(&call->answer) : BROKEN);
+    call_end(user, (struct call *)call, whole && call->answer.status != 0 ? judge(&call->answer) : BROKEN);
     return 0;
 }
 
@@ -258,11 +227,9 @@ static void h2_setup(struct steady *s)
         set_fields(get, sizeof get / sizeof *get);
     pool.fields[pool.field_count - 1].flags = NGHTTP2_NV_FLAG_NO_COPY_NAME; /* of the key */
     grpc_make(pool.message, MESSAGE_BYTES);
-    if (nghttp2_session_callbacks_new(&pool.callbacks) != 0)
+    pool.callbacks = h2_client_callbacks(on_stream_close);
+    if (pool.callbacks == NULL)
         die("memory");
-    nghttp2_session_callbacks_set_on_header_callback(pool.callbacks, on_header);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(pool.callbacks, on_data);
-    nghttp2_session_callbacks_set_on_stream_close_callback(pool.callbacks, on_stream_close);
     pool.count = s->rate * s->timeout_ns / NS_PER_S / STREAMS + 4;
     if (sock_raise_limit() < pool.count + 16)
         die("%zu connections are more than the limit on open files allows", pool.count);

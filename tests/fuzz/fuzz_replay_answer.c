@@ -1,6 +1,7 @@
 // Answers kept in Redis: as somebody else wrote them there (the first byte is even), or as the gateway itself
 // does. Whatever is taken lies within the span, can be sent, and is the same span when it is written again.
 #include "h1_input.h"
+#include "two_ways.h"
 
 #include "http/body.h"
 #include "replay/replay.h"
@@ -88,17 +89,5 @@ static void check_written(struct str text, struct arena *arena)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
-    struct arena arena;
-    if (!n)
-        return 0;
-    arena_init(&arena, NULL);
-    char *copy = exact_copy((const char *)data + 1, n - 1);
-    struct str text = {copy, n - 1};
-    if (data[0] & 1)
-        check_written(text, &arena);
-    else
-        check_read(text, &arena);
-    arena_reset(&arena);
-    free(copy);
-    return 0;
+    return read_in_two_ways(data, n, check_read, check_written);
 }

@@ -12,8 +12,6 @@ import json
 import os
 import random
 import signal
-import socket
-import struct
 import threading
 import time
 
@@ -22,6 +20,7 @@ import pytest
 from echo_program import Echo, Raw
 from gateway import ask, until
 from grpc_peers import Client as GrpcClient
+from storm_clients import StormClient, reset
 from watched import Watched, route
 
 SECONDS = float(os.environ.get("SALLYPORT_STORM_SECONDS", "8"))
@@ -85,23 +84,9 @@ def config(ports, generation):
 
 # ---- clients ----
 
-def reset(writer):
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
-
-
-class Client:
+class Client(StormClient):
     def __init__(self, port, rand, tally):
         self.port, self.rand, self.tally = port, rand, tally
-
-    async def run(self, end):
-        while time.monotonic() < end:
-            try:
-                await asyncio.wait_for(self.connection(), 20)
-            except (OSError, EOFError, asyncio.LimitOverrunError):
-                self.tally["cut"] += 1
-            except asyncio.TimeoutError:
-                self.tally["hung"] += 1   # every wait of the gateway is shorter
 
     async def connection(self):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -7,13 +7,12 @@ import asyncio
 import os
 import random
 import signal
-import socket
-import struct
 import time
 
 import pytest
 
 from gateway import free_port, until
+from storm_clients import StormClient, reset
 from watched import Watched, route
 
 SECONDS = float(os.environ.get("SALLYPORT_STORM_SECONDS", "12"))
@@ -24,12 +23,6 @@ FAST = {"header": "700ms", "body": "700ms", "idle": "700ms", "write": "700ms"}
 
 def filler(size, mark):
     return (mark * (size // len(mark) + 1))[:size]
-
-
-def reset(writer):
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def read_head(reader):
@@ -175,18 +168,11 @@ KINDS = ["plain"] * 6 + ["echo"] * 4 + ["chunked", "close", "cut", "cut", "none"
                                         "early", "deaf", "partial", "continue", "hint", "upgrade"]
 
 
-class Client:
+class Client(StormClient):
+    CUT = (*StormClient.CUT, ValueError)   # of a head that is no head
+
     def __init__(self, ports, rng, tally):
         self.ports, self.rng, self.tally = ports, rng, tally
-
-    async def run(self, end):
-        while time.monotonic() < end:
-            try:
-                await asyncio.wait_for(self.connection(), 20)
-            except (OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-                self.tally["cut"] += 1
-            except asyncio.TimeoutError:
-                self.tally["hung"] += 1   # every wait of the gateway is shorter
 
     async def connection(self):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.rng.choice(self.ports), limit=1 << 20)

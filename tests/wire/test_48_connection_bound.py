@@ -161,14 +161,20 @@ def test_what_is_idle_stays_while_there_is_room(make, service):
     gateway.stop()
 
 
-def test_a_reload_changes_it(make, service):
+def all_busy(make, service, connections, count):
+    """The service holds all the connections; so many clients of both workers have asked, and wait for it or in line."""
     service.hold()
-    gateway = make(config(service, 2, 1)).start()
+    gateway = make(config(service, 2, connections)).start()
     spread = Spread(gateway, 2)
-    clients = [client for worker in (0, 1) for client in spread.by_worker[worker][:2]]
+    clients = [client for worker in (0, 1) for client in spread.by_worker[worker][:2]][:count]
     for client in clients:
         client.send("/hold")
-    service.wait_requests(1)
+    service.wait_requests(connections)
+    return gateway, spread, clients
+
+
+def test_a_reload_changes_it(make, service):
+    gateway, spread, clients = all_busy(make, service, 1, 4)
     gateway.reload_everywhere({**gateway.config, **config(service, 2, 3)})
     service.wait_requests(3)   # those in line go on
     assert service.most == 3
@@ -186,13 +192,7 @@ def test_a_reload_changes_it(make, service):
 
 
 def test_a_lower_limit_holds_for_those_that_are_busy(make, service):
-    service.hold()
-    gateway = make(config(service, 2, 3)).start()
-    spread = Spread(gateway, 2)
-    clients = [client for worker in (0, 1) for client in spread.by_worker[worker][:2]][:3]
-    for client in clients:
-        client.send("/hold")
-    service.wait_requests(3)
+    gateway, spread, clients = all_busy(make, service, 3, 3)
     gateway.reload_everywhere({**gateway.config, **config(service, 2, 1)})
     assert service.open() == 3
     service.release.set()

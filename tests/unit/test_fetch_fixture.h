@@ -3,12 +3,11 @@
 // It answers every complete request with the bytes it was given, or holds it, or closes.
 #pragma once
 
-#include "unit.h"
+#include "unit_loopback.h"
 
 #include "base/clock.h"
 #include "upstream/fetch.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -165,21 +164,6 @@ static inline void server_turn(struct server *server)
             peer_turn(server, &server->peers[i]);
 }
 
-// A listening socket, or one that is only bound, so that connecting to it is refused.
-static inline struct addr bind_loopback(int *fd, bool listens)
-{
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof any;
-    *fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(*fd, (struct sockaddr *)&any, sizeof any), 0);
-    if (listens)
-        assert_int_equal(listen(*fd, 256), 0);
-    assert_int_equal(getsockname(*fd, (struct sockaddr *)&any, &size), 0);
-    struct addr addr = {.length = sizeof any};
-    memcpy(&addr.any, &any, sizeof any);
-    return addr;
-}
-
 // ---- the gateway's side ----
 
 static inline void scene_turn(struct upstream_scene *scene)
@@ -226,7 +210,7 @@ static inline void scene_init(struct upstream_scene *scene)
     for (unsigned i = 0; i < SERVER_PEERS; i++)
         scene->server.peers[i].fd = -1;
     struct addr addr = bind_loopback(&scene->server.listener, true);
-    scene->server.port = ntohs(((struct sockaddr_in *)&addr.any)->sin_port);
+    scene->server.port = ntohs(addr.v4.sin_port);
     struct endpoint *endpoint = endpoint_ref(STR("auth:service"), STR("peer"), &addr);
     endpoint->addr = addr; // known from the test before, by another port
     scene->targets[0] = (struct upstream_target){endpoint, 1, STR("localhost")};

@@ -2,11 +2,10 @@
 // that nghttp2 speaks for, in the test's own turns, and calls that note what they are told.
 #pragma once
 
-#include "unit.h"
+#include "unit_loopback.h"
 
 #include "upstream/h2_session.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -328,14 +327,7 @@ static inline int setup(void **state)
         .timeouts = {.connect_us = 2000000, .response_us = 5000000, .idle_us = 60000000},
     };
     f->max_streams = 100;
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof any;
-    f->listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(f->listener, (struct sockaddr *)&any, sizeof any), 0);
-    assert_int_equal(listen(f->listener, 64), 0);
-    assert_int_equal(getsockname(f->listener, (struct sockaddr *)&any, &size), 0);
-    struct addr addr = {.length = sizeof any};
-    memcpy(&addr.any, &any, sizeof any);
+    struct addr addr = bind_loopback(&f->listener, true);
     f->target = (struct upstream_target){endpoint_ref(STR("up"), STR("peer"), &addr), 1, STR("peer")};
     f->target.endpoint->addr = addr; // known from the test before, by another port
     f->requests = concurrency_at(0);

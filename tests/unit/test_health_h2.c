@@ -1,6 +1,7 @@
 // Active checks over HTTP/2, by path and by gRPC, against a server that nghttp2 speaks for and that says what
 // the test wants, good or bad.
 #include "test_health_fixture.h"
+#include "unit_loopback.h"
 
 #include "upstream/grpc_health.h"
 
@@ -260,13 +261,7 @@ static struct server *server_new(const struct script *script)
 {
     struct server *server = calloc(1, sizeof *server);
     server->script = script;
-    assert_true(addr_parse(STR("127.0.0.1:0"), &server->addr));
-    socklen_t length = sizeof server->addr.v4;
-    server->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    assert_true(server->fd >= 0);
-    assert_int_equal(bind(server->fd, &server->addr.any, length), 0);
-    assert_int_equal(listen(server->fd, 64), 0);
-    assert_int_equal(getsockname(server->fd, &server->addr.any, &length), 0);
+    server->addr = bind_loopback(&server->fd, true);
     addr_print(&server->addr, server->name);
     for (int i = 0; i < CLIENTS; i++)
         server->clients[i].fd = -1;

@@ -1,5 +1,6 @@
 // The client against a server that says what the test tells it to.
 #include "test_redis_ear.h"
+#include "unit_loopback.h"
 
 #include "base/clock.h"
 #include "observe/shard.h"
@@ -27,14 +28,9 @@ static const struct redis_events events = {.on_up = on_up, .on_down = on_down, .
 
 static void listen_anywhere(struct bench *bench)
 {
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof any;
-    bench->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    assert_int_equal(bind(bench->listener, (struct sockaddr *)&any, sizeof any), 0);
-    assert_int_equal(listen(bench->listener, 16), 0);
-    assert_int_equal(getsockname(bench->listener, (struct sockaddr *)&any, &length), 0);
+    struct addr addr = bind_loopback(&bench->listener, true);
     const char *why;
-    struct str url = arena_printf(&bench->arena, "redis://127.0.0.1:%u", ntohs(any.sin_port));
+    struct str url = arena_printf(&bench->arena, "redis://127.0.0.1:%u", ntohs(addr.v4.sin_port));
     assert_true(redis_url_parse(url, &bench->arena, &bench->settings.url, &why));
 }
 

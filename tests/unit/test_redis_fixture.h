@@ -2,13 +2,12 @@
 // it are skipped.
 #pragma once
 
-#include "unit.h"
+#include "unit_loopback.h"
 
 #include "base/clock.h"
 #include "observe/metrics.h"
 #include "redis/fleet.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -34,13 +33,10 @@ struct redis_bench {
 
 static inline unsigned redis_free_port(void)
 {
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t length = sizeof any;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&any, sizeof any), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&any, &length), 0);
+    int fd;
+    struct addr addr = bind_loopback(&fd, false);
     close(fd);
-    return ntohs(any.sin_port);
+    return ntohs(addr.v4.sin_port);
 }
 
 static inline bool redis_is_installed(void)

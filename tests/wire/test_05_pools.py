@@ -71,7 +71,7 @@ def test_an_idle_connection_is_kept_so_long_and_no_longer(wire):
     client = wire.raw()
     began = time.monotonic()
     assert client.ask(request("/fast")).status == 200
-    assert wire.pooled("fast") == 1
+    assert wire.pooled("fast") == 1 or time.monotonic() - began > 0.95   # it was looked at too late
     until(lambda: wire["fast"].peers[0].eof, "the idle connection closed")
     assert time.monotonic() - began > 0.95
     assert wire.pooled("fast") == 0

@@ -208,7 +208,7 @@ class Fleet:
         self.reset()
         target = lambda name, weight=1: {"address": self.address(name), "weight": weight}   # noqa: E731
         equal = [target(name) for name in "abc"]
-        check = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}
+        check = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 2}
         upstreams = {
             "rr": {"targets": [target("a", 3), target("b", 1), target("c", 0)]},
             "least": {"targets": equal, "load_balancer": "least_request"},

@@ -413,7 +413,7 @@ def test_health_checks(make, pki):
     gateway = make({"upstreams": {
         "u": {"targets": [{"address": f"127.0.0.1:{u.port}"} for u in (good, wrong)], "panic_threshold": 0,
               "tls": {"ca": pki.ca.file, "server_name": "s.example"},
-              "health_check": {"path": "/healthy", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}}},
+              "health_check": {"path": "/healthy", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 2}}},
         "routes": [{"name": "u", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
 
     def up(upstream):

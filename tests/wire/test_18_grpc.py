@@ -506,7 +506,7 @@ def test_health_checks(make):
         service.health["demo.Echo"] = SERVING
     gateway = make({"upstreams": {"u": {
         "protocol": "h2", "targets": [{"address": f"127.0.0.1:{service.port}"} for service in services], "panic_threshold": 0,
-        "health_check": {"grpc": "demo.Echo", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}}},
+        "health_check": {"grpc": "demo.Echo", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 2}}},
         "routes": [{"name": "all", "match": {"path": {"prefix": "/"}}, "upstream": "u"}]}).start()
 
     def up(service):
@@ -544,7 +544,7 @@ def test_checks_of_the_server_as_a_whole_over_tls(make, pki):
     server = pki.ca.issue("s.example")
     service = Service(free_port(), grpc.ssl_server_credentials([(server.key.read_bytes(), server.cert.read_bytes())]))
     gateway = to(make, service.port, tls={"ca": pki.ca.file, "server_name": "s.example"},
-                 health_check={"grpc": "", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}).start()
+                 health_check={"grpc": "", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 2}).start()
     name = f'sallyport_upstream_endpoint_up{{upstream="u",endpoint="127.0.0.1:{service.port}"}}'
     until(lambda: service.count_of("Check") > 1 and gateway.metrics().get(name) == 1, "a good check")
     service.health[""] = NOT_SERVING

@@ -16,7 +16,7 @@ from peers import Raw, Upstream, answer, request
 
 LONG = {"ejection": "60s"}   # longer than any test
 OTHER = {"max_ejected": 1, "ejection": "60s", "max_ejection": "60s"}
-CHECK = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 1}
+CHECK = {"path": "/health", "interval": "1s", "timeout": "1s", "healthy": 1, "unhealthy": 2}
 
 UPSTREAMS = {
     "five": {"outlier": LONG},

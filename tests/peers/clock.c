@@ -33,3 +33,12 @@ __attribute__((visibility("default"))) int clock_gettime(clockid_t id, struct ti
     *t = (struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
     return 0;
 }
+
+__attribute__((visibility("default"))) time_t time(time_t *t)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (t)
+        *t = now.tv_sec;
+    return now.tv_sec;
+}

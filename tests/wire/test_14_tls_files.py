@@ -13,6 +13,7 @@ import subprocess
 import yaml
 
 from certificates import DAY
+from clocks import Clock
 from gateway import BINARY, ask, until
 
 EXPIRY = "sallyport_tls_certificate_expiry_timestamp_seconds"
@@ -66,11 +67,11 @@ def info(gateway):
     return json.loads(ask(gateway.admin_port, "/api/v1/info").body)
 
 
-def serving(make, *certificates, **tls):
+def serving(make, *certificates, env=None, **tls):
     gateway = make()
     gateway.config["listeners"] = [https(gateway.port, *certificates, **tls)]
     gateway.write(gateway.config)
-    return gateway.start()
+    return gateway.start(env)
 
 
 # ---- check ----
@@ -286,9 +287,9 @@ def test_keys_are_in_no_environment_and_on_no_disk(make, pki, tmp_path):
 
 
 def test_what_was_accepted_comes_back_though_it_has_expired(make, pki, tmp_path):
-    brief = pki.ca.issue("a.example", ends=datetime.timedelta(seconds=6))
-    gateway = serving(make, put(brief, tmp_path))
-    until(lambda: datetime.datetime.now(datetime.timezone.utc).timestamp() > ends(brief) + 1, "its end")
+    brief, clock = pki.ca.issue("a.example", ends=datetime.timedelta(hours=1)), Clock(tmp_path / "clock", [0, 2 * 3600])
+    gateway = serving(make, put(brief, tmp_path), env=clock.environment)
+    clock.jump()
     crash(gateway)
     assert shown(gateway) == brief.der
     gateway.wait_log(r"warn config: .*\(a\.example\) has expired, on")

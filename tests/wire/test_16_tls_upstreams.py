@@ -63,7 +63,7 @@ class Setup:
         }
 
     def reload(self, **tls):
-        self.gateway.reload(self.gateway.complete(self.config(**tls), None))
+        self.gateway.reload_everywhere(self.gateway.complete(self.config(**tls), None))
 
     def raw(self):
         self.clients.append(Raw(self.port))

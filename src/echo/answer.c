@@ -139,9 +139,7 @@ static void next_piece(struct client *c)
 
 static enum produced produce_pieces(struct client *c)
 {
-    size_t piece = c->text.n / PIECES + 1;
-    if (piece > c->text.n)
-        piece = c->text.n;
+    size_t piece = c->chunk < c->text.n ? c->chunk : c->text.n;
     answer_span(c, (struct str){c->text.p, piece});
     c->text = str_skip(c->text, piece);
     if (!c->text.n) {
@@ -157,6 +155,7 @@ void answer_text(struct client *c, unsigned status, struct str type, struct str 
     answer_head(c, status, type, FRAMING_LENGTH, body.n);
     if (c->pace_ms && body.n && !c->head_only) {
         c->text = arena_copy(&c->arena, body);
+        c->chunk = (body.n + PIECES - 1) / PIECES;
         answer_produce(c, produce_pieces);
         return;
     }

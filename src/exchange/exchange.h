@@ -121,6 +121,7 @@ struct exchange {
     const struct retry_settings *retries;
     struct str target; // the request target for the upstream
     unsigned attempts;
+    unsigned attempts_elsewhere;    // at upstreams before, whose fallback this one is; without the free one
     bool prepared;                  // the request head is ready for upstreams
     bool repeatable;                // the request may be sent twice
     bool fresh;                     // the next try takes a new connection

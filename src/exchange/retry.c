@@ -30,9 +30,16 @@ static bool is_wanted(const struct retry_settings *retries, enum end_cause cause
     }
 }
 
+// At this upstream, the one under way included, but not the free one.
+static unsigned tries_that_count(const struct exchange *x)
+{
+    return x->attempts - x->attempts_elsewhere - x->stale_retried;
+}
+
 static uint64_t backoff_us(struct exchange *x)
 {
-    unsigned doublings = x->attempts - 1 < BACKOFF_DOUBLINGS ? x->attempts - 1 : BACKOFF_DOUBLINGS;
+    unsigned retries = tries_that_count(x) - 1;
+    unsigned doublings = retries < BACKOFF_DOUBLINGS ? retries : BACKOFF_DOUBLINGS;
     double base = (double)(x->retries->backoff_us << doublings);
     return (uint64_t)(base * (0.5 + rand_unit(&x->worker->rand)));
 }
@@ -52,9 +59,8 @@ bool exchange_may_retry(struct exchange *x, enum end_cause cause)
     uint64_t now_us = exchange_now_us(x);
     if (is_free(x, cause)) // free: it was no fault of the upstream's
         return true;
-    unsigned counted = x->attempts - x->stale_retried;
     if (!end_row(cause)->retryable || !is_wanted(x->retries, cause) ||
-        counted > (uint64_t)x->retries->attempts)
+        tries_that_count(x) > (uint64_t)x->retries->attempts)
         return false;
     uint64_t at_us = now_us + backoff_us(x);
     if (is_too_late(x, at_us) || !retry_place_take(&x->retry_place, x->retries->budget, now_us))
@@ -71,6 +77,8 @@ void exchange_choose_retries(struct exchange *x)
 
 uint64_t exchange_record_attempt(struct exchange *x, const struct upstream_call *call, unsigned status)
 {
+    if (!call->pool) // no endpoint was asked: it is no attempt at the upstream, and took it no time
+        return 0;
     uint64_t spent_us = call->ready_us ? exchange_now_us(x) - call->ready_us : 0;
     metrics_upstream(x->worker->metrics, x->upstream->metric_id, status, spent_us);
     return spent_us;
@@ -152,6 +160,7 @@ static enum step_result fall_back(struct exchange *x)
         x->step = STEP_FINISH;
     } else if (may_ask_fallback(x)) {
         x->upstream = x->upstream->fallback;
+        x->attempts_elsewhere = x->attempts - x->stale_retried;
         x->retry_after_s = 0; // it knows better
         exchange_choose_retries(x);
         x->step = STEP_PICK;

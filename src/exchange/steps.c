@@ -247,6 +247,7 @@ static enum step_result step_pick(struct exchange *x)
     hedge_plan(x);
     if (first) {
         call->tried = 0;
+        call->endpoint = NULL; // another upstream's
         x->fresh = false;
     }
     if (first && x->upstream->settings->load_balancer == BALANCE_CONSISTENT_HASH)

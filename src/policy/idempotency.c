@@ -10,11 +10,15 @@
 #include "policy/policy.h"
 #include "policy/policy_config.h"
 
-enum { GRACE_US = 1000000 }; // between an exchange's deadline and its end
+enum {
+    GRACE_US = 1000000, // between an exchange's deadline and its end
+    PIECE_BYTES = 1000, // at least: a body may come byte by byte
+};
 
-struct piece {
+struct piece { // of a body
     struct piece *next;
-    struct str span;
+    size_t bytes, room;
+    char data[];
 };
 
 struct idempotent { // in the exchange's arena
@@ -25,7 +29,7 @@ struct idempotent { // in the exchange's arena
     // The answer, as it passes:
     const struct response_head *head; // NULL: none came from the upstream
     unsigned status;
-    struct piece *first, **last;
+    struct piece *first, *last; // NULL: none yet
     size_t body_bytes;
     bool is_too_long;
 };
@@ -189,6 +193,17 @@ static void forget(struct policy_call *call)
 
 // ---- the answer ----
 
+static struct piece *add_piece(struct policy_call *call, size_t bytes)
+{
+    struct idempotent *own = call->idempotent;
+    size_t room = bytes > PIECE_BYTES ? bytes : PIECE_BYTES;
+    struct piece *piece = arena_alloc(call->arena, sizeof *piece + room);
+    *piece = (struct piece){.room = room};
+    *(own->last ? &own->last->next : &own->first) = piece;
+    own->last = piece;
+    return piece;
+}
+
 static void listen_to_body(struct policy_call *call, struct str span)
 {
     struct idempotent *own = call->idempotent;
@@ -197,11 +212,15 @@ static void listen_to_body(struct policy_call *call, struct str span)
         call->outlives_client = false; // there is nothing to come back for
         return;
     }
-    struct piece *piece = arena_new(call->arena, struct piece);
-    piece->span = arena_copy(call->arena, span);
-    *own->last = piece;
-    own->last = &piece->next;
     own->body_bytes += span.n;
+    while (span.n) {
+        struct piece *piece = own->last && own->last->room ? own->last : add_piece(call, span.n);
+        size_t n = span.n < piece->room ? span.n : piece->room;
+        memcpy(piece->data + piece->bytes, span.p, n);
+        piece->bytes += n;
+        piece->room -= n;
+        span = str_skip(span, n);
+    }
 }
 
 static void listen_to_answer(struct policy_call *call)
@@ -211,7 +230,6 @@ static void listen_to_answer(struct policy_call *call)
         return;
     own->head = call->response;
     own->status = call->response->status;
-    own->last = &own->first;
     call->on_response_body = listen_to_body;
 }
 
@@ -238,7 +256,7 @@ static struct str answer_of(const struct policy_call *call)
     replay_answer_write(&answer, out);
     char *at = out + head_bytes;
     for (const struct piece *piece = own->first; piece; piece = piece->next)
-        at = mempcpy(at, piece->span.p, piece->span.n);
+        at = mempcpy(at, piece->data, piece->bytes);
     return str_range(out, at);
 }
 

@@ -10,9 +10,10 @@ import pytest
 
 from gateway import NO_BREAKER, Gateway, until
 from gateway import ask as ask_port
+from h2_crowds import resident_kib
 from h2_peers import H2Client
 from h2_wire import ask
-from peers import Incomplete, Raw, request
+from peers import Incomplete, Raw, Upstream, request
 from service import PROTOCOLS, Service, ServiceWire
 
 OTHER_ADDRESS = "127.0.1.1"
@@ -440,3 +441,45 @@ def test_an_answer_that_is_too_long_is_not_kept(wire, key):
     assert got.status == 200 and got.body == b"y" * 4096
     refused(wire.raw().ask(request("/pay", "POST", key, body=b"1")), 409, "idempotency_not_replayable")
     assert len(wire.service.requests) == 1
+
+
+ANSWER_BYTES, ANSWERS = 128 << 10, 8
+HELD_KIB = 16 << 10   # it was 49 MiB
+
+
+def test_an_answer_that_comes_byte_by_byte_is_held_as_it_is(tmp_path):
+    """What is kept of it takes about as much memory as it has bytes, however the service cuts it."""
+    rest, service = threading.Event(), Upstream()
+
+    def say(peer):
+        head = peer.head()
+        if head is not None:
+            peer.body(head)
+            peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * (ANSWER_BYTES - 2000))
+            rest.wait(60)
+            peer.send(b"0\r\n\r\n")
+
+    def read(client, key):
+        client.send(request("/", "POST", f"Idempotency-Key: {key}", body=b"1"))
+        while not client.received.endswith(b"\r\n0\r\n\r\n"):
+            assert client.more()
+    service.program(say)
+    config = {"upstreams": {"service": {"targets": [{"address": f"127.0.0.1:{service.port}"}], "timeouts": {"response": "60s"}}},
+              "routes": [{"name": "pay", "upstream": "service", "timeout": "0s", "idempotency": {"response_bytes": ANSWER_BYTES}}]}
+    with Gateway(tmp_path, config) as gateway:
+        before = resident_kib(gateway)
+        clients = [Raw(gateway.port) for _ in range(ANSWERS)]
+        threads = [threading.Thread(target=read, args=(client, key)) for key, client in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        until(lambda: all(len(client.received) >= 6 * (ANSWER_BYTES - 2000) for client in clients), "all but the ends")
+        assert resident_kib(gateway) - before < HELD_KIB
+        rest.set()
+        for thread, client in zip(threads, clients, strict=True):
+            thread.join()
+            client.close()
+        with Raw(gateway.port) as again:
+            got = again.ask(request("/", "POST", "Idempotency-Key: 0", body=b"1"))
+        assert got.get("Idempotent-Replayed") == "true" and got.body == b"x" * (ANSWER_BYTES - 2000)
+    service.check()
+    service.close()

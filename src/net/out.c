@@ -68,8 +68,9 @@ void out_flush(struct out *out, struct conn *conn, struct buf_pool *pool)
     if (out->broken || !conn->writable || out_empty(out))
         return;
     size_t n = send_with(out, conn, pool, out->lent.span);
-    out->lent.span = str_skip(out->lent.span, n < out->lent.span.n ? n : out->lent.span.n);
-    if (!out->lent.span.n)
+    if (n < out->lent.span.n)
+        out->lent.span = str_skip(out->lent.span, n);
+    else
         lent_give_back(&out->lent);
 }
 

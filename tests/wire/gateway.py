@@ -31,10 +31,10 @@ def until(condition, what, deadline=DEADLINE):
     """The first true value of condition(); fails with `what` when none came in time."""
     began = time.monotonic()
     while True:
+        waited = time.monotonic() - began   # a machine that stood still all that time has one more look
         value = condition()
         if value:
             return value
-        waited = time.monotonic() - began
         if waited > deadline:
             raise AssertionError(f"not within {deadline:.0f} s: {what() if callable(what) else what}")
         time.sleep(min(max(waited / 20, POLL[0]), POLL[1]))
@@ -207,13 +207,24 @@ class Origin:
         self.server.server_close()
 
 
-def parent_of(pid):
+def process_fields(pid):
+    """Of /proc/pid/stat, from the state on; none when it is gone."""
     try:
         text = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return 0, "gone"
-    fields = text[text.rindex(")") + 2:].split()
-    return int(fields[1]), fields[0]
+        return []
+    return text[text.rindex(")") + 2:].split()
+
+
+def parent_of(pid):
+    fields = process_fields(pid)
+    return (int(fields[1]), fields[0]) if fields else (0, "gone")
+
+
+def started(pid):
+    """When, in ticks since the machine was."""
+    fields = process_fields(pid)
+    return (int(fields[19]) if fields else 0, pid)
 
 
 class Gateway:
@@ -310,10 +321,10 @@ class Gateway:
                 pass
 
     def workers(self):
-        """The worker processes, oldest first."""
+        """The worker processes, oldest first: numbers begin anew when they are used up."""
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-        return sorted(pid for pid in pids if parent_of(pid)[0] == self.process.pid and parent_of(pid)[1] != "Z"
-                      and b"\0worker\0" in self.command_line(pid))
+        return sorted((pid for pid in pids if parent_of(pid)[0] == self.process.pid and parent_of(pid)[1] != "Z"
+                       and b"\0worker\0" in self.command_line(pid)), key=started)
 
     @staticmethod
     def command_line(pid):

@@ -1,6 +1,7 @@
 """Both ends of a conversation, byte by byte: a raw client, and an upstream that does what a test tells it and keeps
 what it received. Neither is lenient: a message that is not complete raises Incomplete.
 """
+import errno
 import json
 import socket
 import struct
@@ -234,14 +235,14 @@ class Upstream:
         self.accepted = 0
         self.script, self.requests = self.serve, []
         self.clients = set()   # ports of those accepted
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        self.begin_accepting()
         self.program()
 
     def program(self, script=None, reply=None):
         """What it does from now on; forgets what it has received, and closes what is open."""
         if self.listener:   # what waits to be accepted belongs to what was before
             with socket.create_connection(("127.0.0.1", self.port)) as last:
-                until(lambda: last.getsockname()[1] in self.clients, "the last connection accepted")
+                until(lambda: last.getsockname()[1] in self.clients, lambda: f"the last connection accepted {self.failures}")
             self.clients.clear()
         with self.lock:
             old, self.peers = self.peers, []
@@ -256,11 +257,17 @@ class Upstream:
                 pass
         return self
 
+    def begin_accepting(self):
+        self.accepting = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
+        self.accepting.start()
+
     def accept(self, listener):
         while True:
             try:
                 sock, (_, client) = listener.accept()
-            except OSError:
+            except OSError as failure:
+                if failure.errno != errno.EINVAL:   # close() has shut it down
+                    self.failures.append(failure)
                 return
             peer = self.meet(sock)
             with self.lock:
@@ -322,9 +329,10 @@ class Upstream:
         """Nobody listens any more."""
         self.program()
         self.listener.shutdown(socket.SHUT_RDWR)   # wakes the thread in accept
+        self.accepting.join()                      # or it could accept from whoever has the descriptor next
         self.listener.close()
         self.listener = None
 
     def reopen(self):
         self.listener = socket.create_server(("127.0.0.1", self.port), backlog=1024)
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        self.begin_accepting()

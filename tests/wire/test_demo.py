@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 
+from gateway import free_port
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SALLYPORT_BUILD") or ROOT / "build").resolve()
 NAMES = ["HTTP", "HTTPS", "ADMIN", "STATUS", "ECHO_1", "ECHO_2", "AUTH"]
@@ -14,10 +16,7 @@ DEADLINE_S = 60
 
 def demo_environment():
     """Free ports, so that a demo that runs already, or another test, does not matter."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in NAMES]
-    ports = {f"SALLYPORT_{name}_PORT": str(s.getsockname()[1]) for name, s in zip(NAMES, sockets)}
-    for s in sockets:
-        s.close()
+    ports = {f"SALLYPORT_{name}_PORT": str(free_port()) for name in NAMES}
     return dict(os.environ, SALLYPORT_BUILD=str(BUILD), **ports)
 
 

@@ -260,7 +260,7 @@ static void test_a_silent_server_is_cut(void **state)
     struct bench *bench = bench_new();
     bench->settings.deadline_us = 5000;
     come_up(bench);
-    uint64_t began_us = clock_monotonic_us();
+    uint64_t began_us = bench->loop.now_us;
     ask(bench, "A", 0);
     assert_heard(bench, 0, REDIS_DEADLINE, "");
     ask(bench, "B", 4000000); // still waits when the first one is given up

@@ -56,6 +56,7 @@ def test_descriptors_run_out(gateway, upstream, many_descriptors):
     for client in crowd:
         client.close()
     until(lambda: quietly_ask(port) == 200, "room again")
+    until(lambda: not running.metrics()['sallyport_overload_pressure{resource="descriptors"}'], "no pressure, if it has risen")
     for _ in range(20):
         assert Raw(port).ask(request("/")).status == 200
     early.close()

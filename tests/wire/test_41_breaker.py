@@ -49,6 +49,12 @@ class Service:
         else:
             self.upstream.program(self.script)
 
+    def count_together(self):
+        """How many hang: a moment later, when those that were given up before this one came are known to be."""
+        time.sleep(0.05)
+        with self.changed:
+            self.most = max(self.most, self.flying)
+
     def script(self, peer):
         while True:
             head = peer.head()
@@ -62,7 +68,6 @@ class Service:
         with self.changed:
             self.seen += 1
             self.flying += 1
-            self.most = max(self.most, self.flying)
             mode = self.mode
         try:
             hear()
@@ -76,6 +81,7 @@ class Service:
             peer.reset()
             return False
         if mode == "hang":
+            self.count_together()
             peer.more()   # until the gateway gives up
             return False
         if mode == "broken":
@@ -102,6 +108,7 @@ class Service:
         if mode == "reset":
             one.cancel(INTERNAL_ERROR)
         elif mode == "hang":
+            self.count_together()
             one.session.until(lambda: one.reset is not None, "a reset")
         elif mode == "broken":
             one.respond(200, ("content-length", "4")).send(b"do")
@@ -116,7 +123,7 @@ class Service:
     def become(self, mode):
         self.let_go.clear()
         with self.changed:
-            self.mode, self.seen, self.most = mode, 0, self.flying
+            self.mode, self.seen, self.most = mode, 0, 0
         return self
 
     def close(self):
@@ -381,9 +388,11 @@ def test_probes_that_hang_open_it_again(wire):
 def test_one_endpoint_hangs(wire):
     bad = f"127.0.0.1:{wire.service.port}"
     assert wire.many("late_each", 10) == [200] * 10
+    wire.other.become(200)
     began, clients = hang_on(wire, "late_each", 30)   # one in two goes there, or more to the other that is quick
     until(lambda: wire.gauge("late_each", bad) == OPEN, "an open breaker")
     assert time.monotonic() - began < IN_TIME
+    until(lambda: wire.service.flying + wire.other.seen == 30, "all of them at one of the two")
     flying = wire.service.flying
     assert wire.many("late_each", 10) == [200] * 10
     assert wire.service.flying == flying

@@ -330,7 +330,7 @@ def test_verify_used_wrongly(arguments):
 
 def test_an_endless_stdin_ends():
     with open("/dev/zero", "rb") as zero:
-        done = subprocess.run([BINARY, "hash-key"], stdin=zero, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([BINARY, "hash-key"], stdin=zero, capture_output=True, text=True, timeout=150, check=False)
     assert (done.returncode, done.stdout) == (1, "") and "larger than" in done.stderr
 
 

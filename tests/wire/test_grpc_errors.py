@@ -121,7 +121,7 @@ def test_others_may_use_the_name(wire):
 def test_the_clients_deadline_ends_the_call(wire):
     wire["main"].program(script=lambda peer: peer.ended())
     trailers_only(wire.raw().ask(call("/pkg.Service/Method", "grpc-timeout: 100m")), DEADLINE_EXCEEDED)
-    until(lambda: wire["main"].peers[0].over, "the upstream's connection closed")
+    until(lambda: wire["main"].peers and wire["main"].peers[0].over, "the upstream's connection closed")
 
 
 def test_a_second_try_has_less(wire):

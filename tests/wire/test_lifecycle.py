@@ -11,6 +11,7 @@ import time
 import pytest
 
 import soak
+from h2_crowds import settled
 from gateway import (BINARY, Client, Gateway, Origin, ask, free_port, refused, until)
 
 
@@ -258,15 +259,15 @@ def test_many_reloads_leave_no_descriptor_behind(make):
     gateway = make(hello("0")).start()
 
     def descriptors():
-        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in (gateway.process.pid, gateway.worker())]
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in (gateway.process.pid, gateway.worker()))
 
     gateway.ask()
-    before = descriptors()
+    before = settled(descriptors)
     for i in range(20):
         extra = [{"name": "extra", "address": f"127.0.0.1:{free_port()}"}] if i % 2 else []
         gateway.reload(changed(gateway, listeners=gateway.config["listeners"] + extra, **hello(str(i))))
     gateway.reload(changed(gateway))
-    until(lambda: descriptors() == before, lambda: f"{before} descriptors again, there are {descriptors()}")
+    until(lambda: descriptors() <= before, lambda: f"{before} descriptors again, there are {descriptors()}")
     gateway.stop()
 
 
@@ -294,12 +295,12 @@ def test_reload_moves_the_access_log(make, tmp_path):
     first, second = tmp_path / "first.log", tmp_path / "second.log"
     gateway = make(hello("x", telemetry=log_config(first))).start()
     gateway.ask("/one")
-    gateway.reload(changed(gateway, telemetry=log_config(second)))
+    gateway.reload_everywhere(changed(gateway, telemetry=log_config(second)))
     gateway.ask("/two")
     until(lambda: second.exists() and "/two" in second.read_text(), "the line in the second file")
     until(lambda: "/one" in first.read_text(), "the line in the first file")
     gateway.reload(changed(gateway, telemetry=log_config(tmp_path / "no/such/dir.log")), good=False)
-    gateway.reload(changed(gateway, telemetry={"access_log": {"output": "off"}}))
+    gateway.reload_everywhere(changed(gateway, telemetry={"access_log": {"output": "off"}}))
     assert gateway.ask("/three").status == 200
     gateway.stop()
     assert "/three" not in second.read_text()

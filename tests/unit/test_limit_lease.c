@@ -265,7 +265,7 @@ static void flood(struct rand *rand, const char *const *names, const struct buck
     do {
         if (!rand_below(rand, 4))
             loop_turn(&bench.loop, rand_below(rand, 2));
-        asked_us = clock_monotonic_us() - APART_US;
+        asked_us = bench.loop.now_us - APART_US; // by which a refusal is remembered
         struct member *member = &members[rand_below(rand, 2) ? favourite : rand_below(rand, GATEWAYS)];
         struct request request;
         bool has_waited, passed = take_of(member, STR("all"), names, &request, &has_waited) == LIMIT_PASSED;

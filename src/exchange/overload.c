@@ -166,6 +166,11 @@ static void follow_loop(struct overload *overload, uint64_t standing_us, uint64_
     publish(&published.loops[overload->slot], overload->loop.pressure);
 }
 
+bool overload_lacks_memory(const struct overload *overload, enum priority priority)
+{
+    return overload->memory_pressure >= (double)priority + 1;
+}
+
 void overload_turn(struct overload *overload, const struct loop *loop)
 {
     uint64_t standing_us;
@@ -176,6 +181,8 @@ void overload_turn(struct overload *overload, const struct loop *loop)
     for (unsigned i = 0; i < OVERLOAD_RESOURCES; i++) {
         double pressure = i == OVERLOAD_LOOP ? overload->loop.pressure : read_pressure(&published.shared[i]);
         overload->is_pressed[i] = pressure > 0;
+        if (i == OVERLOAD_MEMORY)
+            overload->memory_pressure = pressure;
         if (pressure > overload->pressure)
             overload->pressure = pressure;
     }

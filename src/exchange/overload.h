@@ -91,7 +91,7 @@ void overload_read(double pressure[OVERLOAD_RESOURCES]);
 struct overload {
     const struct overload_settings *settings; // of the snapshot in force
     unsigned slot;
-    double pressure;
+    double pressure, memory_pressure;
     bool is_pressed[OVERLOAD_RESOURCES];
     uint64_t looked_us;
     struct overload_gauge loop;
@@ -99,5 +99,8 @@ struct overload {
     struct overload_meter meter;
 };
 
+// Memory is so short that no new request of this priority is served: nor is more taken of those that have
+// brought a part of a body which must be whole first.
+bool overload_lacks_memory(const struct overload *overload, enum priority priority);
 // At the end of each turn.
 void overload_turn(struct overload *overload, const struct loop *loop);

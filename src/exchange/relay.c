@@ -85,10 +85,16 @@ bool relay_replay_body(struct exchange *x, size_t from)
     return true;
 }
 
+static bool has_room_to_gather(const struct exchange *x)
+{
+    enum priority priority = (enum priority)x->match.route->settings->priority;
+    return x->body_bytes <= x->policy.body_wanted && !overload_lacks_memory(&x->worker->overload, priority);
+}
+
 // For policies that judge it. What is too much is told to step_gather by the timer: this may not end x.
 static enum flow gather(struct exchange *x, struct str span)
 {
-    if (!x->replay_lost && x->body_bytes <= x->policy.body_wanted)
+    if (!x->replay_lost && has_room_to_gather(x))
         keep(x, span, x->policy.body_wanted);
     else
         lose_replay(x);

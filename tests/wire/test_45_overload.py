@@ -11,7 +11,7 @@ import pytest
 
 from gateway import DEADLINE, Client, ask, until
 from h2_peers import H2Client
-from peers import Upstream, answer
+from peers import Raw, Upstream, answer, request
 
 PRIORITIES = ("low", "normal", "high", "critical")
 
@@ -100,6 +100,30 @@ def test_with_no_memory_left_only_what_is_critical_is_served(make, upstream):
     until(lambda: ask(gateway.port, "/high").status == 503, "a worker that knows of it")
     assert [ask(gateway.port, f"/{each}").status for each in PRIORITIES] == [503, 503, 503, 200]
     assert pressure(gateway, "memory") == 3
+    gateway.stop()
+
+
+def test_bodies_that_must_be_whole_are_taken_no_further(make, upstream):
+    """…when requests of their priority are turned away for want of memory: a crowd that was let in with heads alone would go
+    on to grow."""
+    def settings(overload):
+        made = config(upstream, overload)
+        return {**made, "routes": [{**each, "idempotency": {}} for each in made["routes"]]}
+    gateway = make(settings({})).start()
+    clients = {each: Raw(gateway.port) for each in PRIORITIES}
+    for each, client in clients.items():
+        client.send(request(f"/{each}", "POST", "Idempotency-Key: 1", body=b"0123456789")[:-5])
+    until(lambda: [each["step"] for each in gateway.shown("exchanges")["exchanges"]] == ["gather"] * len(clients), "all gathered")
+    gateway.reload(gateway.complete(settings({"memory_limit": "1MiB"}), None))
+    until(lambda: ask(gateway.port, "/high").status == 503, "a worker that knows of it")
+    for each, client in clients.items():
+        client.send(b"56789" if each == "critical" else b"5")
+        got = client.response()
+        assert got.status == (200 if each == "critical" else 503), each
+        assert each == "critical" or got.json["code"] == "overloaded"
+        client.close()
+    posted = [(seen.target, seen.body) for seen in upstream.requests if seen.method == "POST"]
+    assert posted == [("/critical", b"0123456789")]
     gateway.stop()
 
 

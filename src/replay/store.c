@@ -194,8 +194,9 @@ enum replay_state replay_claim(struct replay_store *store, struct replay_asking 
         return REPLAY_WAIT;
     if (asking->is_told)
         return heed(store, asking);
-    enum replay_state here = replay_table_claim(asking->name, asking->print, now_us, asking->until_us,
-                                                &asking->token, &asking->answer);
+    // Of requests under way in this process the end is always heard of, however late.
+    enum replay_state here =
+        replay_table_claim(asking->name, asking->print, now_us, UINT64_MAX, &asking->token, &asking->answer);
     if (here != REPLAY_NEW || asking->where == REPLAY_LOCAL || !store->redis.fleet)
         return here;
     if (!redis_fleet_is_up(store->redis.fleet))

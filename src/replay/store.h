@@ -28,7 +28,7 @@ struct replay_asking { // fill in the first part, zero the rest
     struct replay_hash name, print;
     int where;           // enum replay_where; auto is Redis where there is one
     int on_redis_down;   // enum replay_down
-    uint64_t until_us;   // when nobody waits for its end any more
+    uint64_t until_us;   // when other gateways do not wait for its end any more
     struct arena *arena; // for what is told to Redis
     struct ticket ticket;
     // Its own:

@@ -42,6 +42,7 @@ class Idempotency(ServiceWire):
                 route("must", idempotency={"required": True}, headers={"request": {"remove": ["Idempotency-Key"]},
                                                                      "response": {"set": {"X-Edited": "yes"}}}),
                 route("short", idempotency={"ttl": "1s"}),
+                route("endless", idempotency={"ttl": "1s"}, timeout="0s"),
                 route("free")]
 
 
@@ -251,6 +252,17 @@ def test_callers_whom_only_the_service_knows(wire, key):
 
 
 # ---- at the same time ----
+
+def test_it_is_under_way_for_longer_than_answers_are_kept(wire, release, key):
+    first = wire.raw().send(request("/endless", "POST", key, body=b"1"))
+    until(lambda: wire.service.requests, "the first one at the service")
+    began, again = time.monotonic(), wire.raw()
+    while time.monotonic() < began + 1.5:   # ttl is over meanwhile
+        refused(again.ask(request("/endless", "POST", key, body=b"1")), 409, "idempotency_in_progress")
+    release.set()
+    assert first.response().status == 201
+    assert len(wire.service.requests) == 1
+
 
 def test_while_the_first_is_under_way(wire, release, key):
     first = wire.raw()

@@ -51,7 +51,7 @@ def upstream(ports, scope="upstream", fallback=None, **more):
             "hedge": {"after": "30ms"}, **more}
 
 
-def config(ports, generation):
+def config(ports, generation, timeout="2s"):
     """Generation 0 is what it begins and ends with, without haste. Later ones take endpoints away and bring them back, name some upstreams anew,
     and turn to the other scope, another window, limits that adapt, active checks."""
     upstreams = {name: upstream(ports, **more) for name, more in UPSTREAMS.items()}
@@ -79,7 +79,7 @@ def config(ports, generation):
     gone = {rand.choice(["narrow", "two", "each"])} if generation % 3 == 1 else set()
     names = [name for name in upstreams if name not in gone]
     return {"workers": 2, "upstreams": {name: upstreams[name] for name in names},
-            "listeners": None, "routes": [route(name, timeout="2s") for name in names if name != "standby"]}
+            "listeners": None, "routes": [route(name, timeout=timeout) for name in names if name != "standby"]}
 
 
 # ---- clients ----
@@ -153,8 +153,8 @@ def trouble(running, echoes, rand, end):
             running.reload(completed(running, echoes, generation))
 
 
-def completed(running, echoes, generation):
-    changed = config([echo.port for echo in echoes], generation)
+def completed(running, echoes, generation, **more):
+    changed = config([echo.port for echo in echoes], generation, **more)
     return {**running.config, **changed, "listeners": running.config["listeners"]}
 
 
@@ -180,8 +180,9 @@ def let_all_recover(running, echoes):
 
 
 def at_once(running, name, count, query):
+    """What was no 200 among so many."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return [one.status for one in pool.map(lambda i: ask(running.port, f"/{name}/{i}{query}"), range(count))]
+        return [one for one in pool.map(lambda i: ask(running.port, f"/{name}/{i}{query}"), range(count)) if one.status != 200]
 
 
 def check_places(running, echoes):
@@ -189,7 +190,7 @@ def check_places(running, echoes):
     for name in UPSTREAMS:
         running.wait_rest()
         count = LINE + (FEW if name == "narrow" else PLACES)
-        assert at_once(running, name, count, "?misbehave=slow_head=20") == [200] * count, name
+        assert not at_once(running, name, count, "?misbehave=slow_head=20"), name
 
 
 def retries(running, name):
@@ -258,7 +259,7 @@ def test_breakers_in_a_storm(gateway, echoes):
     running = gateway({**begun(echoes), "drain": {"delay": "0s", "timeout": "5s"}})
     tally = storm(running, echoes, SECONDS)
     assert tally.get("200", 0) > 50 and tally.get("503", 0) > 10 and tally.get("OK", 0) > 5, tally
-    running.reload_everywhere(completed(running, echoes, 0))
+    running.reload_everywhere(completed(running, echoes, 0, timeout="20s"))   # half of it may be spent in line
     let_all_recover(running, echoes)
     check_retries(running, echoes)
     let_all_recover(running, echoes)

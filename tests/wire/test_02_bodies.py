@@ -340,7 +340,9 @@ def standing_still(value):
     return last[-1]
 
 
-def test_a_client_that_does_not_read_holds_the_upstream_back(wire):
+def pour(wire):
+    """The upstream answers /other as usual, and all else with twice what kernels hold. How much of that it has sent is the list's only
+    member."""
     sent = [0]
 
     def script(peer):
@@ -354,6 +356,11 @@ def test_a_client_that_does_not_read_holds_the_upstream_back(wire):
             sent[0] += len(piece)
 
     wire["main"].program(script)
+    return sent
+
+
+def test_a_client_that_does_not_read_holds_the_upstream_back(wire):
+    sent = pour(wire)
     before = wire.resident_kib()
     client = wire.raw(receive_buffer=16 * 1024)
     client.send(request("/large"))

@@ -10,7 +10,7 @@ from h2_peers import (INITIAL_WINDOW, NO_ERROR, PRIORITY, WINDOW_MAX, WINDOW_UPD
                       frame, headers, request_fields)
 from h2_wire import MIB, SANITIZED, Held, chunked_answer, is_problem
 from peers import Upstream, answer
-from test_02_bodies import kernel_buffers, pieces, standing_still
+from test_02_bodies import kernel_buffers, pieces, pour, standing_still
 from wire import STEADY_S
 
 
@@ -130,19 +130,7 @@ def test_a_window_of_zero_and_settings_that_open_it(wire, client):
 
 
 def test_a_client_that_opens_no_window_holds_the_upstream_back(wire):
-    sent = [0]
-
-    def script(peer):
-        if wire["main"].read(peer).target == "/other":
-            peer.send(answer())
-            return
-        total = 2 * kernel_buffers()
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
-        for piece in pieces(total):
-            peer.send(piece)
-            sent[0] += len(piece)
-
-    wire["main"].program(script)
+    sent = pour(wire)
     before, client = wire.resident_kib(), wire.h2()
     stream = client.begin_request("/large")
     stream.auto = False
